@@ -1,0 +1,2 @@
+//! Guard.
+fn main() {}
