@@ -22,3 +22,5 @@ pub mod audit;
 
 // --- around the path ---------------------------------------------------------
 pub mod config;
+
+pub mod telemetry;
