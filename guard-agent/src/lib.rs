@@ -1,1 +1,2 @@
 //! Guard.
+pub mod kernel;
