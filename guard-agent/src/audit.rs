@@ -1,0 +1,1 @@
+//! One record per decision, redacted, in a hash chain.

@@ -1,0 +1,1 @@
+//! Decides: `&Call` to `Permit` or `Refusal`.
