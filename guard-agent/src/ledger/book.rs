@@ -75,7 +75,7 @@ fn add(a: Pico, b: Pico) -> Pico {
 impl Book {
     /// Finds the account of each charge. Two charges to one account count once, at the lower limit.
     pub(super) fn place(
-        &mut self,
+        &self,
         charges: &[Charge],
         now: Timestamp,
         tz: &TimeZone,
@@ -98,18 +98,28 @@ impl Book {
         Ok(slots)
     }
 
-    /// The window now, never earlier than one that was begun before.
-    fn window(&mut self, kind: Window, now: Timestamp, tz: &TimeZone) -> Result<(i64, i64), jiff::Error> {
+    /// The window now, never earlier than the latest one in which something was booked.
+    fn window(&self, kind: Window, now: Timestamp, tz: &TimeZone) -> Result<(i64, i64), jiff::Error> {
         let Some(bounds) = window::bounds(kind, now, tz)? else {
             return Ok((0, 0));
         };
         let found = (bounds.starts.as_microsecond(), bounds.ends.as_microsecond());
-        let floor = self.floors.entry(kind).or_insert(found);
-        if found.0 > floor.0 {
-            *floor = found;
-            self.prune(kind, found.0);
+        Ok(self
+            .floors
+            .get(&kind)
+            .copied()
+            .filter(|floor| floor.0 >= found.0)
+            .unwrap_or(found))
+    }
+
+    /// Something is booked in a window: earlier ones of its kind are over.
+    fn enter(&mut self, account: &AccountId) {
+        let entered = (account.starts, account.ends);
+        let floor = self.floors.entry(account.window).or_insert(entered);
+        if entered.0 > floor.0 {
+            *floor = entered;
+            self.prune(account.window, entered.0);
         }
-        Ok(self.floors.get(&kind).copied().unwrap_or(found))
     }
 
     /// Drops the accounts of earlier windows in which nothing is reserved any more.
@@ -150,8 +160,9 @@ impl Book {
 
     /// Sets an admitted amount aside.
     pub(super) fn hold(&mut self, id: u64, posting: Posting) {
-        for account in &posting.accounts {
-            let account = self.accounts.entry(account.clone()).or_default();
+        for key in &posting.accounts {
+            self.enter(key);
+            let account = self.accounts.entry(key.clone()).or_default();
             account.reserved = add(account.reserved, posting.amount);
         }
         self.held.insert(id, posting);
@@ -217,16 +228,7 @@ impl Book {
                     .map(|(kind, starts, ends)| (kind, (starts, ends)))
                     .collect();
             }
-            Record::Reserve { posting, .. } => {
-                for account in &posting.accounts {
-                    let floor = self
-                        .floors
-                        .entry(account.window)
-                        .or_insert((account.starts, account.ends));
-                    *floor = (*floor).max((account.starts, account.ends));
-                }
-                self.hold(numbered.seq, posting);
-            }
+            Record::Reserve { posting, .. } => self.hold(numbered.seq, posting),
             Record::Close {
                 id, cost, posting, ..
             } => {
@@ -243,11 +245,7 @@ impl Book {
     /// Balances taken from the database, in place of a journal that is gone.
     pub(super) fn seed(&mut self, balances: Vec<Balance>) {
         for Balance { account, settled } in balances {
-            let floor = self
-                .floors
-                .entry(account.window)
-                .or_insert((account.starts, account.ends));
-            *floor = (*floor).max((account.starts, account.ends));
+            self.enter(&account);
             let known = self.accounts.entry(account).or_default();
             known.settled = known.settled.max(settled);
         }

@@ -596,7 +596,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What the ledger should say, in the plainest terms: accounts by name, the day being the number of days since 1970,
-/// never going backwards.
+/// never earlier than a day on which something was booked.
 #[derive(Default)]
 struct Model {
     settled: BTreeMap<String, u64>,
@@ -607,8 +607,8 @@ struct Model {
 }
 
 impl Model {
-    fn keys(&self, agent: u8, run: u8) -> Vec<String> {
-        vec![format!("a{agent} {}", self.day), format!("r{run}")]
+    fn keys(day: i64, agent: u8, run: u8) -> Vec<String> {
+        vec![format!("a{agent} {day}"), format!("r{run}")]
     }
 
     fn reserved(&self, key: &str) -> u64 {
@@ -640,36 +640,14 @@ fn run_steps(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut model = Model::default();
     for step in steps {
         match step {
-            Step::Reserve {
-                agent,
-                run: r,
-                amount,
-            } => {
-                model.day = model.day.max(clock.now().as_microsecond().div_euclid(DAY));
-                let charges = [
-                    day(&format!("a{agent}"), AGENT_LIMIT),
-                    run(&format!("r{r}"), RUN_LIMIT),
-                ];
-                let keys = model.keys(agent, r);
-                let total = |key: &str| model.settled(key) + model.reserved(key) + amount;
-                let fits = total(&keys[0]) <= AGENT_LIMIT && total(&keys[1]) <= RUN_LIMIT;
-                match ledger.reserve(call(), &charges, Pico(amount)) {
-                    Ok(reservation) => {
-                        prop_assert!(fits);
-                        held.push(reservation);
-                        model.open.push((keys, amount));
-                        model.admitted += 1;
-                    }
-                    Err(ReserveError::Exhausted(e)) => {
-                        prop_assert!(!fits);
-                        let alone = |key: &str, limit| model.settled(key) + amount <= limit;
-                        prop_assert_eq!(
-                            e.transient,
-                            alone(&keys[0], AGENT_LIMIT) && alone(&keys[1], RUN_LIMIT)
-                        );
-                    }
-                    Err(other) => prop_assert!(false, "{}", other),
-                }
+            Step::Reserve { agent, run, amount } => {
+                held.extend(reserve_step(
+                    &ledger,
+                    &mut model,
+                    clock.now(),
+                    (agent, run),
+                    amount,
+                )?);
             }
             Step::Settle { which, percent } if !held.is_empty() => {
                 let which = which % held.len();
@@ -719,6 +697,42 @@ fn run_steps(steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!(model.admitted, model.ended + u64::try_from(held.len()).unwrap());
     Ok(())
+}
+
+fn reserve_step(
+    ledger: &Ledger,
+    model: &mut Model,
+    now: Timestamp,
+    (agent, r): (u8, u8),
+    amount: u64,
+) -> Result<Option<Reservation>, TestCaseError> {
+    let today = model.day.max(now.as_microsecond().div_euclid(DAY));
+    let charges = [
+        day(&format!("a{agent}"), AGENT_LIMIT),
+        run(&format!("r{r}"), RUN_LIMIT),
+    ];
+    let keys = Model::keys(today, agent, r);
+    let total = |key: &str| model.settled(key) + model.reserved(key) + amount;
+    let fits = total(&keys[0]) <= AGENT_LIMIT && total(&keys[1]) <= RUN_LIMIT;
+    match ledger.reserve(call(), &charges, Pico(amount)) {
+        Ok(reservation) => {
+            prop_assert!(fits);
+            model.open.push((keys, amount));
+            model.day = today;
+            model.admitted += 1;
+            Ok(Some(reservation))
+        }
+        Err(ReserveError::Exhausted(e)) => {
+            prop_assert!(!fits);
+            let alone = |key: &str, limit| model.settled(key) + amount <= limit;
+            prop_assert_eq!(
+                e.transient,
+                alone(&keys[0], AGENT_LIMIT) && alone(&keys[1], RUN_LIMIT)
+            );
+            Ok(None)
+        }
+        Err(other) => Err(TestCaseError::fail(other.to_string())),
+    }
 }
 
 fn compare(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
