@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::refusal::Refusal;
 
+pub mod prices;
 pub mod provider;
 
 /// The wire formats that Guard reads.

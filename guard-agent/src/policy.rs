@@ -1,1 +1,3 @@
 //! Decides: `&Call` to `Permit` or `Refusal`.
+
+pub mod budget;
