@@ -85,6 +85,13 @@ impl Spawn {
         self
     }
 
+    /// Passes on this process's whole environment: for tools that install, not for clients under test.
+    #[must_use]
+    pub fn inherit(mut self) -> Self {
+        self.environment.extend(std::env::vars_os());
+        self
+    }
+
     /// Gives it these bytes on its standard input (nothing unless told).
     #[must_use]
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
@@ -369,6 +376,15 @@ impl Done {
         self.status
             .code()
             .unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
+    }
+
+    /// The JSON objects that it printed, one a line.
+    ///
+    /// # Errors
+    /// A line is not JSON.
+    pub fn json_lines(&self) -> Result<Vec<serde_json::Value>> {
+        let parse = |line: &str| serde_json::from_str(line).with_context(|| format!("not JSON: {line}"));
+        self.stdout.lines().map(parse).collect()
     }
 
     /// Itself, if it exited with 0.
