@@ -9,7 +9,9 @@
 //! ```
 
 use std::fs;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +77,7 @@ pub struct Lab {
     _net: NetNs,
     files: Files,
     python: PathBuf,
+    environments: place::Environments,
 }
 
 #[derive(Debug)]
@@ -106,6 +109,18 @@ impl Files {
 
     fn at(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// A file that only root can read, as keys must be.
+    fn secret(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.at(name);
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(text.as_bytes())
+            .with_context(|| path.display().to_string())
     }
 
     fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
@@ -175,8 +190,8 @@ impl Lab {
             outside: root.child("outside")?,
             root,
         };
-        files.write("keys/openai", OPENAI_KEY)?;
-        files.write("keys/anthropic", ANTHROPIC_KEY)?;
+        files.secret("keys/openai", OPENAI_KEY)?;
+        files.secret("keys/anthropic", ANTHROPIC_KEY)?;
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
             daemon: daemon::Daemon::default(),
@@ -188,6 +203,7 @@ impl Lab {
             _net: net,
             files,
             python,
+            environments: place::Environments::default(),
         })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use guard_tests::authority::Alpn;
-use guard_tests::lab::{Lab, OPENAI_KEY};
+use guard_tests::lab::{Lab, OPENAI_KEY, PLACEHOLDER};
 use guard_tests::provider::{Billed, Certificate, Fault, Gate, Pace, Reply, Tokens};
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ fn the_sdks_of_both_vendors_call_their_provider() -> Result<()> {
         }
         let seen = provider.seen();
         assert_eq!(seen.len(), 2);
-        assert_eq!(seen[0].credential(), Some("guard-placeholder"));
+        assert_eq!(seen[0].credential(), Some(PLACEHOLDER));
         assert_eq!(seen[0].attempt(), Some(0));
         assert_eq!(provider.billed()[1].tokens, Tokens::new(12, 34));
         assert_eq!(seen[0].from.ip().to_string(), "198.51.100.2");
