@@ -10,6 +10,8 @@ pub mod money;
 pub mod refusal;
 
 // --- the path ----------------------------------------------------------------
+pub mod kernel;
+
 pub mod llm;
 
 pub mod policy;
@@ -22,3 +24,5 @@ pub mod audit;
 
 // --- around the path ---------------------------------------------------------
 pub mod config;
+
+pub mod telemetry;

@@ -1,0 +1,154 @@
+//! The kernel side: the programs, what they are told, and what they report.
+//!
+//! In: settings, policy (cgroups, listeners). Out: the identity of each connection, by descriptor, and the
+//! stream of refusals. On failure: nothing is detached; what is attached keeps refusing.
+//!
+//! The rest of the daemon meets this module only in plain data and passed descriptors, so that it can
+//! become a privileged process of its own.
+
+mod attach;
+pub mod cgroup;
+mod detach;
+mod error;
+mod events;
+mod flow;
+pub mod governed;
+mod load;
+mod netns;
+mod policy;
+mod stats;
+mod sys;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+pub use self::{
+    attach::Attached,
+    detach::{DetachReport, detach},
+    error::KernelError,
+    events::KernelEvent,
+    flow::{Flow, NoFlow, flow_of},
+    netns::{Listeners, netns_cookie, open_listeners},
+    stats::KernelStats,
+};
+pub use guard_common::event::Reason;
+
+/// Where the programs live.
+#[derive(Clone, Debug)]
+pub struct KernelSettings {
+    /// The cgroup that the programs are attached to: they see it and everything below.
+    pub cgroup_root: PathBuf,
+    /// A directory on a bpf file system, for the pins. Made if missing.
+    pub bpffs: PathBuf,
+    /// The cgroup in which the daemon opens its listeners: their sockets answer [`flow_of`].
+    pub daemon_cgroup: PathBuf,
+}
+
+/// The programs, attached. Dropping this leaves them attached: [`detach`] takes them away.
+pub struct Kernel {
+    links: attach::Links,
+    policy: policy::Policy,
+    stats: stats::Counters,
+    events: events::Source,
+}
+
+impl Kernel {
+    /// Loads the programs, re-uses what an earlier daemon pinned, and attaches.
+    ///
+    /// An attached program is replaced atomically, so a connection in that moment meets the old or the new
+    /// one, never none.
+    pub fn start(settings: &KernelSettings) -> Result<Self, KernelError> {
+        let pins = load::Pins::prepare(&settings.bpffs)?;
+        let loaded = load::load(&pins)?;
+        let policy = policy::Policy::new(loaded.policy, settings.cgroup_root.clone())?;
+        let links = attach::attach(&loaded.programs, &pins, settings)?;
+        pins.sweep_other_versions();
+        let dropped = Arc::default();
+        Ok(Self {
+            links,
+            policy,
+            stats: stats::Counters::new(loaded.stats, Arc::clone(&dropped)),
+            events: events::Source::new(loaded.events, dropped),
+        })
+    }
+
+    /// From now on governed connections of this namespace go to this loopback port.
+    pub fn set_listener(
+        &self,
+        netns_cookie: u64,
+        port: u16,
+        has_v6_loopback: bool,
+    ) -> Result<(), KernelError> {
+        self.policy.set_listener(netns_cookie, port, has_v6_loopback)
+    }
+
+    /// From now on governed connections of this namespace are refused.
+    pub fn remove_listener(&self, netns_cookie: u64) -> Result<(), KernelError> {
+        self.policy.remove_listener(netns_cookie)
+    }
+
+    /// From now on this cgroup and everything below it belongs to the agent.
+    pub fn govern(&self, cgroup_id: u64, agent: u32) -> Result<(), KernelError> {
+        self.policy.govern(cgroup_id, agent)
+    }
+
+    /// Takes a cgroup out again.
+    pub fn ungovern(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        self.policy.ungovern(cgroup_id)
+    }
+
+    /// Every governed cgroup with its agent, those of an earlier daemon among them.
+    #[must_use]
+    pub fn governed(&self) -> Vec<(u64, u32)> {
+        self.policy.governed()
+    }
+
+    /// The loopback ports that governed processes may neither reach nor take; replaces the earlier list.
+    pub fn deny_ports(&self, ports: &[u16]) -> Result<(), KernelError> {
+        self.policy.deny_ports(ports)
+    }
+
+    /// The number that new records carry.
+    pub fn set_generation(&self, generation: u32) -> Result<(), KernelError> {
+        self.policy.set_generation(generation)
+    }
+
+    /// `when_down`: with a timeout, governed processes go direct once [`Self::heartbeat`] is older than it;
+    /// with none they are refused.
+    pub fn set_direct_when_down(&self, after: Option<Duration>) -> Result<(), KernelError> {
+        self.policy.set_direct_when_down(after)
+    }
+
+    /// Says that the daemon lives.
+    pub fn heartbeat(&self) -> Result<(), KernelError> {
+        self.policy.heartbeat()
+    }
+
+    /// The counters, summed over the processors.
+    #[must_use]
+    pub fn stats(&self) -> KernelStats {
+        self.stats.read()
+    }
+
+    /// Asks the kernel, for each program, whether it is still where it was attached.
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        self.links.check()
+    }
+
+    /// The stream of refusals. The first call gets it; a later one gets a stream that has ended.
+    ///
+    /// Must be called inside the async runtime.
+    pub fn events(&self) -> mpsc::Receiver<KernelEvent> {
+        self.events.stream()
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel")
+            .field("links", &self.links)
+            .finish_non_exhaustive()
+    }
+}

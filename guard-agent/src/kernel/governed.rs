@@ -1,0 +1,93 @@
+//! The governed set: keeps `AGENTS` in step with the cgroups that match the configuration.
+//!
+//! In: patterns, and runs that are adopted by path. Out: governed cgroups, each with its agent and run. On
+//! failure: a cgroup that cannot be governed is logged and tried again at the next scan; nothing that is
+//! governed is let go because of an error.
+//!
+//! A *run* is one life of a governed cgroup. Under `/x/**` each direct child of `x` is a run of its own;
+//! until it is known its processes count as the run of `x`, so a new child is governed from its first call.
+
+mod pattern;
+mod set;
+mod watch;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use self::{set::Shared, watch::Watcher};
+use super::{Kernel, KernelError};
+
+/// Who is behind a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GovernedCgroup {
+    /// The agent's number.
+    pub agent: u32,
+    /// The run.
+    pub run: String,
+    /// The governed cgroup, relative to the root that is watched: `/agents.slice/coder`.
+    pub path: String,
+}
+
+/// The governed set, kept up to date by a thread of its own until it is dropped.
+#[derive(Debug)]
+pub struct GovernedSet {
+    shared: Arc<Shared>,
+    /// Ends its thread when dropped.
+    watcher: Watcher,
+}
+
+impl GovernedSet {
+    /// Governs what matches now and keeps watching. `patterns` gives each agent its cgroups.
+    ///
+    /// What an earlier daemon governed and no pattern matches any more is let go, except runs below
+    /// `/guard.slice`, which `guard-agent run` made.
+    pub fn start(
+        kernel: Arc<Kernel>,
+        root: &Path,
+        patterns: &[(u32, Vec<String>)],
+    ) -> Result<Self, KernelError> {
+        let shared = Arc::new(Shared::new(kernel, root.to_owned(), pattern::parse(patterns)?));
+        let watcher = Watcher::start(Arc::clone(&shared)).map_err(KernelError::path("cannot watch", root))?;
+        shared.reconcile();
+        Ok(Self { shared, watcher })
+    }
+
+    /// Replaces the patterns, for a reload.
+    pub fn set_patterns(&self, patterns: &[(u32, Vec<String>)]) -> Result<(), KernelError> {
+        self.shared.set_patterns(pattern::parse(patterns)?);
+        self.shared.reconcile();
+        self.watcher.wake();
+        Ok(())
+    }
+
+    /// The governed cgroup that this cgroup is or lies in.
+    ///
+    /// A child that was made a moment ago is found here even before the watcher has seen it.
+    #[must_use]
+    pub fn lookup(&self, cgroup_id: u64) -> Option<GovernedCgroup> {
+        self.shared.lookup(cgroup_id)
+    }
+
+    /// Governs a cgroup that `guard-agent run` made, under its run's id. Call it before a process enters.
+    ///
+    /// When its last process is gone the cgroup is removed and let go.
+    pub fn adopt_run(&self, path: &Path, agent: u32, run_id: &str) -> Result<(), KernelError> {
+        self.shared.adopt(path, agent, run_id)?;
+        self.watcher.wake();
+        Ok(())
+    }
+
+    /// Every governed cgroup that is known here.
+    #[must_use]
+    pub fn all(&self) -> Vec<(u64, GovernedCgroup)> {
+        self.shared.all()
+    }
+
+    /// The directory of a governed cgroup.
+    #[must_use]
+    pub fn directory(&self, cgroup: &GovernedCgroup) -> PathBuf {
+        self.shared.directory(&cgroup.path)
+    }
+}

@@ -1,0 +1,318 @@
+//! The set itself: what is governed, and how one scan of the tree brings it up to date.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{GovernedCgroup, pattern::Pattern};
+use crate::kernel::{Kernel, KernelError, cgroup};
+
+/// Where `guard-agent run` makes its cgroups: `/guard.slice/<agent>/<run>`.
+const RUN_SLICE: &str = "guard.slice";
+/// How long an adopted cgroup may wait for its first process. One that comes later finds no cgroup, so its
+/// command does not start.
+const TIME_TO_ENTER: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    kernel: Arc<Kernel>,
+    root: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    patterns: Vec<Pattern>,
+    known: HashMap<u64, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    cgroup: GovernedCgroup,
+    /// Adopted by path: removed when empty, kept without a pattern.
+    adopted: bool,
+    /// Adopted: until then an empty cgroup is one whose first process is still on its way.
+    enters_until: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(kernel: Arc<Kernel>, root: PathBuf, patterns: Vec<Pattern>) -> Self {
+        Self {
+            kernel,
+            root,
+            state: Mutex::new(State {
+                patterns,
+                known: HashMap::new(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_patterns(&self, patterns: Vec<Pattern>) {
+        self.lock().patterns = patterns;
+    }
+
+    pub(super) fn directory(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    pub(super) fn all(&self) -> Vec<(u64, GovernedCgroup)> {
+        self.lock()
+            .known
+            .iter()
+            .map(|(id, entry)| (*id, entry.cgroup.clone()))
+            .collect()
+    }
+
+    pub(super) fn lookup(&self, cgroup_id: u64) -> Option<GovernedCgroup> {
+        if let Some(entry) = self.lock().known.get(&cgroup_id) {
+            return Some(entry.cgroup.clone());
+        }
+        let path = cgroup::path_of(cgroup_id, &self.root).ok()?;
+        let mut at = path.as_path();
+        while at != self.root && at.starts_with(&self.root) {
+            if let Some(found) = self.known_or_new(at) {
+                return Some(found);
+            }
+            at = at.parent()?;
+        }
+        None
+    }
+
+    /// The entry of this very directory, made now if a pattern asks for it.
+    fn known_or_new(&self, directory: &Path) -> Option<GovernedCgroup> {
+        let id = cgroup::id_of(directory).ok()?;
+        let mut state = self.lock();
+        if !state.known.contains_key(&id) {
+            let agent = state.agent_of(&self.root, directory)?;
+            self.govern(&mut state, id, agent, directory);
+        }
+        state.known.get(&id).map(|entry| entry.cgroup.clone())
+    }
+
+    pub(super) fn adopt(&self, path: &Path, agent: u32, run: &str) -> Result<(), KernelError> {
+        let id = cgroup::id_of(path).map_err(KernelError::path("cannot look at", path))?;
+        let mut state = self.lock();
+        self.kernel.govern(id, agent)?;
+        let cgroup = GovernedCgroup {
+            agent,
+            run: run.to_owned(),
+            path: relative(&self.root, path),
+        };
+        state.known.insert(
+            id,
+            Entry {
+                cgroup,
+                adopted: true,
+                enters_until: Instant::now() + TIME_TO_ENTER,
+            },
+        );
+        Ok(())
+    }
+
+    /// Brings the set in step with the tree. Gives the directories to watch for new and gone children.
+    pub(super) fn reconcile(&self) -> Vec<PathBuf> {
+        let mut state = self.lock();
+        let mut found = Found::default();
+        state.scan(&self.root, &self.root, &mut Vec::new(), &mut found);
+        for (id, agent, directory) in &found.matching {
+            let unchanged = state
+                .known
+                .get(id)
+                .is_some_and(|entry| entry.adopted || entry.cgroup.agent == *agent);
+            if !unchanged {
+                self.govern(&mut state, *id, *agent, directory);
+            }
+        }
+        let keep: HashSet<u64> = found.matching.iter().map(|(id, ..)| *id).collect();
+        self.adopt_leftovers(&mut state, &keep);
+        self.end_runs(&mut state);
+        let over: Vec<u64> = state
+            .known
+            .iter()
+            .filter(|(id, entry)| !entry.adopted && !keep.contains(id))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            self.let_go(&mut state, id);
+        }
+        let adopted = state.known.values().filter(|entry| entry.adopted);
+        found
+            .watch
+            .extend(adopted.map(|entry| self.directory(&entry.cgroup.path).join("cgroup.events")));
+        found.watch
+    }
+
+    fn govern(&self, state: &mut State, id: u64, agent: u32, directory: &Path) {
+        if let Err(error) = self.kernel.govern(id, agent) {
+            tracing::error!(%error, cgroup = %directory.display(), "a cgroup of an agent is not governed");
+            return;
+        }
+        // A new life of the agent in the same cgroup (the configuration moved it) is a new run.
+        let run = ulid::Ulid::new().to_string();
+        let cgroup = GovernedCgroup {
+            agent,
+            run,
+            path: relative(&self.root, directory),
+        };
+        tracing::info!(cgroup = cgroup.path, agent, run = cgroup.run, "governed");
+        state.known.insert(
+            id,
+            Entry {
+                cgroup,
+                adopted: false,
+                enters_until: Instant::now(),
+            },
+        );
+    }
+
+    fn let_go(&self, state: &mut State, id: u64) {
+        if let Err(error) = self.kernel.ungovern(id) {
+            tracing::error!(%error, cgroup_id = id, "a cgroup stays governed");
+            return;
+        }
+        if let Some(entry) = state.known.remove(&id) {
+            tracing::info!(
+                cgroup = entry.cgroup.path,
+                run = entry.cgroup.run,
+                "no longer governed"
+            );
+        }
+    }
+
+    /// What the kernel governs and this daemon does not know was left by an earlier one. A run of
+    /// `guard-agent run` goes on (its directory is its id); the rest has no pattern any more.
+    fn adopt_leftovers(&self, state: &mut State, keep: &HashSet<u64>) {
+        for (id, agent) in self.kernel.governed() {
+            if keep.contains(&id) || state.known.contains_key(&id) {
+                continue;
+            }
+            let path = cgroup::path_of(id, &self.root).ok();
+            match path.as_deref().and_then(|path| run_of(&self.root, path)) {
+                Some((path, run)) => {
+                    let cgroup = GovernedCgroup { agent, run, path };
+                    state.known.insert(
+                        id,
+                        Entry {
+                            cgroup,
+                            adopted: true,
+                            enters_until: Instant::now(),
+                        },
+                    );
+                }
+                None => self.let_go(state, id),
+            }
+        }
+    }
+
+    /// Removes the cgroups of adopted runs whose last process is gone.
+    fn end_runs(&self, state: &mut State) {
+        let adopted: Vec<(u64, PathBuf)> = state
+            .known
+            .iter()
+            .filter(|(_, entry)| entry.adopted)
+            .map(|(id, entry)| (*id, self.directory(&entry.cgroup.path)))
+            .collect();
+        for (id, directory) in adopted {
+            match cgroup::is_populated(&directory) {
+                Ok(true) => {
+                    if let Some(entry) = state.known.get_mut(&id) {
+                        entry.enters_until = Instant::now();
+                    }
+                }
+                Ok(false)
+                    if state
+                        .known
+                        .get(&id)
+                        .is_some_and(|entry| entry.enters_until > Instant::now()) => {}
+                Ok(false) => {
+                    if remove_tree(&directory).is_ok() {
+                        self.let_go(state, id);
+                    }
+                }
+                Err(error) if is_gone(&error) => self.let_go(state, id),
+                Err(error) => tracing::warn!(%error, cgroup = %directory.display(), "cannot look at a run"),
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    matching: Vec<(u64, u32, PathBuf)>,
+    watch: Vec<PathBuf>,
+}
+
+impl State {
+    /// Walks only the directories on the way to a possible match.
+    fn scan(&self, root: &Path, directory: &Path, names: &mut Vec<String>, found: &mut Found) {
+        let parts: Vec<&str> = names.iter().map(String::as_str).collect();
+        if !self
+            .patterns
+            .iter()
+            .any(|pattern| pattern.might_lie_below(&parts))
+        {
+            return;
+        }
+        if let Some(agent) = self.agent_of(root, directory)
+            && let Ok(id) = cgroup::id_of(directory)
+        {
+            found.matching.push((id, agent, directory.to_owned()));
+        }
+        found.watch.push(directory.to_owned());
+        // Gone in the meantime: the next event or scan sees it.
+        let Ok(children) = fs::read_dir(directory) else {
+            return;
+        };
+        for child in children.flatten() {
+            if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+                names.push(child.file_name().to_string_lossy().into_owned());
+                self.scan(root, &child.path(), names, found);
+                names.pop();
+            }
+        }
+    }
+
+    fn agent_of(&self, root: &Path, directory: &Path) -> Option<u32> {
+        let path = relative(root, directory);
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        self.patterns
+            .iter()
+            .find(|pattern| pattern.matches(&names))
+            .map(|pattern| pattern.agent)
+    }
+}
+
+fn relative(root: &Path, directory: &Path) -> String {
+    let below = directory.strip_prefix(root).unwrap_or(directory);
+    format!("/{}", below.to_string_lossy().trim_start_matches('/'))
+}
+
+/// `/guard.slice/<agent>/<run>`, as `guard-agent run` makes them.
+fn run_of(root: &Path, directory: &Path) -> Option<(String, String)> {
+    let path = relative(root, directory);
+    let mut names = path.split('/').skip(1);
+    let (slice, _agent, run) = (names.next()?, names.next()?, names.next()?);
+    (slice == RUN_SLICE && names.next().is_none()).then(|| (path.clone(), run.to_owned()))
+}
+
+/// An agent may have made cgroups of its own below its run; they are empty too.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    for child in fs::read_dir(directory)?.flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&child.path())?;
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}

@@ -1,0 +1,229 @@
+//! What the programs are told: agents, listeners, denied ports. One lock, one writer.
+//!
+//! In: plain numbers. Out: map entries. On failure: the entry is not in force, and the error says so.
+
+use std::{
+    collections::HashMap as StdHashMap,
+    io,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use aya::maps::MapError;
+use guard_common::policy::{
+    AgentEntry, Config, FAIL_OPEN, HAS_V6_LOOPBACK, MAX_AGENTS, MAX_DENY_PORTS, MAX_LEVEL, MAX_NETNS,
+    NetnsEntry,
+};
+
+use super::{KernelError, cgroup, load::PolicyMaps, sys};
+
+/// Every level at which an agent may be: for a cgroup whose depth cannot be seen.
+const ALL_LEVELS: u32 = (1 << MAX_LEVEL) - 2;
+
+pub(super) struct Policy {
+    cgroup_root: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    maps: PolicyMaps,
+    config: Config,
+    /// The level bits of each governed cgroup.
+    levels: StdHashMap<u64, u32>,
+}
+
+impl Policy {
+    /// Takes over what an earlier daemon left; cgroups that are gone are dropped.
+    pub(super) fn new(maps: PolicyMaps, cgroup_root: PathBuf) -> Result<Self, KernelError> {
+        let config = maps.config.get(&0, 0).map_err(changing("CFG"))?;
+        let state = State {
+            maps,
+            config,
+            levels: StdHashMap::new(),
+        };
+        let policy = Self {
+            cgroup_root,
+            state: Mutex::new(state),
+        };
+        for (cgroup_id, _) in policy.governed() {
+            match policy.level_bits(cgroup_id) {
+                Ok(bits) => {
+                    policy.lock().levels.insert(cgroup_id, bits);
+                }
+                Err(_gone) => policy.ungovern(cgroup_id)?,
+            }
+        }
+        policy.lock().write_levels()?;
+        Ok(policy)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_listener(&self, netns_cookie: u64, port: u16, v6: bool) -> Result<(), KernelError> {
+        let flags = if v6 { HAS_V6_LOOPBACK } else { 0 };
+        let entry = NetnsEntry {
+            port,
+            flags,
+            reserved: 0,
+        };
+        self.lock()
+            .maps
+            .netns
+            .insert(netns_cookie, entry, 0)
+            .map_err(inserting("NETNS", MAX_NETNS, || {
+                format!("namespace {netns_cookie}")
+            }))
+    }
+
+    pub(super) fn remove_listener(&self, netns_cookie: u64) -> Result<(), KernelError> {
+        absent_is_fine(self.lock().maps.netns.remove(&netns_cookie)).map_err(changing("NETNS"))
+    }
+
+    pub(super) fn govern(&self, cgroup_id: u64, agent: u32) -> Result<(), KernelError> {
+        let bits = self.level_bits(cgroup_id)?;
+        let mut state = self.lock();
+        state
+            .maps
+            .agents
+            .insert(cgroup_id, AgentEntry { agent, flags: 0 }, 0)
+            .map_err(inserting("AGENTS", MAX_AGENTS, || format!("cgroup {cgroup_id}")))?;
+        state.levels.insert(cgroup_id, bits);
+        state.write_levels()
+    }
+
+    pub(super) fn ungovern(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        let mut state = self.lock();
+        absent_is_fine(state.maps.agents.remove(&cgroup_id)).map_err(changing("AGENTS"))?;
+        state.levels.remove(&cgroup_id);
+        state.write_levels()
+    }
+
+    pub(super) fn governed(&self) -> Vec<(u64, u32)> {
+        self.lock()
+            .maps
+            .agents
+            .iter()
+            .flatten()
+            .map(|(id, entry)| (id, entry.agent))
+            .collect()
+    }
+
+    pub(super) fn deny_ports(&self, ports: &[u16]) -> Result<(), KernelError> {
+        let mut state = self.lock();
+        let map = &mut state.maps.deny_ports;
+        // New ports first: none of the wanted ones is open in between.
+        for port in ports {
+            map.insert(u32::from(*port), 1, 0)
+                .map_err(inserting("DENY_PORTS", MAX_DENY_PORTS, || format!("port {port}")))?;
+        }
+        let old: Vec<u32> = map
+            .keys()
+            .flatten()
+            .filter(|old| !ports.iter().any(|port| u32::from(*port) == *old))
+            .collect();
+        old.iter()
+            .try_for_each(|port| absent_is_fine(map.remove(port)).map_err(changing("DENY_PORTS")))
+    }
+
+    pub(super) fn set_generation(&self, generation: u32) -> Result<(), KernelError> {
+        self.lock().configure(|config| config.generation = generation)
+    }
+
+    pub(super) fn set_direct_when_down(&self, after: Option<Duration>) -> Result<(), KernelError> {
+        self.lock().configure(|config| match after {
+            Some(after) => {
+                config.heartbeat_ns = sys::monotonic_ns();
+                config.heartbeat_timeout_ns = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+                config.flags |= FAIL_OPEN;
+            }
+            None => config.flags &= !FAIL_OPEN,
+        })
+    }
+
+    pub(super) fn heartbeat(&self) -> Result<(), KernelError> {
+        self.lock()
+            .configure(|config| config.heartbeat_ns = sys::monotonic_ns())
+    }
+
+    /// The bit of the level at which this cgroup lies.
+    fn level_bits(&self, cgroup_id: u64) -> Result<u32, KernelError> {
+        let refused = |why: String| KernelError::Cgroup { cgroup_id, why };
+        let level = cgroup::path_of(cgroup_id, &self.cgroup_root)
+            .and_then(|path| cgroup::level_of(&path))
+            .map_err(|error| refused(format!("it is not there ({error})")))?;
+        match level {
+            None => Ok(ALL_LEVELS),
+            Some(0) => Err(refused(
+                "the root of the hierarchy would govern the whole machine".into(),
+            )),
+            Some(level) if level >= MAX_LEVEL => Err(refused(format!(
+                "it lies {level} levels deep, {} is the most",
+                MAX_LEVEL - 1
+            ))),
+            Some(level) => Ok(1 << level),
+        }
+    }
+}
+
+impl State {
+    fn write_levels(&mut self) -> Result<(), KernelError> {
+        let levels = self.levels.values().fold(0, |all, bits| all | bits);
+        if levels == self.config.levels {
+            return Ok(());
+        }
+        self.configure(|config| config.levels = levels)
+    }
+
+    fn configure(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), KernelError> {
+        let mut config = self.config;
+        change(&mut config);
+        self.maps.config.set(0, config, 0).map_err(changing("CFG"))?;
+        self.config = config;
+        Ok(())
+    }
+}
+
+fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn changing(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+    move |error| KernelError::Map {
+        map,
+        why: describe(&error),
+    }
+}
+
+fn inserting(
+    map: &'static str,
+    entries: u32,
+    what: impl FnOnce() -> String,
+) -> impl FnOnce(MapError) -> KernelError {
+    move |error| match &error {
+        MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::E2BIG) => {
+            KernelError::Full {
+                map,
+                entries,
+                what: what(),
+            }
+        }
+        _ => KernelError::Map {
+            map,
+            why: describe(&error),
+        },
+    }
+}
+
+fn describe(error: &MapError) -> String {
+    match error {
+        MapError::SyscallError(call) => call.io_error.to_string(),
+        other => other.to_string(),
+    }
+}

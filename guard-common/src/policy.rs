@@ -1,0 +1,101 @@
+//! What the daemon tells the programs: the values of the policy maps, and the counters that come back.
+
+/// `Config::flags`: while the daemon's heartbeat is stale, governed processes are left alone.
+pub const FAIL_OPEN: u32 = 1;
+
+/// `NetnsEntry::flags`: the namespace has `::1`, so that IPv6 connections can stay IPv6.
+pub const HAS_V6_LOOPBACK: u16 = 1;
+
+/// The deepest cgroup level (root is 0) at which an agent can be registered, plus one.
+pub const MAX_LEVEL: u32 = 16;
+
+/// Entries of `AGENTS`. A full map refuses the next agent; nothing is evicted.
+pub const MAX_AGENTS: u32 = 4096;
+/// Entries of `NETNS`.
+pub const MAX_NETNS: u32 = 4096;
+/// Entries of `DENY_PORTS`.
+pub const MAX_DENY_PORTS: u32 = 64;
+/// Connections between SYN and acceptance.
+pub const MAX_FLOWS: u32 = 16_384;
+/// Bytes of the ring buffer of denials.
+pub const EVENTS_BYTES: u32 = 1 << 20;
+
+/// The one entry of `CFG`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// [`FAIL_OPEN`].
+    pub flags: u32,
+    /// Bit N: some agent is registered at cgroup level N. Keeps the look-up short for everyone else.
+    pub levels: u32,
+    /// The configuration's generation, copied into each record.
+    pub generation: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The monotonic clock when the daemon last said that it lives.
+    pub heartbeat_ns: u64,
+    /// How old the heartbeat may be before [`FAIL_OPEN`] applies.
+    pub heartbeat_timeout_ns: u64,
+}
+
+/// A governed cgroup: the value of `AGENTS`, keyed by cgroup id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct AgentEntry {
+    /// The agent's number in the configuration.
+    pub agent: u32,
+    /// Zero.
+    pub flags: u32,
+}
+
+/// The listener of a network namespace: the value of `NETNS`, keyed by namespace cookie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NetnsEntry {
+    /// The listener's port on loopback, host order.
+    pub port: u16,
+    /// [`HAS_V6_LOOPBACK`].
+    pub flags: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// An index of the per-CPU array `STATS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stat {
+    /// Connections sent to a listener.
+    Redirected = 0,
+    /// Calls refused.
+    Refused = 1,
+    /// Refusals that found the ring buffer full.
+    EventsLost = 2,
+    /// Records that found `FLOWS` full: those connections arrive without identity and are reset.
+    PublishFailed = 3,
+    /// Socket storage that could not be had: those calls were refused.
+    StorageFailed = 4,
+    /// Records moved onto an accepted socket.
+    Moved = 5,
+    /// Accepted sockets that could not take their record: those connections are reset.
+    MoveFailed = 6,
+    /// Governed connections let through because the owner chose `when_down = "direct"`.
+    FailedOpen = 7,
+}
+
+/// How many counters `STATS` has (room to grow without a new layout).
+pub const STATS: u32 = 32;
+
+const _: () = assert!(size_of::<Config>() == 32 && align_of::<Config>() == 8);
+const _: () = assert!(size_of::<AgentEntry>() == 8);
+const _: () = assert!(size_of::<NetnsEntry>() == 8);
+
+#[cfg(feature = "user")]
+mod user {
+    #![allow(unsafe_code, reason = "aya::Pod is an unsafe trait")]
+    // SAFETY: repr(C), only integers, no padding (the sizes are asserted above).
+    unsafe impl aya::Pod for super::Config {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::AgentEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::NetnsEntry {}
+}

@@ -1,0 +1,155 @@
+//! Who is calling, and is that one governed? The one place that answers, so that every hook agrees.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_ns},
+};
+use guard_common::{
+    COMM_LEN,
+    flow::Tag,
+    policy::{Config, FAIL_OPEN, MAX_LEVEL, Stat},
+};
+
+use crate::{
+    maps::{AGENTS, CFG, TAG},
+    refuse::count,
+    storage,
+};
+
+/// A governed caller.
+pub(crate) struct Governed {
+    /// The key in `AGENTS`.
+    pub(crate) cgroup_id: u64,
+    /// Where the socket was made, 0 if not by a governed process.
+    pub(crate) creator_cgroup_id: u64,
+    /// The agent's number.
+    pub(crate) agent: u32,
+    /// The configuration's generation.
+    pub(crate) generation: u32,
+}
+
+/// The task that is calling.
+pub(crate) struct Task {
+    pub(crate) cgroup_id: u64,
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) comm: [u8; COMM_LEN],
+}
+
+/// The governor of a call on `sk`: that of the current task, or else that of the socket's creator.
+///
+/// Either alone is a hole: a socket can be made outside and used inside, and the other way round.
+#[inline(always)]
+pub(crate) fn governed(sk: *mut c_void) -> Option<Governed> {
+    let config = CFG.get(0)?;
+    if config.levels == 0 {
+        return None;
+    }
+    let tag = storage::get(&TAG, sk);
+    let creator_cgroup_id = match tag {
+        // SAFETY: the verifier knows the pointer as a live storage value.
+        Some(tag) => unsafe { (*tag).cgroup_id },
+        None => 0,
+    };
+    let (cgroup_id, agent) = match current(config) {
+        Some(found) => found,
+        None => creator(tag?)?,
+    };
+    admit(
+        config,
+        Governed {
+            cgroup_id,
+            creator_cgroup_id,
+            agent,
+            generation: config.generation,
+        },
+    )
+}
+
+/// The governor of the current task alone, for `socket()`.
+#[inline(always)]
+pub(crate) fn governed_task() -> Option<Governed> {
+    let config = CFG.get(0)?;
+    if config.levels == 0 {
+        return None;
+    }
+    let (cgroup_id, agent) = current(config)?;
+    admit(
+        config,
+        Governed {
+            cgroup_id,
+            creator_cgroup_id: 0,
+            agent,
+            generation: config.generation,
+        },
+    )
+}
+
+/// The nearest registered ancestor of the current task; only levels where an agent is registered are tried.
+#[inline(always)]
+fn current(config: &Config) -> Option<(u64, u32)> {
+    let mut level = MAX_LEVEL;
+    while level > 1 {
+        level -= 1;
+        if config.levels & (1 << level) == 0 {
+            continue;
+        }
+        // SAFETY: a helper without pointers; 0 if the task's cgroup is not that deep.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        // SAFETY: the map is not preallocated, so the value stays whole until the program ends.
+        if id != 0
+            && let Some(entry) = unsafe { AGENTS.get(id) }
+        {
+            return Some((id, entry.agent));
+        }
+    }
+    None
+}
+
+/// A tag counts while the cgroup that it names is still governed.
+#[inline(always)]
+fn creator(tag: *const Tag) -> Option<(u64, u32)> {
+    // SAFETY: the verifier knows the pointer as a live storage value.
+    let id = unsafe { (*tag).governed_cgroup_id };
+    // SAFETY: the map is not preallocated, so the value stays whole until the program ends.
+    let entry = unsafe { AGENTS.get(id) }?;
+    Some((id, entry.agent))
+}
+
+/// `when_down = "direct"`: with a stale heartbeat nobody is governed. Same test in every hook, or it
+/// would open only half the way.
+#[inline(always)]
+fn admit(config: &Config, governed: Governed) -> Option<Governed> {
+    if config.flags & FAIL_OPEN != 0 && now().wrapping_sub(config.heartbeat_ns) > config.heartbeat_timeout_ns
+    {
+        count(Stat::FailedOpen);
+        return None;
+    }
+    Some(governed)
+}
+
+/// Reads the current task.
+#[inline(always)]
+pub(crate) fn task() -> Task {
+    let (pid_tgid, uid_gid) = (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid());
+    Task {
+        // SAFETY: a helper without arguments.
+        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        pid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        uid: uid_gid as u32,
+        gid: (uid_gid >> 32) as u32,
+        comm: bpf_get_current_comm().unwrap_or([0; COMM_LEN]),
+    }
+}
+
+/// The monotonic clock.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}

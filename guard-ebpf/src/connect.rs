@@ -1,0 +1,183 @@
+//! `connect`: every governed TCP connection goes to the listener of the caller's own namespace.
+//!
+//! In: the caller's destination. Out: the destination rewritten to the listener, and the record in the
+//! client socket's storage. On failure (no listener, no storage): the call is refused.
+
+use aya_ebpf::{bindings::bpf_sock_addr, helpers::generated::bpf_get_socket_cookie};
+use guard_common::{
+    event::Reason,
+    flow::Flow,
+    policy::{HAS_V6_LOOPBACK, NetnsEntry, Stat},
+};
+
+use crate::{
+    address::{
+        LOOPBACK_V4, LOOPBACK_V6, Target, field, is_device_bound, is_link_local, is_loopback, is_mapped,
+        listener, netns, sk, write_v4, write_v6,
+    },
+    caller::{self, Governed},
+    maps::{CLIENT, DENY_PORTS},
+    refuse::{ALLOW, Attempt, count, refuse},
+    storage,
+};
+
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
+const DNS_PORT: u16 = 53;
+
+enum Verdict {
+    Pass,
+    Redirect(NetnsEntry),
+    Refuse(Reason),
+}
+
+#[inline(always)]
+pub(crate) fn v4(ctx: *mut bpf_sock_addr) -> i32 {
+    let Some(who) = governed(ctx) else { return ALLOW };
+    let target = Target::v4(ctx);
+    match judge(ctx, &who, &target) {
+        Ok(Some(listener)) => write_v4(ctx, &LOOPBACK_V4, listener.port),
+        Ok(None) => {}
+        Err(verdict) => return verdict,
+    }
+    ALLOW
+}
+
+#[inline(always)]
+pub(crate) fn v6(ctx: *mut bpf_sock_addr) -> i32 {
+    let Some(who) = governed(ctx) else { return ALLOW };
+    let target = Target::v6(ctx);
+    match judge(ctx, &who, &target) {
+        Ok(Some(listener)) => {
+            // A namespace without ::1 (a container whose bridge has IPv6 off) is reached in mapped form.
+            let stays_v6 = !is_mapped(&target.address) && listener.flags & HAS_V6_LOOPBACK != 0;
+            let address = if stays_v6 { &LOOPBACK_V6 } else { &LOOPBACK_V4 };
+            write_v6(ctx, address, listener.port);
+        }
+        Ok(None) => {}
+        Err(verdict) => return verdict,
+    }
+    ALLOW
+}
+
+/// The governor of this connection. Whoever it is, an older record of the same socket is void now.
+#[inline(always)]
+fn governed(ctx: *mut bpf_sock_addr) -> Option<Governed> {
+    let sk = sk(ctx);
+    storage::remove(&CLIENT, sk);
+    caller::governed(sk)
+}
+
+/// The listener to rewrite to, nothing to rewrite, or the hook's refusal.
+#[inline(always)]
+fn judge(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Result<Option<NetnsEntry>, i32> {
+    let netns_cookie = netns(ctx);
+    let protocol = field!(ctx, protocol);
+    let reason = match verdict(ctx, target, protocol, netns_cookie) {
+        Verdict::Pass => return Ok(None),
+        Verdict::Redirect(listener) => {
+            let mut flow = flow(ctx, who, target, netns_cookie, listener.port);
+            if storage::put(&CLIENT, sk(ctx), &mut flow) {
+                count(Stat::Redirected);
+                return Ok(Some(listener));
+            }
+            count(Stat::StorageFailed);
+            Reason::Storage
+        }
+        Verdict::Refuse(reason) => reason,
+    };
+    let attempt = Attempt {
+        netns_cookie,
+        address: target.address,
+        port: target.port,
+        protocol: protocol as u16,
+    };
+    Err(refuse(who, &attempt, reason))
+}
+
+#[inline(always)]
+fn verdict(ctx: *mut bpf_sock_addr, target: &Target, protocol: u32, netns_cookie: u64) -> Verdict {
+    if protocol == IPPROTO_UDP {
+        return datagram(ctx, target);
+    }
+    if protocol != IPPROTO_TCP || field!(ctx, type_) != SOCK_STREAM {
+        return Verdict::Refuse(Reason::Protocol);
+    }
+    if is_device_bound(ctx) {
+        return Verdict::Refuse(Reason::DeviceBound);
+    }
+    let listener = listener(netns_cookie);
+    if is_loopback(&target.address) {
+        return match refused_port(listener, target.port) {
+            Some(reason) => Verdict::Refuse(reason),
+            None => Verdict::Pass,
+        };
+    }
+    if is_link_local(&target.address) {
+        return Verdict::Refuse(Reason::LinkLocal);
+    }
+    match listener {
+        Some(listener) => Verdict::Redirect(listener),
+        None => Verdict::Refuse(Reason::NoListener),
+    }
+}
+
+/// UDP: DNS and loopback, nothing else. The same rule as for unconnected sockets in `sendmsg`.
+#[inline(always)]
+fn datagram(ctx: *mut bpf_sock_addr, target: &Target) -> Verdict {
+    if datagram_allowed(ctx, target) {
+        Verdict::Pass
+    } else {
+        Verdict::Refuse(Reason::Udp)
+    }
+}
+
+/// See [`datagram`].
+#[inline(always)]
+pub(crate) fn datagram_allowed(ctx: *mut bpf_sock_addr, target: &Target) -> bool {
+    target.port == DNS_PORT || (is_loopback(&target.address) && !is_device_bound(ctx))
+}
+
+/// Loopback ports that belong to the daemon.
+#[inline(always)]
+pub(crate) fn refused_port(listener: Option<NetnsEntry>, port: u16) -> Option<Reason> {
+    if let Some(listener) = listener
+        && listener.port == port
+    {
+        return Some(Reason::ProxyPort);
+    }
+    // SAFETY: the value is not read.
+    unsafe { DENY_PORTS.get(u32::from(port)) }.map(|_| Reason::DeniedPort)
+}
+
+#[inline(always)]
+fn flow(
+    ctx: *mut bpf_sock_addr,
+    who: &Governed,
+    target: &Target,
+    netns_cookie: u64,
+    listener_port: u16,
+) -> Flow {
+    let task = caller::task();
+    Flow {
+        // SAFETY: the context pointer comes from the kernel.
+        cookie: unsafe { bpf_get_socket_cookie(ctx.cast()) },
+        netns_cookie,
+        cgroup_id: task.cgroup_id,
+        creator_cgroup_id: who.creator_cgroup_id,
+        governed_cgroup_id: who.cgroup_id,
+        ktime_ns: caller::now(),
+        address: target.address,
+        agent: who.agent,
+        pid: task.pid,
+        tid: task.tid,
+        uid: task.uid,
+        gid: task.gid,
+        generation: who.generation,
+        port: target.port,
+        listener_port,
+        reserved: 0,
+        comm: task.comm,
+    }
+}

@@ -1,0 +1,58 @@
+//! Every map. Policy maps never evict: a full one refuses the new entry, so nobody is un-governed by
+//! pressure.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, PerCpuArray, SkStorage},
+    macros::{btf_map, map},
+    maps::RingBuf,
+};
+use guard_common::{
+    flow::{Flow, FlowKey, Tag},
+    policy::{
+        AgentEntry, Config, EVENTS_BYTES, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_NETNS, NetnsEntry,
+        STATS as STAT_COUNT,
+    },
+};
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+/// One entry: flags, level mask, generation, heartbeat.
+#[btf_map]
+pub(crate) static CFG: Array<Config, 1> = Array::new();
+
+/// Cgroup id to agent.
+#[btf_map]
+pub(crate) static AGENTS: HashMap<u64, AgentEntry, { MAX_AGENTS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Namespace cookie to listener.
+#[btf_map]
+pub(crate) static NETNS: HashMap<u64, NetnsEntry, { MAX_NETNS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Loopback ports that governed processes may not reach or take.
+#[btf_map]
+pub(crate) static DENY_PORTS: HashMap<u32, u32, { MAX_DENY_PORTS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Sockets made by governed processes.
+#[btf_map]
+pub(crate) static TAG: SkStorage<Tag> = SkStorage::new();
+
+/// Client sockets that were redirected.
+#[btf_map]
+pub(crate) static CLIENT: SkStorage<Flow> = SkStorage::new();
+
+/// Accepted sockets of redirected connections.
+#[btf_map]
+pub(crate) static ACCEPTED: SkStorage<Flow> = SkStorage::new();
+
+/// Connections between SYN and acceptance.
+#[btf_map]
+pub(crate) static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Counters, see `guard_common::policy::Stat`.
+#[btf_map]
+pub(crate) static STATS: PerCpuArray<u64, { STAT_COUNT as usize }> = PerCpuArray::new();
+
+/// Denials. Not pinned: it belongs to the daemon that reads it.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
