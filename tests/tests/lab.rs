@@ -287,3 +287,28 @@ fn nothing_is_left_when_the_lab_is_dropped() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn the_raw_client_misbehaves_as_it_says() -> Result<()> {
+    let lab = lab()?;
+    let end = |arguments: &str| -> Result<Value> {
+        let done = lab.outside().python("raw.py", arguments)?.run()?.ok()?;
+        Ok(done.json_lines()?.pop().unwrap_or_default())
+    };
+    assert_eq!(end("silent --patience 1")?["end"], "patience");
+    assert_eq!(end("http-garbage --patience 5")?["status"], 400);
+    assert_eq!(end("tls-garbage --patience 5")?["end"], "closed");
+    let slow = end("http-slow --patience 2")?;
+    assert!(slow["sent"].as_u64() < Some(6), "a byte each half second: {slow}");
+    assert!(lab.openai().seen().is_empty());
+    let broken = end("json-broken --patience 5")?;
+    assert_eq!(
+        (&broken["status"], lab.openai().last()?.json()),
+        (&400.into(), Value::Null)
+    );
+    let stalled = end("h2-stalled --patience 1")?;
+    assert_eq!(stalled["end"], "patience", "{stalled}");
+    assert_eq!(lab.openai().seen().len(), 9);
+    assert_eq!(lab.openai().last()?.json()["stream"], true);
+    Ok(())
+}

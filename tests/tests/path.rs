@@ -156,11 +156,7 @@ fn a_tool_that_is_not_allowed_is_stripped_or_the_call_refused() -> Result<()> {
         assert_eq!(said["ok"], true, "{said}");
         assert_eq!(provider.last()?.tools(), ["Read"]);
         let said = lab.other().call(&format!("{arguments} --tools Read,Bash"))?;
-        assert_eq!(
-            (&said["status"], &said["code"].clone()),
-            (&json!(400), &said["code"]),
-            "{said}"
-        );
+        assert_eq!(said["status"], 400, "{said}");
         assert!(said["message"].to_string().contains("Bash"), "{said}");
         assert_eq!(provider.seen().len(), 1);
     }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 /// Not root, a build fails, or a step of the demonstration does not hold.
 pub(crate) fn run(json: bool) -> Result<()> {
     need_root("the demonstration")?;
+    set_up()?;
     cargo([
         "build",
         "--quiet",
@@ -34,6 +35,17 @@ pub(crate) fn run(json: bool) -> Result<()> {
         arguments.push("--json");
     }
     cargo(arguments).context("the demonstration failed")
+}
+
+/// What a clean machine lacks. It talks on standard error, so that standard output is the demonstration's alone.
+pub(crate) fn set_up() -> Result<()> {
+    let status = Command::new(std::env::current_exe()?)
+        .arg("setup")
+        .stdout(std::io::stderr())
+        .status()
+        .context("starting xtask setup")?;
+    ensure!(status.success(), "this machine cannot be prepared: see `cargo xtask setup`");
+    Ok(())
 }
 
 /// Runs cargo in the root of the repository.

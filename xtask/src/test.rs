@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 
-use crate::demo::{cargo, need_root};
+use crate::demo::{cargo, need_root, set_up};
 
 /// What to run beside the suites.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +31,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         bail!("{name} is not available in this version");
     }
     need_root("the lab")?;
+    set_up()?;
     cargo([
         "test",
         "--workspace",
