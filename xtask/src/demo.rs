@@ -44,7 +44,10 @@ pub(crate) fn set_up() -> Result<()> {
         .stdout(std::io::stderr())
         .status()
         .context("starting xtask setup")?;
-    ensure!(status.success(), "this machine cannot be prepared: see `cargo xtask setup`");
+    ensure!(
+        status.success(),
+        "this machine cannot be prepared: see `cargo xtask setup`"
+    );
     Ok(())
 }
 

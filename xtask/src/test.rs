@@ -7,13 +7,16 @@ use anyhow::{Result, bail};
 use crate::demo::{cargo, need_root, set_up};
 
 /// What to run beside the suites.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct Options {
-    /// The kernel suite on other kernels.
+    /// The kernel suite on other kernels (not available in this version).
+    #[arg(long)]
     pub(crate) kernels: bool,
-    /// Every supported client.
+    /// Every supported client (not available in this version).
+    #[arg(long)]
     pub(crate) clients: bool,
-    /// Faults at random for a long time.
+    /// Faults at random for a long time (not available in this version).
+    #[arg(long)]
     pub(crate) storm: bool,
 }
 
