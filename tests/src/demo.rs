@@ -21,7 +21,7 @@ budget = [{ window = "day", usd = 0.05 }]
 
 /// A call that everyone can follow: 1,000 tokens in, 100 out.
 const CALL: &str = "openai --model gpt-5";
-/// How many of the ten-cent-a-dozen calls of step five fit: see [`budget`].
+/// How many calls of the fifth step fit into the budget: see [`budget`].
 const FIT: usize = 4;
 
 /// What a step shows, in order.
