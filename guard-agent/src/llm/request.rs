@@ -40,22 +40,25 @@ pub(crate) fn is_set(raw: Option<&RawValue>) -> bool {
 pub(crate) trait Part<'de>: Deserialize<'de> {
     /// What the parts of a list add up to.
     type Sum: Default;
-    /// Adds one part. An error is shown to the client.
-    fn add(self, sum: &mut Self::Sum) -> Result<(), Malformed>;
+    /// Adds one part, which stands `depth` lists of parts deep. An error is shown to the client.
+    fn add(self, sum: &mut Self::Sum, depth: u8) -> Result<(), Malformed>;
 }
 
 /// Reads text, one part, a list of parts, or nothing, as both providers allow for content. Parts are added up one by
 /// one, so that a hostile list costs no memory.
 pub(crate) fn parts<'de, P: Part<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<P::Sum, D::Error> {
-    deserializer.deserialize_any(PartsVisitor::<P>(PhantomData))
+    deserializer.deserialize_any(PartsVisitor::<P>(0, PhantomData))
 }
 
-/// The same, from a piece of the body's text.
-pub(crate) fn parts_of<'de, P: Part<'de>>(text: &'de str) -> Result<P::Sum, Malformed> {
-    parts::<P, _>(&mut serde_json::Deserializer::from_str(text)).map_err(|error| malformed(&error))
+/// The same, from a piece of the body's text that stands `depth` lists of parts deep.
+pub(crate) fn parts_of<'de, P: Part<'de>>(text: &'de str, depth: u8) -> Result<P::Sum, Malformed> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader
+        .deserialize_any(PartsVisitor::<P>(depth, PhantomData))
+        .map_err(|error| malformed(&error))
 }
 
-struct PartsVisitor<P>(PhantomData<P>);
+struct PartsVisitor<P>(u8, PhantomData<P>);
 
 impl<'de, P: Part<'de>> Visitor<'de> for PartsVisitor<P> {
     type Value = P::Sum;
@@ -75,7 +78,7 @@ impl<'de, P: Part<'de>> Visitor<'de> for PartsVisitor<P> {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         let mut sum = P::Sum::default();
         let part = P::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        part.add(&mut sum).map_err(de::Error::custom)?;
+        part.add(&mut sum, self.0).map_err(de::Error::custom)?;
         Ok(sum)
     }
 
@@ -83,7 +86,7 @@ impl<'de, P: Part<'de>> Visitor<'de> for PartsVisitor<P> {
         let mut sum = P::Sum::default();
         while let Some(part) = seq.next_element::<OrText<P>>()? {
             if let OrText(Some(part)) = part {
-                part.add(&mut sum).map_err(de::Error::custom)?;
+                part.add(&mut sum, self.0).map_err(de::Error::custom)?;
             }
         }
         Ok(sum)

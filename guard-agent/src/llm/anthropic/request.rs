@@ -90,7 +90,7 @@ struct Message {
 
 impl<'de> Part<'de> for Message {
     type Sum = Seen;
-    fn add(self, sum: &mut Seen) -> Result<(), Malformed> {
+    fn add(self, sum: &mut Seen, _depth: u8) -> Result<(), Malformed> {
         sum.merge(self.content)
     }
 }
@@ -114,11 +114,11 @@ struct Block<'a> {
 
 impl<'de: 'a, 'a> Part<'de> for Block<'a> {
     type Sum = Seen;
-    fn add(self, sum: &mut Seen) -> Result<(), Malformed> {
+    fn add(self, sum: &mut Seen, depth: u8) -> Result<(), Malformed> {
         match &*self.r#type {
             "text" => sum.checksum |= has_checksum(self.text),
-            "image" | "document" => sum.unseen |= !source_is_inline(self.source)?,
-            "tool_result" | "mcp_tool_result" => sum.merge(nested(self.content)?)?,
+            "image" | "document" => sum.unseen |= !source_is_inline(self.source, depth)?,
+            "tool_result" | "mcp_tool_result" => sum.merge(nested(self.content, depth)?)?,
             "tool_addition" => sum.tools.merge(tools::addition(self.tool)?)?,
             "compaction" => sum.tools.merge(tools::changes(self.tool_changes)?)?,
             "thinking" | "redacted_thinking" | "tool_use" | "server_tool_use" | "mcp_tool_use"
@@ -131,16 +131,21 @@ impl<'de: 'a, 'a> Part<'de> for Block<'a> {
     }
 }
 
-/// The blocks inside a block.
-fn nested(raw: Option<&RawValue>) -> Result<Seen, Malformed> {
-    let Some(raw) = raw else {
-        return Ok(Seen::default());
-    };
-    parts_of::<Block<'_>>(raw.get())
+/// Deepest nesting of blocks that is read: the API knows message, tool result, document, content. Each level is read
+/// again for the one above it, so the depth is also a bound on work.
+const BLOCK_DEPTH: u8 = 4;
+
+/// The blocks inside a block that stands `depth` lists of parts deep.
+fn nested(raw: Option<&RawValue>, depth: u8) -> Result<Seen, Malformed> {
+    match raw {
+        None => Ok(Seen::default()),
+        Some(_) if depth >= BLOCK_DEPTH => Err(Malformed("content is nested too deeply".to_owned())),
+        Some(raw) => parts_of::<Block<'_>>(raw.get(), depth + 1),
+    }
 }
 
 /// Whether an image's or a document's data is in the body.
-fn source_is_inline(raw: Option<&RawValue>) -> Result<bool, Malformed> {
+fn source_is_inline(raw: Option<&RawValue>, depth: u8) -> Result<bool, Malformed> {
     #[derive(Deserialize)]
     struct Source<'a> {
         #[serde(borrow)]
@@ -153,7 +158,7 @@ fn source_is_inline(raw: Option<&RawValue>) -> Result<bool, Malformed> {
     };
     Ok(match &*source.r#type {
         "base64" | "text" => true,
-        "content" => !nested(source.content)?.unseen,
+        "content" => !nested(source.content, depth)?.unseen,
         _ => false,
     })
 }
@@ -248,9 +253,9 @@ pub(super) fn limits(text: &str) -> Result<(bool, Option<u64>), Malformed> {
 
 /// Names of the tools that messages declare, by reference or definition.
 pub(super) fn added_in_messages(messages: &str, servers: Option<&str>) -> Result<Vec<String>, Malformed> {
-    let seen = parts_of::<Message>(messages)?;
+    let seen = parts_of::<Message>(messages, 0)?;
     let servers = servers
-        .map(parts_of::<McpServer<'_>>)
+        .map(|servers| parts_of::<McpServer<'_>>(servers, 0))
         .transpose()?
         .unwrap_or_default();
     Ok(seen

@@ -92,7 +92,7 @@ impl McpServer<'_> {
 
 impl<'de: 'a, 'a> Part<'de> for Tool<'a> {
     type Sum = Tools;
-    fn add(self, tools: &mut Tools) -> Result<(), Malformed> {
+    fn add(self, tools: &mut Tools, _depth: u8) -> Result<(), Malformed> {
         tools.add(
             self.declared()
                 .ok_or_else(|| Malformed("a tool has no name".to_owned()))?,
@@ -102,7 +102,7 @@ impl<'de: 'a, 'a> Part<'de> for Tool<'a> {
 
 impl<'de: 'a, 'a> Part<'de> for McpServer<'a> {
     type Sum = Vec<(String, String)>;
-    fn add(self, servers: &mut Self::Sum) -> Result<(), Malformed> {
+    fn add(self, servers: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
         if servers.len() >= SERVER_LIMIT {
             return Err(Malformed("the body names too many MCP servers".to_owned()));
         }
@@ -246,7 +246,7 @@ struct Change<'a> {
 
 impl<'de: 'a, 'a> Part<'de> for Change<'a> {
     type Sum = Tools;
-    fn add(self, tools: &mut Tools) -> Result<(), Malformed> {
+    fn add(self, tools: &mut Tools, _depth: u8) -> Result<(), Malformed> {
         if self.r#type.as_deref() == Some("tool_removal") {
             Ok(())
         } else {
@@ -257,5 +257,8 @@ impl<'de: 'a, 'a> Part<'de> for Change<'a> {
 
 /// What the `tool_changes` of a compaction block add.
 pub(super) fn changes(raw: Option<&RawValue>) -> Result<Tools, Malformed> {
-    raw.map_or_else(|| Ok(Tools::default()), |raw| parts_of::<Change<'_>>(raw.get()))
+    raw.map_or_else(
+        || Ok(Tools::default()),
+        |raw| parts_of::<Change<'_>>(raw.get(), 0),
+    )
 }

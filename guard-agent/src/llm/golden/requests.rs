@@ -182,3 +182,21 @@ fn a_hostile_list_of_tools_is_bounded() {
         );
     }
 }
+
+#[test]
+fn nested_content_is_bounded() {
+    let nest = |levels: usize| {
+        let open = r#"[{"type":"tool_result","content":"#.repeat(levels);
+        format!(
+            r#"{{"model":"m","messages":[{{"content":{open}[]{}}}]}}"#,
+            "}]".repeat(levels)
+        )
+    };
+    assert!(dialect_of(AnthropicMessages).request(nest(4).as_bytes()).is_ok());
+    assert!(dialect_of(AnthropicMessages).request(nest(5).as_bytes()).is_err());
+    assert!(
+        dialect_of(AnthropicMessages)
+            .request(nest(5000).as_bytes())
+            .is_err()
+    );
+}

@@ -96,7 +96,7 @@ struct Message<'a> {
 
 impl<'de: 'a, 'a> Part<'de> for Message<'a> {
     type Sum = bool;
-    fn add(self, unseen: &mut bool) -> Result<(), Malformed> {
+    fn add(self, unseen: &mut bool, _depth: u8) -> Result<(), Malformed> {
         *unseen |= self.content || is_set(self.audio);
         Ok(())
     }
@@ -127,7 +127,7 @@ struct FileRef<'a> {
 
 impl<'de: 'a, 'a> Part<'de> for ContentPart<'a> {
     type Sum = bool;
-    fn add(self, unseen: &mut bool) -> Result<(), Malformed> {
+    fn add(self, unseen: &mut bool, _depth: u8) -> Result<(), Malformed> {
         let remote = [self.image_url, self.video_url, self.document_url]
             .into_iter()
             .any(|url| is_set(url) && !is_inline(url));
@@ -221,7 +221,7 @@ impl Tool<'_> {
 
 impl<'de: 'a, 'a> Part<'de> for Tool<'a> {
     type Sum = Vec<DeclaredTool>;
-    fn add(self, tools: &mut Self::Sum) -> Result<(), Malformed> {
+    fn add(self, tools: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
         let declared = self.declared();
         if declared.is_empty() {
             return Err(Malformed("a tool has no name".to_owned()));
@@ -232,7 +232,7 @@ impl<'de: 'a, 'a> Part<'de> for Tool<'a> {
 
 impl<'de: 'a, 'a> Part<'de> for Function<'a> {
     type Sum = Vec<DeclaredTool>;
-    fn add(self, tools: &mut Self::Sum) -> Result<(), Malformed> {
+    fn add(self, tools: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
         declare(
             tools,
             DeclaredTool {
@@ -245,7 +245,7 @@ impl<'de: 'a, 'a> Part<'de> for Function<'a> {
 
 impl<'de: 'a, 'a> Part<'de> for Plugin<'a> {
     type Sum = Vec<DeclaredTool>;
-    fn add(self, tools: &mut Self::Sum) -> Result<(), Malformed> {
+    fn add(self, tools: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
         declare(
             tools,
             DeclaredTool {
