@@ -10,6 +10,8 @@ pub mod money;
 pub mod refusal;
 
 // --- the path ----------------------------------------------------------------
+pub mod peek;
+
 pub mod llm;
 
 pub mod policy;
