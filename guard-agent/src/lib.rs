@@ -12,6 +12,8 @@ pub mod refusal;
 // --- the path ----------------------------------------------------------------
 pub mod peek;
 
+pub mod tls;
+
 pub mod llm;
 
 pub mod policy;
