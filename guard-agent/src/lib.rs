@@ -8,15 +8,24 @@ pub mod clock;
 pub mod identity;
 pub mod money;
 pub mod refusal;
+pub mod report;
 
 // --- the path ----------------------------------------------------------------
 pub mod peek;
 
+pub mod route;
+
+pub mod passthrough;
+
 pub mod tls;
+
+pub mod call;
 
 pub mod llm;
 
 pub mod policy;
+
+pub mod forward;
 
 pub mod keys;
 
@@ -26,3 +35,4 @@ pub mod audit;
 
 // --- around the path ---------------------------------------------------------
 pub mod config;
+pub mod drain;
