@@ -11,6 +11,10 @@ pub mod refusal;
 pub mod report;
 
 // --- the path ----------------------------------------------------------------
+pub mod proxy;
+
+pub mod accept;
+
 pub mod peek;
 
 pub mod route;
@@ -19,6 +23,8 @@ pub mod passthrough;
 
 pub mod tls;
 
+pub mod http;
+
 pub mod call;
 
 pub mod llm;
@@ -26,6 +32,8 @@ pub mod llm;
 pub mod policy;
 
 pub mod forward;
+
+pub mod meter;
 
 pub mod keys;
 
