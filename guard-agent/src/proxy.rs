@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use http::header::CONTENT_ENCODING;
 use http::{Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -318,6 +319,7 @@ impl Proxy {
         let came = collect(&parts.headers, body, self.limits).await?;
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
             .or_else(|error| Err(Refusal::new(error.reason(), format!("{error}."))))?;
+        let encoded = parts.headers.contains_key(CONTENT_ENCODING);
         let path = parts.uri.path();
         let endpoint = path
             .strip_prefix(connection.provider.base_path.as_str())
@@ -340,7 +342,7 @@ impl Proxy {
             headers: parts.headers,
             facts,
             body_fingerprint: Fingerprint::of(&body),
-            encoded_body: (came != body).then_some(came),
+            encoded_body: encoded.then_some(came),
             body,
         })
     }
