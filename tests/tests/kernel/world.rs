@@ -31,7 +31,7 @@ pub(crate) struct World {
     _home: Home,
     pub(crate) agents: Cgroup,
     pub(crate) outside: Cgroup,
-    _daemon: Cgroup,
+    pub(crate) daemon: Cgroup,
     pub(crate) anchor: Cgroup,
     _turn: MutexGuard<'static, ()>,
 }
@@ -70,7 +70,7 @@ impl World {
             _home: home,
             agents,
             outside,
-            _daemon: daemon,
+            daemon,
             anchor,
             _turn: turn,
         }
