@@ -1,8 +1,27 @@
 //! `/etc/guard/guard.toml` after checking: every value here is valid by type.
+//!
+//! In: the text of the file and the table of built-in providers. Out: a `Config`, and what is worth a look.
+//! On failure: every problem in the file at once, each with its line and its fix; never a partial configuration.
 
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use toml::de::DeTable;
+
+mod agents;
+mod budget;
+mod files;
+mod host;
+mod problem;
+mod providers;
+mod read;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use problem::{Problem, Severity};
 
 use globset::GlobMatcher;
 
@@ -19,6 +38,149 @@ pub struct Config {
     pub providers: Vec<Arc<Provider>>,
     /// `[[agent]]`, with `[defaults]` filled in.
     pub agents: Vec<Arc<Agent>>,
+}
+
+/// Where the configuration is unless a command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/guard/guard.toml";
+
+/// Largest file that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The outcome of a check.
+#[derive(Debug)]
+pub struct Checked {
+    /// The configuration, unless one of the problems is an error.
+    pub config: Option<Config>,
+    /// Errors and warnings, in the order of the file.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads and checks the file, and looks at the files that it names. Warnings are dropped; `check` has them.
+///
+/// # Errors
+/// Every problem that was found, the warnings among them.
+pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
+    accepted(check(path))
+}
+
+/// Checks a text; `file_name` is what the problems call it. Looks at nothing outside the text.
+///
+/// # Errors
+/// Every problem that was found, the warnings among them.
+pub fn parse(text: &str, file_name: &str) -> Result<Config, Vec<Problem>> {
+    accepted(check_text(text, file_name, crate::llm::provider::builtin()))
+}
+
+fn accepted(checked: Checked) -> Result<Config, Vec<Problem>> {
+    checked.config.ok_or(checked.problems)
+}
+
+/// Reads and checks the file, and looks at the files that it names.
+pub fn check(path: &Path) -> Checked {
+    let name = path.display().to_string();
+    let text = match read_text(path) {
+        Ok(text) => text,
+        Err((message, fix)) => {
+            let problem = Problem {
+                severity: Severity::Error,
+                file: name,
+                line: 0,
+                column: 0,
+                message,
+                fix,
+            };
+            return Checked {
+                config: None,
+                problems: vec![problem],
+            };
+        }
+    };
+    let mut checked = check_text(&text, &name, crate::llm::provider::builtin());
+    if let Some(config) = &checked.config {
+        checked.problems.extend(files::inspect(config, &name));
+    }
+    refuse_on_error(checked)
+}
+
+fn read_text(path: &Path) -> Result<String, (String, String)> {
+    let cannot = |why: &std::io::Error| {
+        let fix =
+            format!("create the file, or name another with --config; {DEFAULT_PATH} is the usual place");
+        (format!("cannot be read: {why}"), fix)
+    };
+    let file = std::fs::File::open(path).map_err(|why| cannot(&why))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|why| cannot(&why))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err((
+            "is larger than 1 MiB".to_owned(),
+            "this cannot be a guard.toml".to_owned(),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|why| {
+        (
+            format!("is not UTF-8: {}", why.utf8_error()),
+            "save it as UTF-8".to_owned(),
+        )
+    })
+}
+
+/// Checks a text against a table of built-in providers.
+pub fn check_text(text: &str, file_name: &str, builtin: Vec<Provider>) -> Checked {
+    let mut reader = read::Reader::new(text, file_name);
+    let (root, syntax) = DeTable::parse_recoverable(text);
+    let broken: Vec<std::ops::Range<usize>> =
+        syntax.iter().map(|error| error.span().unwrap_or(0..0)).collect();
+    for (error, at) in syntax.iter().zip(&broken) {
+        reader.error(
+            at,
+            format!("not TOML: {}", error.message()),
+            "see https://toml.io for the syntax",
+        );
+    }
+    reader.broken = !syntax.is_empty();
+    let config = assemble(&reader, &root, builtin);
+    refuse_on_error(Checked {
+        config: Some(config),
+        problems: reader.into_problems(&broken),
+    })
+}
+
+fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builtin: Vec<Provider>) -> Config {
+    let root = read::Section::open(reader, "", root.get_ref(), root.span());
+    let host = root.section("host", "host");
+    let defaults = root.section("defaults", "defaults");
+    // Opened for its keys: what it may say in this version is what Guard does anyway.
+    let _ledger = root.section("ledger", "ledger");
+    let overrides = root.sections("provider", "provider").unwrap_or_default();
+    let agents = root.sections("agent", "agent").unwrap_or_default();
+    if agents.is_empty() && !reader.broken {
+        let fix = "add an [[agent]] section with name, owner, match and providers";
+        reader.warning(&root.span, "no agent is configured: nothing is governed", fix);
+    }
+    let budgets = defaults
+        .as_ref()
+        .and_then(budget::read)
+        .unwrap_or_else(budget::fallback);
+    let providers = providers::apply(&overrides, builtin);
+    Config {
+        host: host::read(host.as_ref()),
+        agents: agents::read(&agents, &providers, &budgets),
+        providers,
+    }
+}
+
+fn refuse_on_error(checked: Checked) -> Checked {
+    let refused = checked
+        .problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error);
+    Checked {
+        config: checked.config.filter(|_| !refused),
+        problems: checked.problems,
+    }
 }
 
 /// `[host]`

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+pub mod environment;
+pub mod placeholder;
+pub mod vault;
+
 /// A secret. It has no `Debug`, no `Display` and no `Serialize`, so it can't reach a log, a metric or an error by
 /// accident; memory is cleared when it is dropped.
 #[derive(Clone)]

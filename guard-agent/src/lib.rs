@@ -24,3 +24,7 @@ pub mod audit;
 
 // --- around the path ---------------------------------------------------------
 pub mod config;
+
+pub mod telemetry;
+
+pub mod admin;

@@ -53,6 +53,12 @@ const STEPS: &[Step] = &[
         install: tools_install,
     },
     Step {
+        name: "Python environments",
+        why: "the vendors' SDKs are installed into one of their own, below .lab",
+        check: venv_check,
+        install: || apt_install(&["python3-venv"]),
+    },
+    Step {
         name: "eBPF tool chain",
         why: "the programs need core compiled for BPF, so the source of core and a compiler that may build it",
         check: toolchain::check,
@@ -96,10 +102,11 @@ fn install(step: &Step, lack: &str) -> Result<()> {
 }
 
 /// A program, the Debian package that has it.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 6] = [
     ("cc", "build-essential"),
     ("make", "build-essential"),
     ("ip", "iproute2"),
+    ("curl", "curl"),
     ("python3", "python3"),
     ("rustup", ""),
 ];
@@ -115,6 +122,19 @@ fn tools_check() -> Result<State> {
     } else {
         State::Missing(format!("no {}", lacking.join(", no ")))
     })
+}
+
+/// Debian's Python can make an environment only with a package of its own.
+fn venv_check() -> Result<State> {
+    Ok(
+        match output(
+            "python3",
+            &["-c", "import ensurepip, venv; print('python3 -m venv')"],
+        ) {
+            Some(seen) => State::Present(seen.trim().to_owned()),
+            None => State::Missing("no ensurepip".to_owned()),
+        },
+    )
 }
 
 fn tools_install() -> Result<()> {

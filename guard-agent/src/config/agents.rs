@@ -1,0 +1,262 @@
+//! `[[agent]]`
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::problem::nearest;
+use super::read::Section;
+use super::{Agent, Budget, Caps, Login, OnViolation, Pattern, ToolRules, budget};
+use crate::llm::provider::Provider;
+
+/// Reads every agent; `defaults` are the budgets of one that names none.
+pub(super) fn read(
+    sections: &[Section<'_, '_>],
+    providers: &[Arc<Provider>],
+    defaults: &[Budget],
+) -> Vec<Arc<Agent>> {
+    let mut agents: Vec<Arc<Agent>> = Vec::new();
+    let mut owners_of_cgroups: BTreeMap<String, Arc<str>> = BTreeMap::new();
+    for section in sections {
+        let Some(agent) = one(section, providers, defaults) else {
+            continue;
+        };
+        if agents.iter().any(|other| other.name == agent.name) {
+            let message = format!("a second agent named {:?}", agent.name);
+            section.reader.error(
+                &section.place("name"),
+                message,
+                "give each agent a name of its own",
+            );
+            continue;
+        }
+        for cgroup in &agent.cgroups {
+            let pattern = cgroup.trim_end_matches('/').to_owned();
+            if let Some(other) = owners_of_cgroups.insert(pattern, agent.name.clone()) {
+                let message = format!(
+                    "the cgroup pattern {cgroup:?} of agent {:?} is already agent {other:?}'s",
+                    agent.name
+                );
+                let fix = "a process belongs to one agent: give each cgroup to one of them";
+                section.reader.error(&section.place("match"), message, fix);
+            }
+        }
+        agents.push(Arc::new(agent));
+    }
+    agents
+}
+
+fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budget]) -> Option<Agent> {
+    section.missing("name", "add name = \"coder\"");
+    section.missing(
+        "owner",
+        "add owner = \"platform-team\": every dollar has an owner",
+    );
+    let names = providers.iter().map(|provider| provider.name.as_str());
+    section.missing(
+        "providers",
+        format!(
+            "add for example providers = [\"anthropic\"]; known: {}",
+            names.collect::<Vec<_>>().join(", ")
+        ),
+    );
+    check_name(section, "name");
+    let name = section.string("name");
+    let owner = owner(section);
+    // Opened for its keys: what it may say in this version is what Guard does anyway.
+    let _egress = section.section("egress", "agent.egress");
+    Some(Agent {
+        cgroups: cgroups(section),
+        providers: allowed_providers(section, providers),
+        models: models(section),
+        endpoints: endpoints(section),
+        login: section
+            .choice("login", &[("refuse", Login::Refuse), ("pass", Login::Pass)])
+            .unwrap_or(Login::Refuse),
+        tools: section
+            .section("tools", "agent.tools")
+            .map(|tools| tool_rules(&tools)),
+        caps: section
+            .section("caps", "agent.caps")
+            .map(|caps| limits(&caps))
+            .unwrap_or_default(),
+        budgets: budget::read(section).unwrap_or_else(|| defaults.to_vec()),
+        name: Arc::from(*name?.get_ref()),
+        owner: owner?,
+    })
+}
+
+/// Names appear in cgroup paths, metric labels and file names: a narrow alphabet keeps them the same everywhere.
+pub(super) fn check_name(section: &Section<'_, '_>, key: &str) {
+    let Some(name) = section.string(key) else { return };
+    let text = *name.get_ref();
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    let begins_well = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if text.len() > 63 || !begins_well || !text.bytes().all(fine) {
+        let message = format!("bad name {text:?}");
+        let fix =
+            "use lower-case letters, digits, '-', '_' and '.', beginning with a letter or digit, at most 63";
+        section.reader.error(&name.span(), message, fix);
+    } else if text == "other" {
+        let fix = "choose another name";
+        section.reader.error(
+            &name.span(),
+            "\"other\" stands for every unknown name in the metrics",
+            fix,
+        );
+    }
+}
+
+fn owner(section: &Section<'_, '_>) -> Option<Arc<str>> {
+    let owner = section.string("owner")?;
+    let text = owner.get_ref().trim();
+    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+        section.reader.error(
+            &owner.span(),
+            "`owner` must be 1 to 128 printable characters",
+            "name who pays, for example owner = \"platform-team\"",
+        );
+        return None;
+    }
+    Some(Arc::from(text))
+}
+
+fn cgroups(section: &Section<'_, '_>) -> Vec<String> {
+    let matches = section.sections("match", "agent.match").unwrap_or_default();
+    let patterns = matches.iter().filter_map(|entry| {
+        // An entry whose only key is not available yet has been reported for that already.
+        if !["cgroup", "container_label", "unit"]
+            .iter()
+            .any(|key| entry.has(key))
+        {
+            entry.missing("cgroup", "write { cgroup = \"/agents.slice/coder/**\" }");
+        }
+        let text = entry.string("cgroup")?;
+        entry.reader.glob(&text, true)?;
+        cgroup_pattern(entry, &text)
+    });
+    patterns.collect()
+}
+
+fn cgroup_pattern(entry: &Section<'_, '_>, text: &Spanned<&str>) -> Option<String> {
+    let written = *text.get_ref();
+    let (message, fix) = if !written.starts_with('/') {
+        (
+            format!("the cgroup {written:?} must begin with `/`"),
+            format!(
+                "write \"/{written}\", as seen below host.cgroup_root (`cat /proc/PID/cgroup` shows it after `0::`)"
+            ),
+        )
+    } else if written.split('/').any(|part| part == ".." || part == ".") || written.contains("//") {
+        (
+            format!("the cgroup {written:?} is not a plain path"),
+            "write it without `.`, `..` and `//`".to_owned(),
+        )
+    } else if written.split('/').all(|part| part.bytes().all(|b| b == b'*')) {
+        (
+            format!("the cgroup {written:?} is the whole host, Guard itself included"),
+            "name the cgroup in which the agent lives, for example \"/agents.slice/**\"".to_owned(),
+        )
+    } else {
+        return Some(written.to_owned());
+    };
+    entry.reader.error(&text.span(), message, fix);
+    None
+}
+
+fn allowed_providers(section: &Section<'_, '_>, providers: &[Arc<Provider>]) -> Vec<String> {
+    let Some(written) = section.strings("providers") else {
+        return Vec::new();
+    };
+    let names = || providers.iter().map(|provider| provider.name.as_str());
+    if written.is_empty() {
+        section.reader.error(
+            &section.place("providers"),
+            "an agent without a provider can call nothing",
+            format!("name at least one of {}", names().collect::<Vec<_>>().join(", ")),
+        );
+    }
+    for name in &written {
+        if names().any(|known| known == *name.get_ref()) {
+            continue;
+        }
+        let fix = nearest(name.get_ref(), names()).map_or_else(
+            || {
+                format!(
+                    "known: {}; one of your own needs a [[provider]] section",
+                    names().collect::<Vec<_>>().join(", ")
+                )
+            },
+            |near| format!("did you mean {near:?}?"),
+        );
+        section.reader.error(
+            &name.span(),
+            format!("unknown provider {:?}", name.get_ref()),
+            fix,
+        );
+    }
+    written.iter().map(|name| (*name.get_ref()).to_owned()).collect()
+}
+
+/// An absent list is every model, which `unpriced = "refuse"` narrows to every priced one.
+fn models(section: &Section<'_, '_>) -> Vec<Pattern> {
+    let everything = Spanned::new(section.span.clone(), "*");
+    let written = section.strings("models");
+    if written.as_ref().is_some_and(Vec::is_empty) {
+        section.reader.warning(
+            &section.place("models"),
+            "an empty `models` allows no model",
+            "leave the key out to allow every priced model of the agent's providers",
+        );
+    }
+    section
+        .reader
+        .patterns(&written.unwrap_or_else(|| vec![everything]))
+}
+
+fn endpoints(section: &Section<'_, '_>) -> Vec<Pattern> {
+    let written = section.strings("endpoints").unwrap_or_default();
+    for path in &written {
+        if !path.get_ref().starts_with('/') {
+            let message = format!("the endpoint {:?} must begin with `/`", path.get_ref());
+            section
+                .reader
+                .error(&path.span(), message, "write the path, for example \"/v1/files\"");
+        }
+    }
+    section.reader.patterns(&written)
+}
+
+fn tool_rules(section: &Section<'_, '_>) -> ToolRules {
+    section.missing(
+        "allow",
+        "add allow = [\"Read\", \"Edit\"], or remove `tools` to allow every tool",
+    );
+    ToolRules {
+        allow: section
+            .reader
+            .patterns(&section.strings("allow").unwrap_or_default()),
+        on_violation: section
+            .choice(
+                "on_violation",
+                &[("strip", OnViolation::Strip), ("refuse", OnViolation::Refuse)],
+            )
+            .unwrap_or(OnViolation::Strip),
+    }
+}
+
+fn limits(section: &Section<'_, '_>) -> Caps {
+    let in_flight = section.positive("in_flight");
+    let narrow = in_flight.and_then(|calls| u32::try_from(calls).ok());
+    if in_flight.is_some() && narrow.is_none() {
+        let fix = "write a number below 4 thousand million";
+        section
+            .reader
+            .error(&section.place("in_flight"), "`in_flight` is too large", fix);
+    }
+    Caps {
+        output_tokens: section.positive("output_tokens"),
+        in_flight: narrow,
+    }
+}

@@ -1,0 +1,185 @@
+//! Every key that `guard.toml` may hold: one table, read by the loader and printed into `docs/configuration.md`.
+
+/// Whether a key does something in this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It works.
+    Works,
+    /// The feature is planned; of its values only this one, which means what Guard does anyway, is accepted.
+    Only(&'static str),
+    /// The feature is planned; only an empty list is accepted.
+    OnlyEmpty,
+    /// The feature is planned; the key is refused.
+    Planned,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Section: empty for the top level; `provider` and `agent` are arrays of tables.
+    pub section: &'static str,
+    /// Name within its section.
+    pub name: &'static str,
+    /// Type and unit.
+    pub form: &'static str,
+    /// Value when the key is absent.
+    pub default: &'static str,
+    /// What it does.
+    pub effect: &'static str,
+    /// Whether it does it yet.
+    pub status: Status,
+}
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    form: &'static str,
+    default: &'static str,
+    effect: &'static str,
+) -> Key {
+    Key {
+        section,
+        name,
+        form,
+        default,
+        effect,
+        status: Status::Works,
+    }
+}
+
+impl Key {
+    const fn planned(self) -> Self {
+        self.status(Status::Planned)
+    }
+
+    const fn only(self, value: &'static str) -> Self {
+        self.status(Status::Only(value))
+    }
+
+    const fn status(mut self, status: Status) -> Self {
+        self.status = status;
+        self
+    }
+}
+
+/// The keys of a section.
+pub fn of(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+/// How a section is written in the file.
+pub fn header(section: &str) -> String {
+    match section {
+        "" => "the top level".to_owned(),
+        "provider" | "agent" | "alert" => format!("[[{section}]]"),
+        "host" | "defaults" | "ledger" => format!("[{section}]"),
+        inner => format!("`{inner}`"),
+    }
+}
+
+/// Every key, in the order of the documentation.
+#[rustfmt::skip] // one key, one paragraph: the table is read more often than it is formatted
+pub const KEYS: &[Key] = &[
+    key("", "host", "table", "defaults below", "The machine: where things are, and the overall mode."),
+    key("", "defaults", "table", "defaults below", "Values for every agent that does not say otherwise."),
+    key("", "provider", "array of tables", "none", "Overrides of built-in providers, and providers of one's own."),
+    key("", "agent", "array of tables", "none", "The governed agents."),
+    key("", "alert", "array of tables", "none", "Where alerts go.").planned(),
+    key("", "ledger", "table", "defaults below", "Where budgets are kept."),
+
+    key("host", "cgroup_root", "absolute path", "`/sys/fs/cgroup`",
+        "The programs attach to this cgroup; patterns in `match` are relative to it."),
+    key("host", "state_dir", "absolute path", "`/var/lib/guard`",
+        "The CA, the ledger, the audit log and the secret behind the placeholders."),
+    key("host", "runtime_dir", "absolute path", "`/run/guard`", "The admin socket."),
+    key("host", "bpffs", "absolute path", "`/sys/fs/bpf/guard`",
+        "Pinned programs and maps, so that enforcement outlives the daemon."),
+    key("host", "metrics", "loopback address and port", "`127.0.0.1:9477`",
+        "`/metrics`, `/healthz` and `/readyz`. Only a loopback address is accepted."),
+    key("host", "mode", "`enforce` or `observe`", "`enforce`",
+        "`observe` changes no byte and no verdict; it records what would have been refused."),
+    key("host", "timezone", "IANA time zone name", "`UTC`",
+        "The calendar of the hour, day, week and month windows."),
+    key("host", "when_down", "`refuse` or `direct`", "`refuse`",
+        "What governed processes get while Guard is down.").only("refuse"),
+    key("host", "unknown_when_down", "`refuse` or `direct`", "`refuse`",
+        "What containers get that were born under a watched parent while Guard was down.").only("refuse"),
+    key("host", "docker", "socket address", "none", "The Docker engine to ask about containers.").planned(),
+
+    key("defaults", "budget", "array of budgets", "`[{ window = \"day\", usd = 10.0, soft = 0.8 }]`",
+        "Budgets of every agent that has no `budget` of its own."),
+    key("defaults", "unpriced", "`refuse` or `ceiling`", "`refuse`",
+        "What happens to a call whose model has no known price.").only("refuse"),
+
+    key("budget", "window", "`run`, `hour`, `day`, `week` or `month`", "required",
+        "Over which time the limit counts. All but `run` are calendar windows in `host.timezone`."),
+    key("budget", "usd", "US dollars, at most twelve decimals", "required",
+        "Hard limit: settled plus reserved money never passes it. Read exactly as written, not as a binary float."),
+    key("budget", "soft", "fraction of `usd`, above 0 and at most 1", "none", "From here on Guard warns."),
+    key("budget", "on_soft", "table", "none", "What happens at the soft limit beside the warning.").planned(),
+
+    key("provider", "name", "name", "required",
+        "A built-in provider to override, or the name of one of one's own."),
+    key("provider", "hosts", "list of host names", "built-in; required for one's own",
+        "Hosts whose TLS Guard terminates for this provider. For a built-in provider they are added to its own."),
+    key("provider", "dialect", "`openai-chat` or `anthropic-messages`", "built-in; required for one's own",
+        "The wire format. Fixed for built-in providers."),
+    key("provider", "auth", "`bearer` or `x-api-key`", "built-in; `bearer` for one's own",
+        "Where the key goes: `Authorization: Bearer`, or `x-api-key` (a client's Bearer is recognised too). Fixed for built-in providers."),
+    key("provider", "base_path", "path", "built-in; empty for one's own",
+        "What stands before the dialect's own paths, e.g. `/openai`. Fixed for built-in providers."),
+    key("provider", "keys", "array of keys", "none",
+        "Real keys; the first one is used. Without one, only agents with `login = \"pass\"` can call."),
+    key("provider", "connect_to", "IP address and port", "none",
+        "Dial here instead of the original destination, e.g. a private gateway. Exempt from the address rules."),
+    key("provider", "trust", "list of absolute paths", "none",
+        "PEM files with roots that are trusted for this provider beside the public ones."),
+
+    key("provider.keys", "name", "name", "required", "Name of the key in the audit log; never the key itself."),
+    key("provider.keys", "from", "source", "required",
+        "`file:/absolute/path` (not readable by others), `credential:NAME` (systemd) or `env:NAME` (of the daemon). `vault:` is not available in this version."),
+
+    key("agent", "name", "name", "required", "Unique. Lower-case letters, digits, `-`, `_` and `.`."),
+    key("agent", "owner", "text", "required", "Who pays: every dollar has an owner."),
+    key("agent", "match", "array of tables", "none",
+        "What belongs to the agent. Without it, only `guard-agent run --agent NAME` starts it."),
+    key("agent", "providers", "list of provider names", "required", "Providers that it may use."),
+    key("agent", "models", "list of patterns", "every priced model of its providers",
+        "Models that it may use; `*` and `?` are wildcards. An empty list allows none."),
+    key("agent", "endpoints", "list of path patterns", "`[]`",
+        "Further endpoints of its providers, beside inference, token counting and model lists. Calls there are not metered."),
+    key("agent", "login", "`refuse` or `pass`", "`refuse`",
+        "`pass` forwards the agent's own credential (for example an OAuth login) and meters it."),
+    key("agent", "tools", "table", "every tool", "Which tools its requests may declare."),
+    key("agent", "caps", "table", "none", "Caps on one call and on concurrency."),
+    key("agent", "retries", "table", "none", "Limits on client retries.").planned(),
+    key("agent", "loops", "table", "none", "Loop detection.").planned(),
+    key("agent", "budget", "array of budgets", "`defaults.budget`", "Its budgets; at most one per window."),
+    key("agent", "egress", "table", "all allowed", "Where else it may connect to."),
+
+    key("agent.match", "cgroup", "cgroup pattern", "none",
+        "Cgroup below `host.cgroup_root`, from `/`; `*` matches within one level, `**` any number of levels."),
+    key("agent.match", "container_label", "`KEY=VALUE`", "none", "A container with this label.").planned(),
+    key("agent.match", "unit", "unit pattern", "none", "A systemd unit or slice.").planned(),
+
+    key("agent.tools", "allow", "list of patterns", "required", "Names of the tools that may be declared."),
+    key("agent.tools", "on_violation", "`strip` or `refuse`", "`strip`",
+        "Remove a tool that is not allowed from the request, or refuse the call."),
+
+    key("agent.caps", "output_tokens", "tokens, above 0", "none",
+        "Output cap of one call. A larger one is lowered to it, a missing one set to it."),
+    key("agent.caps", "in_flight", "calls, above 0", "none", "Calls at the same time."),
+    key("agent.caps", "run_timeout", "duration", "none", "Longest life of a run.").planned(),
+    key("agent.caps", "requests_per_minute", "calls", "none", "Rate of calls.").planned(),
+    key("agent.caps", "tokens_per_minute", "tokens", "none", "Rate of tokens.").planned(),
+
+    key("agent.egress", "default", "`allow` or `deny`", "`allow`", "Hosts that are on neither list.").only("allow"),
+    key("agent.egress", "deny", "list of host patterns", "`[]`", "Hosts refused.").status(Status::OnlyEmpty),
+    key("agent.egress", "allow", "list of host patterns", "`[]`", "Hosts allowed.").status(Status::OnlyEmpty),
+    key("agent.egress", "loopback", "`own` or `deny`", "`own`", "Loopback of its own namespace.").only("own"),
+    key("agent.egress", "private", "`allow` or `deny`", "`allow`", "Private networks.").only("allow"),
+    key("agent.egress", "inbound", "`allow` or `deny`", "`allow`", "Inbound connections.").only("allow"),
+
+    key("ledger", "store", "`sqlite` or a PostgreSQL address", "`sqlite`",
+        "SQLite in `host.state_dir`, or one budget over many hosts.").only("sqlite"),
+];

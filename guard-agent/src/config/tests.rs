@@ -1,0 +1,510 @@
+//! What the file may say, what it may not, and how it is told.
+
+use super::*;
+use crate::keys::KeySource;
+use crate::ledger::Window;
+use crate::llm::DialectKind;
+use crate::llm::provider::Auth;
+use crate::money::{PICO_PER_USD, Pico};
+
+fn table() -> Vec<Provider> {
+    let provider = |name: &str, host: &str, dialect, auth| Provider {
+        name: name.to_owned(),
+        hosts: vec![host.to_owned()],
+        dialect,
+        auth,
+        base_path: String::new(),
+        keys: Vec::new(),
+        connect_to: None,
+        trust: Vec::new(),
+    };
+    vec![
+        provider("openai", "api.openai.com", DialectKind::OpenaiChat, Auth::Bearer),
+        provider(
+            "anthropic",
+            "api.anthropic.com",
+            DialectKind::AnthropicMessages,
+            Auth::XApiKeyOrBearer,
+        ),
+    ]
+}
+
+fn check(text: &str) -> Checked {
+    check_text(text, "guard.toml", table())
+}
+
+#[track_caller]
+fn fine(text: &str) -> Config {
+    let checked = check(text);
+    let problems: Vec<String> = checked.problems.iter().map(Problem::to_string).collect();
+    checked
+        .config
+        .unwrap_or_else(|| panic!("refused:\n{}", problems.join("\n")))
+}
+
+/// The one problem of a file that has exactly one.
+#[track_caller]
+fn only_problem(text: &str) -> Problem {
+    let mut problems = check(text).problems;
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems.remove(0)
+}
+
+const CODER: &str = "[[agent]]\nname = \"coder\"\nowner = \"team\"\nproviders = [\"openai\"]\n";
+
+#[test]
+fn an_empty_file_is_the_safe_defaults() {
+    let config = fine("");
+    assert_eq!(config.host.cgroup_root, Path::new("/sys/fs/cgroup"));
+    assert_eq!(config.host.metrics.to_string(), "127.0.0.1:9477");
+    assert_eq!(config.host.mode, Mode::Enforce);
+    assert_eq!(config.providers.len(), 2);
+    assert_eq!(check("").problems.len(), 1, "nothing is governed: a warning");
+}
+
+#[test]
+fn a_minimal_agent_gets_ten_dollars_a_day_and_every_model() {
+    let config = fine(CODER);
+    let agent = &config.agents[0];
+    assert_eq!((&*agent.name, &*agent.owner), ("coder", "team"));
+    assert_eq!(agent.budgets.len(), 1);
+    assert_eq!(agent.budgets[0].window, Window::Day);
+    assert_eq!(agent.budgets[0].limit, Pico(10 * PICO_PER_USD));
+    assert_eq!(agent.budgets[0].soft_ppm, Some(800_000));
+    assert!(agent.models[0].covers("anything-at-all"));
+    assert_eq!(agent.login, Login::Refuse);
+    assert!(agent.tools.is_none() && agent.endpoints.is_empty() && agent.cgroups.is_empty());
+}
+
+#[test]
+fn everything_that_works_can_be_said() {
+    let config = fine(
+        r#"
+        [host]
+        cgroup_root = "/sys/fs/cgroup/test"
+        state_dir = "/tmp/s"
+        runtime_dir = "/tmp/r"
+        bpffs = "/sys/fs/bpf/test"
+        metrics = "[::1]:9000"
+        mode = "observe"
+        timezone = "UTC"
+        when_down = "refuse"
+        unknown_when_down = "refuse"
+        [defaults]
+        budget = [{ window = "week", usd = 7 }]
+        unpriced = "refuse"
+        [[provider]]
+        name = "openai"
+        hosts = ["EU.api.openai.com"]
+        keys = [{ name = "prod-1", from = "file:/etc/guard/keys/openai" }, { name = "b", from = "env:KEY_B" },
+                { name = "c", from = "credential:openai" }]
+        connect_to = "127.0.0.1:18443"
+        trust = ["/etc/guard/corp-ca.pem"]
+        [[provider]]
+        name = "corp"
+        hosts = ["llm.corp.example"]
+        dialect = "openai-chat"
+        auth = "x-api-key"
+        base_path = "/openai"
+        [[agent]]
+        name = "coder"
+        owner = "platform-team"
+        match = [{ cgroup = "/agents.slice/coder/**" }]
+        providers = ["anthropic", "corp"]
+        models = ["claude-*", "gpt-5*"]
+        endpoints = ["/v1/files"]
+        login = "pass"
+        tools = { allow = ["Read", "mcp__*"], on_violation = "refuse" }
+        caps = { output_tokens = 8_192, in_flight = 8 }
+        budget = [{ window = "day", usd = 20.000000000001, soft = 0.8 }, { window = "run", usd = 5 }]
+        egress = { default = "allow", deny = [], allow = [], loopback = "own", private = "allow", inbound = "allow" }
+        [[agent]]
+        name = "second"
+        owner = "x"
+        providers = ["openai"]
+        [ledger]
+        store = "sqlite"
+        "#,
+    );
+    assert_eq!(config.host.mode, Mode::Observe);
+    let openai = &config.providers[0];
+    assert_eq!(openai.hosts, ["api.openai.com", "eu.api.openai.com"]);
+    assert_eq!(openai.keys[1].source, KeySource::Env("KEY_B".into()));
+    assert_eq!(openai.connect_to.unwrap().port(), 18443);
+    assert_eq!(config.providers[2].base_path, "/openai");
+    let agent = &config.agents[0];
+    assert_eq!(agent.cgroups, ["/agents.slice/coder/**"]);
+    assert_eq!(
+        agent.budgets[0].limit,
+        Pico(20 * PICO_PER_USD + 1),
+        "to the pico-dollar"
+    );
+    assert_eq!(agent.caps.output_tokens, Some(8192));
+    assert_eq!(agent.caps.in_flight, Some(8));
+    assert!(agent.models[0].covers("claude-haiku-4-5") && !agent.models[0].covers("gpt-5"));
+    assert_eq!(agent.tools.as_ref().unwrap().on_violation, OnViolation::Refuse);
+    assert_eq!(
+        config.agents[1].budgets[0].window,
+        Window::Week,
+        "from [defaults]"
+    );
+}
+
+#[test]
+fn six_mistakes_are_six_problems_each_with_its_line() {
+    let text = r#"[host]
+state_dri = "/var/lib/guard"
+metrics = "0.0.0.0:9477"
+
+[[agent]]
+name = "coder"
+owner = ""
+providers = ["opnai"]
+budget = [{ window = "day", usd = -5.0 }]
+models = "gpt-5*"
+"#;
+    let problems = check(text).problems;
+    let seen: Vec<(usize, usize, &str)> = problems
+        .iter()
+        .map(|p| (p.line, p.column, p.message.as_str()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (2, 1, "unknown key `state_dri` in [host]"),
+            (
+                3,
+                11,
+                "`metrics` must be a loopback address, not 0.0.0.0: the figures are not for the network"
+            ),
+            (7, 9, "`owner` must be 1 to 128 printable characters"),
+            (8, 14, "unknown provider \"opnai\""),
+            (9, 35, "a budget cannot be negative (-5.0)"),
+            (10, 10, "`models` must be a list of strings, not a string"),
+        ]
+    );
+    assert_eq!(problems[0].fix, "did you mean `state_dir`?");
+    assert_eq!(problems[3].fix, "did you mean \"openai\"?");
+    assert!(
+        problems
+            .iter()
+            .all(|p| p.severity == Severity::Error && !p.fix.is_empty())
+    );
+    assert_eq!(
+        problems[3].to_string(),
+        "guard.toml:8:14: error: unknown provider \"opnai\"\n    fix: did you mean \"openai\"?"
+    );
+}
+
+#[test]
+fn a_syntax_error_does_not_hide_a_mistake_elsewhere() {
+    let text = "[host]\nmode = \"obsrve\"\nstate_dir = /var\n[[agent]]\nnamme = \"x\"\n";
+    let problems = check(text).problems;
+    let lines: Vec<usize> = problems.iter().map(|p| p.line).collect();
+    assert_eq!(lines, [2, 3, 5], "{problems:#?}");
+}
+
+#[test]
+fn what_does_not_work_yet_is_refused_by_name() {
+    for line in [
+        "[host]\nwhen_down = \"direct\"",
+        "[host]\nunknown_when_down = \"direct\"",
+        "[host]\ndocker = \"unix:///var/run/docker.sock\"",
+        "[defaults]\nunpriced = \"ceiling\"",
+        "[ledger]\nstore = \"postgres://db/guard\"",
+        "[[alert]]\nwhen = [\"loop\"]\nto = \"webhook:https://x\"",
+        &format!("{CODER}match = [{{ container_label = \"guard.agent=coder\" }}]"),
+        &format!("{CODER}match = [{{ unit = \"coder@*.service\" }}]"),
+        &format!("{CODER}retries = {{ per_minute = 10 }}"),
+        &format!("{CODER}loops = {{ repeat = 10 }}"),
+        &format!("{CODER}egress = {{ default = \"deny\" }}"),
+        &format!("{CODER}egress = {{ deny = [\"*.internal\"] }}"),
+        &format!("{CODER}egress = {{ inbound = \"deny\" }}"),
+        &format!("{CODER}caps = {{ run_timeout = \"2h\" }}"),
+        &format!("{CODER}caps = {{ requests_per_minute = 60 }}"),
+        &format!("{CODER}caps = {{ tokens_per_minute = 60 }}"),
+        &format!("{CODER}budget = [{{ window = \"day\", usd = 1.0, on_soft = {{ model = \"m\" }} }}]"),
+        "[[provider]]\nname = \"openai\"\nkeys = [{ name = \"a\", from = \"vault:secret/x#y\" }]",
+    ] {
+        let errors: Vec<Problem> = check(line)
+            .problems
+            .into_iter()
+            .filter(|p| p.severity == Severity::Error)
+            .collect();
+        assert_eq!(errors.len(), 1, "{line}: {errors:#?}");
+        assert!(
+            errors[0].message.contains("not available in this version"),
+            "{line}: {errors:#?}"
+        );
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_is_one_the_reader_knows() {
+    // A key that is planned or works never reads as unknown; one that is not in the schema always does.
+    for key in schema::KEYS {
+        let text = match key.section {
+            "" => format!("{} = 0", key.name),
+            "host" | "defaults" | "ledger" => format!("[{}]\n{} = 0", key.section, key.name),
+            "provider" | "agent" => format!("[[{}]]\n{} = 0", key.section, key.name),
+            "budget" => format!("[defaults]\nbudget = [{{ {} = true }}]", key.name),
+            "provider.keys" | "agent.match" => {
+                let (outer, inner) = key.section.split_once('.').unwrap();
+                format!("[[{outer}]]\n{inner} = [{{ {} = 0 }}]", key.name)
+            }
+            _ => {
+                let (outer, inner) = key.section.split_once('.').unwrap();
+                format!("[[{outer}]]\n{inner} = {{ {} = \"?\" }}", key.name)
+            }
+        };
+        let problems = check(&text).problems;
+        assert!(
+            !problems.iter().any(|p| p.message.contains("unknown key")),
+            "{text}: {problems:#?}"
+        );
+        assert!(
+            problems
+                .iter()
+                .any(|p| p.message.contains(&format!("`{}`", key.name))),
+            "nothing reads {}.{}: {problems:#?}",
+            key.section,
+            key.name
+        );
+    }
+}
+
+#[test]
+fn numbers_are_read_as_written() {
+    for (usd, message) in [
+        ("0", "refuses every call"),
+        ("0.0", "refuses every call"),
+        ("1e3", "not an amount"),
+        ("inf", "not an amount"),
+        ("0.0000000000001", "not an amount"),
+        ("99999999999", "not an amount"),
+        ("-1", "negative"),
+        ("\"5\"", "must be a decimal number"),
+        ("0x10", "must be a decimal number"),
+    ] {
+        let problem = only_problem(&format!("{CODER}budget = [{{ window = \"day\", usd = {usd} }}]"));
+        assert!(problem.message.contains(message), "{usd}: {problem}");
+    }
+    for soft in ["0", "1.1", "-0.5", "0.00000001", "8e-1"] {
+        let problem = only_problem(&format!(
+            "{CODER}budget = [{{ window = \"day\", usd = 1.0, soft = {soft} }}]"
+        ));
+        assert!(problem.message.contains("fraction above 0"), "{soft}: {problem}");
+    }
+    for cap in ["0", "-1", "99999999999999999999"] {
+        let problem = only_problem(&format!("{CODER}caps = {{ output_tokens = {cap} }}"));
+        assert!(problem.message.contains("above 0"), "{cap}: {problem}");
+    }
+}
+
+#[test]
+fn semantic_mistakes_are_found() {
+    let two = format!("{CODER}match = [{{ cgroup = \"/a/**\" }}]\n");
+    for (text, message) in [
+        (format!("{CODER}{CODER}"), "a second agent named"),
+        (
+            format!("{two}{}", two.replace("\"coder\"", "\"other2\"")),
+            "is already agent \"coder\"'s",
+        ),
+        (CODER.replace("owner = \"team\"\n", ""), "[[agent]] needs `owner`"),
+        (
+            CODER.replace("providers = [\"openai\"]\n", ""),
+            "[[agent]] needs `providers`",
+        ),
+        (CODER.replace("[\"openai\"]", "[]"), "can call nothing"),
+        (CODER.replace("\"coder\"", "\"Co der\""), "bad name"),
+        (CODER.replace("\"coder\"", "\"other\""), "every unknown name"),
+        (format!("{CODER}budget = []"), "spending without a limit"),
+        (
+            format!("{CODER}budget = [{{ window = \"day\", usd = 1.0 }}, {{ window = \"day\", usd = 2.0 }}]"),
+            "a second budget for the window",
+        ),
+        (
+            format!("{CODER}budget = [{{ window = \"dya\", usd = 1.0 }}]"),
+            "`window` is",
+        ),
+        (format!("{CODER}models = [\"a[b\"]"), "bad pattern"),
+        (format!("{CODER}models = [\"{{a,b}}\"]"), "bad pattern"),
+        (
+            format!("{CODER}endpoints = [\"v1/files\"]"),
+            "must begin with `/`",
+        ),
+        (
+            format!("{CODER}tools = {{ on_violation = \"strip\" }}"),
+            "needs `allow`",
+        ),
+        (
+            format!("{CODER}match = [{{ cgroup = \"a/b\" }}]"),
+            "must begin with `/`",
+        ),
+        (
+            format!("{CODER}match = [{{ cgroup = \"/a/../b\" }}]"),
+            "not a plain path",
+        ),
+        (
+            format!("{CODER}match = [{{ cgroup = \"/**\" }}]"),
+            "the whole host",
+        ),
+        (format!("{CODER}match = [{{}}]"), "needs `cgroup`"),
+        (format!("[host]\nstate_dir = \"var\"\n{CODER}"), "absolute path"),
+        (
+            format!("[host]\nstate_dir = \"/a/../b\"\n{CODER}"),
+            "without `..`",
+        ),
+        (
+            format!("[host]\ntimezone = \"Mars/Base\"\n{CODER}"),
+            "no time zone",
+        ),
+        (format!("[host]\nmetrics = \"localhost\"\n{CODER}"), "bad address"),
+        (
+            format!("[[provider]]\nname = \"opnai\"\n{CODER}"),
+            "no built-in provider is named",
+        ),
+        (
+            format!("[[provider]]\nname = \"openai\"\n[[provider]]\nname = \"openai\"\n{CODER}"),
+            "a second [[provider]]",
+        ),
+        (
+            format!("[[provider]]\nname = \"openai\"\ndialect = \"openai-chat\"\n{CODER}"),
+            "is fixed",
+        ),
+        (
+            format!("[[provider]]\nname = \"openai\"\nconnect_to = \"host:443\"\n{CODER}"),
+            "bad address",
+        ),
+        (
+            format!("[[provider]]\nname = \"openai\"\ntrust = [\"ca.pem\"]\n{CODER}"),
+            "absolute path",
+        ),
+        (
+            format!("[[provider]]\nname = \"openai\"\nhosts = [\"api.anthropic.com\"]\n{CODER}"),
+            "belongs to both",
+        ),
+        (
+            format!("[[provider]]\nname = \"openai\"\nhosts = [\"*.corp.example\"]\n{CODER}"),
+            "not a host name",
+        ),
+        (
+            format!("[[provider]]\nname = \"openai\"\nhosts = [\"10.0.0.1\"]\n{CODER}"),
+            "not a host name",
+        ),
+        (
+            format!(
+                "[[provider]]\nname = \"openai\"\nkeys = [{{ name = \"a\", from = \"credential:../x\" }}]\n{CODER}"
+            ),
+            "does not say where",
+        ),
+    ] {
+        let problem = only_problem(&text);
+        assert!(problem.message.contains(message), "{text}\n{problem}");
+        assert_eq!(problem.severity, Severity::Error, "{problem}");
+        assert!(problem.line > 0 && !problem.fix.is_empty(), "{problem}");
+    }
+}
+
+#[test]
+fn a_key_pasted_into_the_file_is_not_repeated() {
+    let problem = only_problem(&format!(
+        "[[provider]]\nname = \"openai\"\nkeys = [{{ name = \"a\", from = \"sk-proj-SECRET\" }}]\n{CODER}"
+    ));
+    assert!(!problem.to_string().contains("SECRET"), "{problem}");
+}
+
+#[test]
+fn a_key_file_open_to_everyone_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (key, file) = (dir.path().join("key"), dir.path().join("guard.toml"));
+    std::fs::write(&key, "sk-x").unwrap();
+    let own = "hosts = [\"llm.corp.example\"]\ndialect = \"openai-chat\"";
+    let text = format!(
+        "[[provider]]\nname = \"corp\"\n{own}\nkeys = [{{ name = \"a\", from = \"file:{}\" }}]\n{}",
+        key.display(),
+        CODER.replace("openai", "corp")
+    );
+    std::fs::write(&file, text).unwrap();
+    for (mode, severity) in [
+        (0o644, Some(Severity::Error)),
+        (0o640, Some(Severity::Warning)),
+        (0o600, None),
+    ] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let checked = super::check(&file);
+        let found = checked.problems.first().map(|p| p.severity);
+        assert_eq!(found, severity, "{mode:o}: {:#?}", checked.problems);
+        assert_eq!(
+            checked.config.is_some(),
+            severity != Some(Severity::Error),
+            "{mode:o}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_so() {
+    let problems = load(Path::new("/nonexistent/guard.toml")).unwrap_err();
+    assert!(problems[0].message.contains("cannot be read"), "{problems:#?}");
+}
+
+/// The documentation holds exactly one line for each key. `GUARD_WRITE_DOCS=1 cargo test` writes it anew.
+#[test]
+fn the_documentation_lists_every_key() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (begin, end) = ("<!-- keys: begin -->\n", "<!-- keys: end -->");
+    let (before, rest) = text.split_once(begin).unwrap();
+    let (listed, after) = rest.split_once(end).unwrap();
+    let expected = markdown();
+    if std::env::var_os("GUARD_WRITE_DOCS").is_some() {
+        std::fs::write(path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(
+        listed, expected,
+        "run: GUARD_WRITE_DOCS=1 cargo test -p guard-agent --lib config"
+    );
+}
+
+fn markdown() -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    let mut section = None;
+    for key in schema::KEYS {
+        if section != Some(key.section) {
+            section = Some(key.section);
+            let title = match key.section {
+                "" => "Top level".to_owned(),
+                "budget" => "`budget` (in `[defaults]` and `[[agent]]`)".to_owned(),
+                other => schema::header(other),
+            };
+            write!(
+                out,
+                "\n### {title}\n\n| key | value | default | effect |\n|---|---|---|---|\n"
+            )
+            .unwrap();
+        }
+        let note = match key.status {
+            schema::Status::Works => String::new(),
+            schema::Status::Only(word) => {
+                format!(" *Only `{word}` is accepted: the rest is not available in this version.*")
+            }
+            schema::Status::OnlyEmpty => {
+                " *Only an empty list is accepted: the rest is not available in this version.*".to_owned()
+            }
+            schema::Status::Planned => " *Not available in this version: an error.*".to_owned(),
+        };
+        let row = [key.form, key.default, key.effect].map(|cell| cell.replace('|', "\\|"));
+        writeln!(
+            out,
+            "| `{}` | {} | {} | {}{note} |",
+            key.name, row[0], row[1], row[2]
+        )
+        .unwrap();
+    }
+    out.push('\n');
+    out
+}

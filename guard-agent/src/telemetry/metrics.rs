@@ -1,0 +1,348 @@
+//! Metrics: one registry, one method per event, every label bounded by construction.
+//!
+//! Agents, owners and providers come from the configuration, models from the price table, tools from the allow lists;
+//! whatever else a caller sends is `other`. So the number of series does not depend on traffic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::ledger::{ScopeKind, Window};
+use crate::llm::Usage;
+use crate::money::Pico;
+use crate::refusal::Reason;
+
+mod events;
+mod labels;
+#[cfg(test)]
+mod tests;
+mod usd;
+
+pub use events::{BudgetState, ClientError, Connection, Outcome, Stage, ToolVerdict};
+pub use labels::Labels;
+use usd::Usd;
+
+/// Calls take from a quarter of a second (a short completion) to ten minutes (the SDKs' default timeout).
+const CALL_SECONDS: &[f64] = &[
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0,
+];
+/// First tokens come after a network round trip at best, and after a minute of reasoning at worst.
+const FIRST_TOKEN_SECONDS: &[f64] = &[0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 25.0, 60.0];
+/// A stage of Guard's own takes microseconds; a quarter of a second means that the host is short of CPU.
+const ADDED_SECONDS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.025, 0.1, 0.25,
+];
+/// A call is reserved at its worst case, so most settle far below it; a settled cost above 1 is a finding.
+const RATIO: &[f64] = &[0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0];
+
+/// What a metric is, for the documentation.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// Full name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Label names.
+    pub labels: Vec<String>,
+    /// Help text.
+    pub help: String,
+}
+
+/// Every metric of Guard.
+pub struct Metrics {
+    registry: Registry,
+    described: Vec<Described>,
+    labels: ArcSwap<Labels>,
+    enforcing: IntGauge,
+    calls: IntCounterVec,
+    refusals: IntCounterVec,
+    would_refuse: IntCounterVec,
+    tokens: IntCounterVec,
+    cost: IntCounterVec,
+    usage_unknown: IntCounterVec,
+    unpriced: IntCounterVec,
+    budget_limit: IntGaugeVec,
+    budget_settled: IntGaugeVec,
+    budget_reserved: IntGaugeVec,
+    estimate_error: HistogramVec,
+    tool_calls: IntCounterVec,
+    call_duration: HistogramVec,
+    first_token: HistogramVec,
+    added: HistogramVec,
+    connections: IntGaugeVec,
+    passthrough: IntCounterVec,
+    bypass_attempts: IntCounterVec,
+    findings: IntCounterVec,
+    tls_untrusted: IntCounterVec,
+    client_errors: IntCounterVec,
+    audit_dropped: IntCounter,
+    events_lost: IntCounter,
+    price_table_age: IntGauge,
+}
+
+/// Registers metrics and remembers what they are.
+struct Maker {
+    registry: Registry,
+    described: Vec<Described>,
+}
+
+type Made<T> = Result<T, prometheus::Error>;
+
+impl Maker {
+    fn register(&mut self, kind: &'static str, collector: Box<dyn Collector>) -> Made<()> {
+        for desc in collector.desc() {
+            let constant = desc.const_label_pairs.iter().map(|pair| pair.name().to_owned());
+            self.described.push(Described {
+                name: desc.fq_name.clone(),
+                kind,
+                labels: desc.variable_labels.iter().cloned().chain(constant).collect(),
+                help: desc.help.clone(),
+            });
+        }
+        self.registry.register(collector)
+    }
+
+    fn counters(&mut self, name: &str, labels: &[&str], help: &str) -> Made<IntCounterVec> {
+        let made = IntCounterVec::new(Opts::new(name, help).namespace("guard"), labels)?;
+        self.register("counter", Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> Made<IntCounter> {
+        let made = IntCounter::with_opts(Opts::new(name, help).namespace("guard"))?;
+        self.register("counter", Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn gauges(&mut self, name: &str, labels: &[&str], help: &str) -> Made<IntGaugeVec> {
+        let made = IntGaugeVec::new(Opts::new(name, help).namespace("guard"), labels)?;
+        self.register("gauge", Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> Made<IntGauge> {
+        let made = IntGauge::with_opts(Opts::new(name, help).namespace("guard"))?;
+        self.register("gauge", Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    /// Counted in pico-dollars, shown in dollars.
+    fn usd_counters(&mut self, name: &str, labels: &[&str], help: &str) -> Made<IntCounterVec> {
+        let made = IntCounterVec::new(Opts::new(name, help).namespace("guard"), labels)?;
+        self.register("counter", Box::new(Usd(made.clone())))?;
+        Ok(made)
+    }
+
+    /// Held in pico-dollars, shown in dollars.
+    fn usd_gauges(&mut self, name: &str, help: &str) -> Made<IntGaugeVec> {
+        let labels = &["scope", "name", "window"];
+        let made = IntGaugeVec::new(Opts::new(name, help).namespace("guard"), labels)?;
+        self.register("gauge", Box::new(Usd(made.clone())))?;
+        Ok(made)
+    }
+
+    fn histograms(&mut self, name: &str, labels: &[&str], buckets: &[f64], help: &str) -> Made<HistogramVec> {
+        let opts = HistogramOpts::new(name, help)
+            .namespace("guard")
+            .buckets(buckets.to_vec());
+        let made = HistogramVec::new(opts, labels)?;
+        self.register("histogram", Box::new(made.clone()))?;
+        Ok(made)
+    }
+}
+
+impl Metrics {
+    /// Every metric, in a registry of its own.
+    ///
+    /// # Errors
+    /// Two metrics have one name: a fault of this file, which any start shows.
+    #[allow(
+        clippy::too_many_lines,
+        reason = "one statement per metric: the list is the documentation"
+    )]
+    pub fn new(labels: Labels) -> Result<Self, prometheus::Error> {
+        let mut make = Maker {
+            registry: Registry::new(),
+            described: Vec::new(),
+        };
+        let enforcing = make.gauge(
+            "enforcing",
+            "1 while a canary inside the governed tree finds no way out, else 0.",
+        )?;
+        let who = &["agent", "provider", "model"];
+        let calls = make.counters(
+            "calls_total",
+            &["agent", "provider", "model", "outcome"],
+            "Calls that ended, by outcome (ok, provider_error, client_gone, upstream_failed, cut, refused).",
+        )?;
+        let refusals = make.counters("refusals_total", &["agent", "reason"], "Calls refused.")?;
+        let would_refuse = make.counters(
+            "would_refuse_total",
+            &["agent", "reason"],
+            "Calls that a rule in observe mode would have refused.",
+        )?;
+        let tokens = make.counters(
+            "tokens_total",
+            &["agent", "provider", "model", "kind"],
+            "Tokens as the provider reports them. The kinds do not overlap, except that reasoning is part of output.",
+        )?;
+        let cost = make.usd_counters(
+            "cost_usd_total",
+            &["agent", "owner", "provider", "model"],
+            "Settled cost in US dollars. Counted in whole pico-dollars, converted when it is shown.",
+        )?;
+        let usage_unknown = make.counters(
+            "usage_unknown_total",
+            who,
+            "Calls whose usage the provider did not report; settled at their reservation.",
+        )?;
+        let unpriced = make.counters(
+            "unpriced_total",
+            &["agent", "provider"],
+            "Calls to models without a price.",
+        )?;
+        let budget_limit = make.usd_gauges("budget_limit_usd", "Hard limit in force, in US dollars.")?;
+        let budget_settled = make.usd_gauges(
+            "budget_settled_usd",
+            "Settled in the current window, in US dollars.",
+        )?;
+        let budget_reserved = make.usd_gauges(
+            "budget_reserved_usd",
+            "Reserved by calls in flight, in US dollars.",
+        )?;
+        let estimate_error = make.histograms(
+            "estimate_error_ratio",
+            &["provider"],
+            RATIO,
+            "Settled cost divided by the reservation. Above 1 a reservation was too small.",
+        )?;
+        let tool_calls = make.counters(
+            "tool_calls_total",
+            &["agent", "tool", "verdict"],
+            "Tools, by what happened (called, stripped, refused). `tool` is the pattern of the allow list that covers it.",
+        )?;
+        let call_duration = make.histograms(
+            "call_duration_seconds",
+            &["provider"],
+            CALL_SECONDS,
+            "From the request's first byte to the reply's last.",
+        )?;
+        let first_token = make.histograms(
+            "first_token_seconds",
+            &["provider"],
+            FIRST_TOKEN_SECONDS,
+            "From the request's last byte to the first byte of the reply's body.",
+        )?;
+        let added = make.histograms(
+            "added_seconds",
+            &["stage"],
+            ADDED_SECONDS,
+            "Time that Guard itself added to a call, by stage of the path.",
+        )?;
+        let connections = make.gauges(
+            "connections",
+            &["agent"],
+            "Connections of governed processes that are open.",
+        )?;
+        let passthrough = make.counters(
+            "passthrough_bytes_total",
+            &["agent"],
+            "Bytes relayed, both ways, on connections that are not a provider's.",
+        )?;
+        let bypass_attempts = make.counters(
+            "bypass_attempts_total",
+            &["agent", "vector"],
+            "Attempts to reach the network past Guard that the kernel programs refused, by vector.",
+        )?;
+        let findings = make.counters(
+            "findings_total",
+            &["agent", "kind"],
+            "Findings for the agent's owner.",
+        )?;
+        let tls_untrusted = make.counters(
+            "tls_untrusted_total",
+            &["agent"],
+            "TLS handshakes that the client gave up because it does not trust Guard's CA.",
+        )?;
+        let client_errors = make.counters(
+            "client_errors_total",
+            &["kind"],
+            "Connections ended because of what the client sent or did not send (malformed TLS, malformed HTTP, too slow).",
+        )?;
+        let audit_dropped = make.counter(
+            "audit_dropped_total",
+            "Audit records lost. A call is never forwarded without a slot for its own.",
+        )?;
+        let events_lost = make.counter(
+            "events_lost_total",
+            "Kernel events lost because nobody read them in time.",
+        )?;
+        let price_table_age = make.gauge("price_table_age_seconds", "Age of the price table in seconds.")?;
+        make.register("gauge", Box::new(build_info()?))?;
+        Ok(Self {
+            registry: make.registry,
+            described: make.described,
+            labels: ArcSwap::from_pointee(labels),
+            enforcing,
+            calls,
+            refusals,
+            would_refuse,
+            tokens,
+            cost,
+            usage_unknown,
+            unpriced,
+            budget_limit,
+            budget_settled,
+            budget_reserved,
+            estimate_error,
+            tool_calls,
+            call_duration,
+            first_token,
+            added,
+            connections,
+            passthrough,
+            bypass_attempts,
+            findings,
+            tls_untrusted,
+            client_errors,
+            audit_dropped,
+            events_lost,
+            price_table_age,
+        })
+    }
+
+    /// Takes the label values of a new configuration. Series of agents that are gone stay until the restart.
+    pub fn relabel(&self, labels: Labels) {
+        self.labels.store(Arc::new(labels));
+    }
+
+    /// Every metric, whether or not it has a series yet.
+    pub fn described(&self) -> &[Described] {
+        &self.described
+    }
+
+    /// The text exposition format (`Content-Type: text/plain; version=0.0.4`).
+    ///
+    /// # Errors
+    /// A series cannot be written.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn build_info() -> Made<IntGauge> {
+    let opts = Opts::new("build_info", "Always 1; the labels say which build this is.")
+        .namespace("guard")
+        .const_label("version", env!("CARGO_PKG_VERSION"));
+    let made = IntGauge::with_opts(opts)?;
+    made.set(1);
+    Ok(made)
+}

@@ -1,0 +1,343 @@
+//! The events that change a metric, one method each.
+
+use prometheus::IntCounter;
+use prometheus::IntGauge;
+
+use super::{Duration, Metrics, Pico, Reason, ScopeKind, Usage, Window, usd};
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The provider answered, and the reply reached its end.
+    Ok,
+    /// The provider answered with an error of its own.
+    ProviderError,
+    /// The client went away before the reply's end.
+    ClientGone,
+    /// The provider could not be reached, or broke off.
+    UpstreamFailed,
+    /// Guard cut the reply, because it outgrew its reservation.
+    Cut,
+    /// Guard refused the call.
+    Refused,
+}
+
+impl Outcome {
+    /// Metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ProviderError => "provider_error",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Cut => "cut",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What happened to a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolVerdict {
+    /// The model called it.
+    Called,
+    /// Its declaration was removed from the request.
+    Stripped,
+    /// The call was refused because of it.
+    Refused,
+}
+
+impl ToolVerdict {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Called => "called",
+            Self::Stripped => "stripped",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A part of the path whose own time is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Accept to identity.
+    Identify,
+    /// First bytes to a known protocol.
+    Peek,
+    /// Server side of the TLS handshake, without waiting for the client.
+    Terminate,
+    /// Body to facts.
+    Parse,
+    /// Facts to verdict.
+    Decide,
+    /// Edits of the request.
+    Rewrite,
+    /// Reading the reply while it passes, over the whole reply.
+    Meter,
+    /// Everything together.
+    Total,
+}
+
+impl Stage {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Identify => "identify",
+            Self::Peek => "peek",
+            Self::Terminate => "terminate",
+            Self::Parse => "parse",
+            Self::Decide => "decide",
+            Self::Rewrite => "rewrite",
+            Self::Meter => "meter",
+            Self::Total => "total",
+        }
+    }
+}
+
+/// Why a connection was ended on account of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientError {
+    /// Not TLS as TLS is written down, or too large.
+    MalformedTls,
+    /// Not HTTP as HTTP is written down, or too large.
+    MalformedHttp,
+    /// Handshake, header or body came too slowly.
+    Slow,
+    /// The client closed or reset before it had said anything.
+    Gone,
+}
+
+impl ClientError {
+    fn label(self) -> &'static str {
+        match self {
+            Self::MalformedTls => "malformed_tls",
+            Self::MalformedHttp => "malformed_http",
+            Self::Slow => "slow",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// Counts as an open connection for as long as it lives.
+#[derive(Debug)]
+pub struct Connection(IntGauge);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// What the canary saw.
+    pub fn enforcing(&self, proven: bool) {
+        self.enforcing.set(i64::from(proven));
+    }
+
+    /// Whether enforcement is proven right now.
+    pub fn is_enforcing(&self) -> bool {
+        self.enforcing.get() == 1
+    }
+
+    /// A call ended.
+    pub fn call(&self, agent: &str, provider: &str, model: &str, outcome: Outcome) {
+        let known = self.labels.load();
+        let values = [
+            known.agent(agent),
+            known.provider(provider),
+            known.model(model),
+            outcome.label(),
+        ];
+        self.calls.with_label_values(&values).inc();
+    }
+
+    /// A call was refused.
+    pub fn refusal(&self, agent: &str, reason: Reason) {
+        self.refusals
+            .with_label_values(&[self.labels.load().agent(agent), reason.label()])
+            .inc();
+    }
+
+    /// A call would have been refused, had its rule been enforced.
+    pub fn would_refuse(&self, agent: &str, reason: Reason) {
+        self.would_refuse
+            .with_label_values(&[self.labels.load().agent(agent), reason.label()])
+            .inc();
+    }
+
+    /// The provider reported usage.
+    pub fn tokens(&self, agent: &str, provider: &str, model: &str, usage: &Usage) {
+        let known = self.labels.load();
+        let (agent, provider, model) = (known.agent(agent), known.provider(provider), known.model(model));
+        for (kind, count) in [
+            ("input", usage.input),
+            ("cache_read", usage.cache_read),
+            (
+                "cache_write",
+                usage.cache_write_5m.saturating_add(usage.cache_write_1h),
+            ),
+            ("output", usage.output),
+            ("reasoning", usage.reasoning),
+        ] {
+            if count > 0 {
+                self.tokens
+                    .with_label_values(&[agent, provider, model, kind])
+                    .inc_by(count);
+            }
+        }
+    }
+
+    /// Money was settled. The owner is the agent's.
+    pub fn cost(&self, agent: &str, provider: &str, model: &str, cost: Pico) {
+        let known = self.labels.load();
+        let values = [
+            known.agent(agent),
+            known.owner(agent),
+            known.provider(provider),
+            known.model(model),
+        ];
+        self.cost.with_label_values(&values).inc_by(cost.0);
+    }
+
+    /// A call ended without usage.
+    pub fn usage_unknown(&self, agent: &str, provider: &str, model: &str) {
+        let known = self.labels.load();
+        let values = [known.agent(agent), known.provider(provider), known.model(model)];
+        self.usage_unknown.with_label_values(&values).inc();
+    }
+
+    /// A call named a model without a price.
+    pub fn unpriced(&self, agent: &str, provider: &str) {
+        let known = self.labels.load();
+        self.unpriced
+            .with_label_values(&[known.agent(agent), known.provider(provider)])
+            .inc();
+    }
+
+    /// The state of one budget. Runs are left out: a run's name is an id, and ids are never labels.
+    pub fn budget(&self, scope: ScopeKind, name: &str, window: Window, state: BudgetState) {
+        if scope == ScopeKind::Run || window == Window::Run {
+            return;
+        }
+        let known = self.labels.load();
+        let values = [scope.label(), known.agent(name), window.label()];
+        for (gauge, amount) in [
+            (&self.budget_limit, state.limit),
+            (&self.budget_settled, state.settled),
+            (&self.budget_reserved, state.reserved),
+        ] {
+            gauge
+                .with_label_values(&values)
+                .set(i64::try_from(amount.0).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A reservation was settled from reported usage.
+    pub fn estimate(&self, provider: &str, reserved: Pico, settled: Pico) {
+        if reserved > Pico::ZERO {
+            let known = self.labels.load();
+            let provider = known.provider(provider);
+            self.estimate_error
+                .with_label_values(&[provider])
+                .observe(usd::ratio(settled, reserved));
+        }
+    }
+
+    /// Something happened to a tool.
+    pub fn tool(&self, agent: &str, tool: &str, verdict: ToolVerdict) {
+        let known = self.labels.load();
+        let values = [known.agent(agent), known.tool(agent, tool), verdict.label()];
+        self.tool_calls.with_label_values(&values).inc();
+    }
+
+    /// How long a call took.
+    pub fn call_duration(&self, provider: &str, took: Duration) {
+        let known = self.labels.load();
+        self.call_duration
+            .with_label_values(&[known.provider(provider)])
+            .observe(took.as_secs_f64());
+    }
+
+    /// How long the first byte of the reply's body took.
+    pub fn first_token(&self, provider: &str, took: Duration) {
+        let known = self.labels.load();
+        self.first_token
+            .with_label_values(&[known.provider(provider)])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Time of Guard's own.
+    pub fn added(&self, stage: Stage, took: Duration) {
+        self.added
+            .with_label_values(&[stage.label()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A governed process opened a connection; it ends when the value is dropped.
+    #[must_use]
+    pub fn connection(&self, agent: &str) -> Connection {
+        let gauge = self
+            .connections
+            .with_label_values(&[self.labels.load().agent(agent)]);
+        gauge.inc();
+        Connection(gauge)
+    }
+
+    /// The counter for a connection that is passed through; looked up once, then an atomic add per piece.
+    pub fn passthrough(&self, agent: &str) -> IntCounter {
+        self.passthrough
+            .with_label_values(&[self.labels.load().agent(agent)])
+    }
+
+    /// The kernel programs refused a way around Guard.
+    pub fn bypass_attempt(&self, agent: &str, vector: &'static str) {
+        self.bypass_attempts
+            .with_label_values(&[self.labels.load().agent(agent), vector])
+            .inc();
+    }
+
+    /// Something for the agent's owner to look at.
+    pub fn finding(&self, agent: &str, kind: &'static str) {
+        self.findings
+            .with_label_values(&[self.labels.load().agent(agent), kind])
+            .inc();
+    }
+
+    /// A client does not trust our CA.
+    pub fn tls_untrusted(&self, agent: &str) {
+        self.tls_untrusted
+            .with_label_values(&[self.labels.load().agent(agent)])
+            .inc();
+    }
+
+    /// A connection was ended on account of the client.
+    pub fn client_error(&self, kind: ClientError) {
+        self.client_errors.with_label_values(&[kind.label()]).inc();
+    }
+
+    /// An audit record was lost.
+    pub fn audit_dropped(&self) {
+        self.audit_dropped.inc();
+    }
+
+    /// The kernel could not deliver this many events.
+    pub fn events_lost(&self, count: u64) {
+        self.events_lost.inc_by(count);
+    }
+
+    /// How old the price table is.
+    pub fn price_table_age(&self, age: Duration) {
+        self.price_table_age
+            .set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+    }
+}
+
+/// What a budget gauge shows.
+#[derive(Debug, Clone, Copy)]
+pub struct BudgetState {
+    /// Limit in force.
+    pub limit: Pico,
+    /// Settled in the current window.
+    pub settled: Pico,
+    /// Reserved by calls in flight.
+    pub reserved: Pico,
+}
