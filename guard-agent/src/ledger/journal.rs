@@ -15,8 +15,8 @@ use super::record::{self, Numbered, Record};
 use super::sqlite::{self, Balances};
 use super::{LedgerError, Recovery};
 
-/// A segment longer than this is followed by a new one: some twenty thousand calls.
-pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
+/// A segment longer than this is followed by a new one: some ten thousand calls. Small in tests, so that they rotate.
+pub(super) const SEGMENT_BYTES: u64 = if cfg!(test) { 256 << 10 } else { 8 << 20 };
 
 /// A place in the journal; segments count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -5,10 +5,10 @@
 //!
 //! **Input.** A token stands for at least one byte of the text that the client sent, so a body has at most as many
 //! tokens as bytes (JSON quoting only adds bytes). Providers add text of their own: the system prompt that explains
-//! tools and formats, for which 1,024 tokens are allowed (Anthropic documents at most 804 for tool use, on
-//! `docs/agents-and-tools/tool-use/overview`). Images and documents inside the body are larger in base64 than in
-//! tokens. Where the body does not show the input (a stored conversation, a file id, a URL) the model's whole context
-//! window counts, when that is more.
+//! tools and formats, for which 1,024 tokens are allowed (Anthropic documents 159 to 530 for tool use, by model:
+//! docs.anthropic.com/en/docs/tool-use-pricing-and-tokens). Where the body does not show the input (a stored
+//! conversation, a file id, a URL) the model's whole context window counts, when that is more. An image or PDF inside
+//! the body may hold more tokens than bytes when it compresses well: a format that finds one says `unseen_input`.
 //!
 //! The bound is not cut to the context window: a provider that truncates instead of refusing, or whose window
 //! grew since the table's date, must not make it too low.
