@@ -141,7 +141,7 @@ impl Inner {
     fn open(settings: LedgerSettings) -> Result<Self, LedgerError> {
         let LedgerSettings { dir, timezone, clock } = settings;
         let lock = journal::lock_directory(&dir)?;
-        let opened = journal::recover(&dir, clock.now(), sqlite::balances(&dir)?)?;
+        let opened = journal::recover(&dir, clock.now(), sqlite::balances(&dir))?;
         let mut recovery = opened.recovery;
         let mut state = State {
             book: opened.book,

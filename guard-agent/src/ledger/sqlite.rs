@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::book::AccountId;
@@ -45,6 +46,39 @@ pub(super) enum ProjectionError {
     Sqlite(#[from] rusqlite::Error),
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
+}
+
+impl ProjectionError {
+    /// The file is no database, or a damaged one: trying again will not help.
+    fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(self, Self::Sqlite(e) if matches!(e.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
+    }
+
+    /// As the error with which opening the ledger fails.
+    pub(super) fn into_ledger_error(self, dir: &Path) -> LedgerError {
+        LedgerError::Database {
+            path: dir.join(FILE),
+            message: self.to_string(),
+        }
+    }
+}
+
+/// The database can't be read, but the journal can: a damaged file is put aside, and the thread makes a new one from
+/// the journal. Without that the reports would end, and the journal would grow, for ever.
+pub(super) fn set_aside(dir: &Path, error: &ProjectionError, now: Timestamp) -> Result<(), LedgerError> {
+    tracing::warn!(%error, "ledger.db cannot be read; the journal is the truth, and budgets hold");
+    if !error.is_damage() {
+        return Ok(());
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let from = dir.join(format!("{FILE}{suffix}"));
+        let to = dir.join(format!("{FILE}.damaged-{}{suffix}", now.as_microsecond()));
+        if from.exists() {
+            std::fs::rename(&from, to).map_err(LedgerError::io(from))?;
+        }
+    }
+    Ok(())
 }
 
 /// The thread that keeps the database.
@@ -258,73 +292,67 @@ fn store_position(
 }
 
 /// What the database knows, when there is one: where it stands, and every balance with its open reservations in full.
-pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, LedgerError> {
+pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, ProjectionError> {
     let path = dir.join(FILE);
     if !path.exists() {
         return Ok(None);
     }
-    let read = || -> Result<Option<Balances>, ProjectionError> {
-        let connection = open(dir)?;
-        let Some(position) = position(&connection)? else {
-            return Ok(None);
-        };
-        let next_seq = connection.query_row("SELECT next_seq FROM journal_position", [], |row| row.get(0))?;
-        let mut statement = connection.prepare(
+    let connection = open(dir)?;
+    let Some(position) = position(&connection)? else {
+        return Ok(None);
+    };
+    let next_seq = connection.query_row("SELECT next_seq FROM journal_position", [], |row| row.get(0))?;
+    let mut statement = connection.prepare(
             "SELECT kind, name, time_window, starts_us, ends_us, settled_pico_usd + reserved_pico_usd FROM accounts",
         )?;
-        let rows = statement.query_map([], |row| {
-            let (kind, name, window): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok((
-                kind,
-                name,
-                window,
-                row.get(3)?,
-                row.get(4)?,
-                row.get::<_, i64>(5)?,
-            ))
-        })?;
-        let mut balances = Vec::new();
-        for row in rows {
-            let (kind, name, window, starts, ends, settled) = row?;
-            let kind = [ScopeKind::Agent, ScopeKind::Run]
-                .into_iter()
-                .find(|k| k.label() == kind);
-            let window = [
-                Window::Run,
-                Window::Hour,
-                Window::Day,
-                Window::Week,
-                Window::Month,
-            ]
+    let rows = statement.query_map([], |row| {
+        let (kind, name, window): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok((
+            kind,
+            name,
+            window,
+            row.get(3)?,
+            row.get(4)?,
+            row.get::<_, i64>(5)?,
+        ))
+    })?;
+    let mut balances = Vec::new();
+    for row in rows {
+        let (kind, name, window, starts, ends, settled) = row?;
+        let kind = [ScopeKind::Agent, ScopeKind::Run]
             .into_iter()
-            .find(|w| w.label() == window);
-            if let (Some(kind), Some(window)) = (kind, window) {
-                let scope = Scope {
-                    kind,
-                    name: name.into(),
-                };
-                let account = AccountId {
-                    scope,
-                    window,
-                    starts,
-                    ends,
-                };
-                balances.push(Balance {
-                    account,
-                    settled: Pico(settled.unsigned_abs()),
-                });
-            }
+            .find(|k| k.label() == kind);
+        let window = [
+            Window::Run,
+            Window::Hour,
+            Window::Day,
+            Window::Week,
+            Window::Month,
+        ]
+        .into_iter()
+        .find(|w| w.label() == window);
+        if let (Some(kind), Some(window)) = (kind, window) {
+            let scope = Scope {
+                kind,
+                name: name.into(),
+            };
+            let account = AccountId {
+                scope,
+                window,
+                starts,
+                ends,
+            };
+            balances.push(Balance {
+                account,
+                settled: Pico(settled.unsigned_abs()),
+            });
         }
-        Ok(Some(Balances {
-            position,
-            next_seq,
-            balances,
-        }))
-    };
-    read().map_err(|error| LedgerError::Database {
-        path,
-        message: error.to_string(),
-    })
+    }
+    Ok(Some(Balances {
+        position,
+        next_seq,
+        balances,
+    }))
 }
 
 /// The journal of what is still open here is lost, and the balances above were taken: books those calls in full.
@@ -338,8 +366,5 @@ pub(super) fn close_lost(dir: &Path) -> Result<(), LedgerError> {
         )?;
         Ok(())
     };
-    close().map_err(|error| LedgerError::Database {
-        path: dir.join(FILE),
-        message: error.to_string(),
-    })
+    close().map_err(|error| error.into_ledger_error(dir))
 }

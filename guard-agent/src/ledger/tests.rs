@@ -574,6 +574,38 @@ fn the_database_stands_in_for_a_lost_journal() {
 }
 
 #[test]
+fn a_damaged_database_is_put_aside_and_made_anew_from_the_journal() {
+    let dir = TempDir::new().unwrap();
+    let clock = TestClock::new();
+    let charges = [day("a", 100)];
+    let ledger = Ledger::open(settings(dir.path(), &clock)).unwrap();
+    ledger
+        .reserve(Ulid::new(), &charges, Pico(30))
+        .unwrap()
+        .settle(Pico(25));
+    drop(ledger);
+    let path = dir.path().join("ledger.db");
+    std::fs::write(
+        &path,
+        "no database at all, but long enough to be looked at ".repeat(100),
+    )
+    .unwrap();
+    let after = Ledger::open(settings(dir.path(), &clock)).unwrap();
+    assert_eq!(balance(&after, &charges[0]), (25, 0));
+    drop(after);
+    assert_eq!(database(dir.path()), [("agent a".into(), 25, 0)]);
+    // Without a journal there is nothing else to go by: the ledger does not start from nothing by itself.
+    std::fs::write(
+        &path,
+        "no database at all, but long enough to be looked at ".repeat(100),
+    )
+    .unwrap();
+    std::fs::remove_file(journal_file(dir.path())).unwrap();
+    let opened = Ledger::open(settings(dir.path(), &clock));
+    assert!(matches!(opened, Err(LedgerError::Database { .. })));
+}
+
+#[test]
 fn a_long_journal_is_rotated_and_old_segments_go_when_the_database_holds_them() {
     let dir = TempDir::new().unwrap();
     let clock = TestClock::new();
