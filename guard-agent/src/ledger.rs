@@ -5,18 +5,18 @@
 //! On failure: `Exhausted` (with the numbers that a refusal needs), or `Stopped` while the journal cannot be
 //! written: nothing is admitted that is not on record.
 //!
-//! Counters live in memory ([`book`]); before a reservation is handed out its record is in the kernel's page cache
-//! by write(2) ([`journal`]), so the death of this process loses nothing: what was reserved and neither settled
-//! nor released is charged in full at the next start. One short mutex and one write(2) per step; no fsync.
+//! Counters live in memory (`ledger/book.rs`); before a reservation is handed out its record is in the kernel's page
+//! cache by write(2) (`ledger/journal.rs`), so the death of this process loses nothing: what was reserved and neither
+//! settled nor released is charged in full at the next start. One short mutex and one write(2) per step; no fsync.
 //!
-//! **Power loss.** A background thread fsyncs the journal about four times a second before it commits to
-//! `ledger.db` ([`sqlite`]). What was journalled after the last fsync can be lost with the power: up to a quarter of
-//! a second of calls under normal load. There are no fsynced leases (escrow) yet.
+//! **Power loss.** A background thread fsyncs the journal about four times a second before it commits to `ledger.db`
+//! (`ledger/sqlite.rs`). What was journalled after the last fsync can be lost with the power: up to a quarter of a
+//! second of calls (a second, for settlements alone). There are no fsynced leases (escrow) yet.
 //!
 //! A call is charged to the window in which it was reserved, also when it is settled after that window ended. A clock
-//! that steps backwards never re-opens a window: each kind of window keeps the latest start in which something was booked. The price of
-//! that rule: after a clock that ran far ahead, windows stay in that future until the clock is there
-//! again, and `resets_at` says so.
+//! that steps backwards never re-opens a window: each kind of window keeps the latest start in which something was
+//! booked. The price of that rule: after a clock that ran far ahead, windows stay in that future until the clock is
+//! there again, and `resets_at` says so.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -257,7 +257,8 @@ impl State {
     }
 
     /// Writes a record of something that has happened already: kept for later when it cannot be written now. If the
-    /// process dies first, the reservation is charged in full at the next start: never less than was spent.
+    /// process dies first, the reservation is charged in full at the next start: no less than the call cost, unless it
+    /// cost more than was reserved.
     fn note(&mut self, record: Record) {
         self.unwritten.push(record);
         if self.flush().is_err() {

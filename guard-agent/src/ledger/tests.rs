@@ -852,7 +852,17 @@ fn compare(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Each case writes files and crashes a few times; `PROPTEST_CASES` asks for more of them.
+fn cases() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(96))
+}
+
 proptest! {
+    #![proptest_config(cases())]
+
     #[test]
     fn random_interleavings_agree_with_a_plain_model(steps in prop::collection::vec(step(), 1..80)) {
         run_steps(steps)?;
