@@ -28,3 +28,5 @@ pub mod config;
 pub mod telemetry;
 
 pub mod admin;
+
+pub mod cli;
