@@ -1,11 +1,46 @@
 //! Budgets: reserve before a call is forwarded, settle or release exactly once.
+//!
+//! In: charges (whose money, which window, which limit) and a worst-case amount. Out: a `Reservation`, which is
+//! neither `Clone` nor `Copy`, and consumed by `settle` or `release`; dropped, it is charged in full.
+//! On failure: `Exhausted` (with the numbers that a refusal needs), or `Stopped` while the journal cannot be
+//! written: nothing is admitted that is not on record.
+//!
+//! Counters live in memory ([`book`]); before a reservation is handed out its record is in the kernel's page cache
+//! by write(2) ([`journal`]), so the death of this process loses nothing: what was reserved and neither settled
+//! nor released is charged in full at the next start. One short mutex and one write(2) per step; no fsync.
+//!
+//! **Power loss.** A background thread fsyncs the journal about four times a second before it commits to
+//! `ledger.db` ([`sqlite`]). What was journalled after the last fsync can be lost with the power: up to a quarter of
+//! a second of calls under normal load. There are no fsynced leases (escrow) yet.
+//!
+//! A call is charged to the window in which it was reserved, also when it is settled after that window ended. A clock
+//! that steps backwards never re-opens a window: each kind of window keeps the latest start it has seen. The price of
+//! that rule: after a clock that ran far ahead, windows stay in that future until the clock is there
+//! again, and `resets_at` says so.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::clock::SharedClock;
+use crate::money::Pico;
+
+mod book;
+mod journal;
+mod record;
+mod sqlite;
+pub mod window;
+
+use book::{Book, Posting};
+use journal::Journal;
+use record::{Outcome, Record};
 
 /// Over which time a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {
     /// One life of the agent's cgroup.
@@ -34,7 +69,7 @@ impl Window {
 }
 
 /// Whose money.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scope {
     /// Which kind of thing.
     pub kind: ScopeKind,
@@ -43,7 +78,7 @@ pub struct Scope {
 }
 
 /// Which kind of thing a scope is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScopeKind {
     /// A configured agent.
@@ -61,3 +96,443 @@ impl ScopeKind {
         }
     }
 }
+
+/// What a ledger is opened with.
+pub struct LedgerSettings {
+    /// Its directory; created with mode 0750 when missing.
+    pub dir: PathBuf,
+    /// Calendar of the windows.
+    pub timezone: TimeZone,
+    /// Where the time comes from.
+    pub clock: SharedClock,
+}
+
+/// Why a ledger could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process holds the lock file.
+    #[error("{0} is locked: another guard-agent has this ledger open")]
+    Locked(PathBuf),
+    /// A file could not be read, written or created.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The journal holds complete records, but no checkpoint to start from.
+    #[error(
+        "{0}: no readable checkpoint in the journal; restore the directory from a backup, or move it away to start from nothing"
+    )]
+    NoCheckpoint(PathBuf),
+    /// The database that would have to stand in for a lost journal cannot be read.
+    #[error("{path}: {message}")]
+    Database {
+        /// Which file.
+        path: PathBuf,
+        /// What SQLite said.
+        message: String,
+    },
+}
+
+impl LedgerError {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// One limit that a call counts against.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    /// Whose money.
+    pub scope: Scope,
+    /// Over which time.
+    pub window: Window,
+    /// The limit in force; above 9.2 million dollars it counts as that much (`ledger.db` has signed integers).
+    pub limit: Pico,
+}
+
+/// Why nothing was reserved.
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    /// A limit stands in the way.
+    #[error("{0}")]
+    Exhausted(Exhausted),
+    /// The journal cannot be written (or the clock cannot be placed in a window); the text says why.
+    #[error("the ledger admits nothing: {0}")]
+    Stopped(String),
+}
+
+/// The limit that stands in the way, and the state of its account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exhausted {
+    /// Whose money.
+    pub scope: Scope,
+    /// Over which time.
+    pub window: Window,
+    /// The limit in force.
+    pub limit: Pico,
+    /// Settled so far in this window.
+    pub settled: Pico,
+    /// Reserved by calls in flight.
+    pub reserved: Pico,
+    /// What was asked for.
+    pub requested: Pico,
+    /// When the window ends; none for a run.
+    pub resets_at: Option<Timestamp>,
+    /// Only reservations of calls in flight stand in the way; the same request may pass when they settle.
+    pub transient: bool,
+}
+
+impl std::fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            scope,
+            window,
+            limit,
+            settled,
+            reserved,
+            requested,
+            ..
+        } = self;
+        write!(
+            f,
+            "{} {} has {settled} settled and {reserved} reserved of {limit} this {}; {requested} more does not fit",
+            scope.kind.label(),
+            scope.name,
+            window.label(),
+        )
+    }
+}
+
+/// One account, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AccountView {
+    /// Whose money.
+    pub scope: Scope,
+    /// Over which time.
+    pub window: Window,
+    /// When the window began; none for a run.
+    pub starts: Option<Timestamp>,
+    /// When the window ends; none for a run.
+    pub resets_at: Option<Timestamp>,
+    /// Settled so far.
+    pub settled: Pico,
+    /// Reserved by calls in flight.
+    pub reserved: Pico,
+}
+
+/// What was found and done when the ledger was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Records read back.
+    pub replayed: u64,
+    /// Bytes of an unfinished last record, cut off and kept beside the journal as `*.torn-*`.
+    pub torn_bytes: u64,
+    /// Records inside the journal with a wrong checksum: left in place, skipped.
+    pub damaged: u64,
+    /// Reservations of the previous process that were still open, charged in full.
+    pub charged_in_full: u64,
+    /// Their sum.
+    pub charged_amount: Pico,
+    /// The journal was missing or shorter than `ledger.db` says; balances were taken from there.
+    pub from_database: bool,
+}
+
+/// What became of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// What was booked.
+    pub cost: Pico,
+    /// What had been reserved.
+    pub reserved: Pico,
+    /// The cost was above the reservation: booked all the same, and worth a finding.
+    pub overrun: bool,
+}
+
+/// The budget ledger of this host.
+pub struct Ledger {
+    inner: Arc<Inner>,
+    projector: Option<sqlite::Projector>,
+}
+
+/// What the ledger, its reservations and the projection share.
+struct Inner {
+    state: Mutex<State>,
+    timezone: TimeZone,
+    clock: SharedClock,
+    recovery: Recovery,
+    /// Held for the life of the ledger: two daemons must not share one directory.
+    _lock: std::fs::File,
+}
+
+struct State {
+    book: Book,
+    journal: Journal,
+    /// Steps that happened but are not in the journal yet, because it could not be written. Bounded by the
+    /// reservations that were open when writing failed, since nothing new is admitted meanwhile.
+    unwritten: Vec<Record>,
+    stopped: Option<String>,
+}
+
+impl Ledger {
+    /// Opens (or creates) the ledger in a directory, replays its journal, charges what the previous process left open,
+    /// and starts the thread that keeps `ledger.db`.
+    pub fn open(settings: LedgerSettings) -> Result<Arc<Self>, LedgerError> {
+        let dir = settings.dir.clone();
+        let inner = Arc::new(Inner::open(settings)?);
+        let projector = sqlite::Projector::start(dir, Arc::clone(&inner))?;
+        Ok(Arc::new(Self {
+            inner,
+            projector: Some(projector),
+        }))
+    }
+
+    /// As `open`, without the thread that keeps `ledger.db`.
+    #[cfg(test)]
+    fn without_projection(settings: LedgerSettings) -> Result<Arc<Self>, LedgerError> {
+        let inner = Arc::new(Inner::open(settings)?);
+        Ok(Arc::new(Self {
+            inner,
+            projector: None,
+        }))
+    }
+
+    /// Reserves an amount in every charge's account at once, or in none. The record is written before this returns.
+    pub fn reserve(&self, call: Ulid, charges: &[Charge], amount: Pico) -> Result<Reservation, ReserveError> {
+        let reservation = Inner::reserve(&self.inner, call, charges, amount);
+        if let Some(projector) = &self.projector {
+            projector.wake();
+        }
+        reservation
+    }
+
+    /// Every account of a window that has not ended, and every account that still has reservations.
+    pub fn accounts(&self) -> Vec<AccountView> {
+        let now = self.inner.clock.now();
+        self.inner.lock().book.views(now)
+    }
+
+    /// Why nothing is admitted at present; none when all is well.
+    pub fn stopped(&self) -> Option<String> {
+        self.inner.lock().stopped.clone()
+    }
+
+    /// What opening found.
+    pub fn recovery(&self) -> Recovery {
+        self.inner.recovery
+    }
+
+    /// A run has ended: its account leaves memory as soon as nothing is reserved in it (`ledger.db` keeps it).
+    pub fn forget(&self, scope: &Scope) {
+        let mut state = self.inner.lock();
+        state.book.forget(scope);
+        let record = Record::Forget {
+            at: self.inner.clock.now().as_microsecond(),
+            scope: scope.clone(),
+        };
+        state.note(record);
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // The projection catches up once more, so that a clean stop leaves a complete `ledger.db`.
+        if let Some(projector) = self.projector.take() {
+            projector.stop();
+        }
+    }
+}
+
+impl Inner {
+    fn open(settings: LedgerSettings) -> Result<Self, LedgerError> {
+        let LedgerSettings { dir, timezone, clock } = settings;
+        let lock = journal::lock_directory(&dir)?;
+        let opened = journal::recover(&dir, clock.now(), sqlite::balances(&dir)?)?;
+        let mut recovery = opened.recovery;
+        let mut state = State {
+            book: opened.book,
+            journal: opened.journal,
+            unwritten: Vec::new(),
+            stopped: None,
+        };
+        let now = clock.now().as_microsecond();
+        for id in state.book.open_reservations() {
+            if let Some(posting) = state.book.close(id, None) {
+                recovery.charged_in_full += 1;
+                recovery.charged_amount = recovery
+                    .charged_amount
+                    .checked_add(posting.amount)
+                    .unwrap_or(Pico(u64::MAX));
+                state.note(Record::close(
+                    id,
+                    now,
+                    &posting,
+                    posting.amount,
+                    Outcome::Recovered,
+                ));
+            }
+        }
+        Ok(Self {
+            state: Mutex::new(state),
+            timezone,
+            clock,
+            recovery,
+            _lock: lock,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every step below is complete or not begun when it could panic, so the state is sound after a panic elsewhere.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reserve(
+        inner: &Arc<Self>,
+        call: Ulid,
+        charges: &[Charge],
+        amount: Pico,
+    ) -> Result<Reservation, ReserveError> {
+        let now = inner.clock.now();
+        let mut state = inner.lock();
+        state.flush().map_err(ReserveError::Stopped)?;
+        let slots = state
+            .book
+            .place(charges, now, &inner.timezone)
+            .map_err(|e| ReserveError::Stopped(format!("the time {now} is in no window: {e}")))?;
+        state
+            .book
+            .admit(&slots, amount)
+            .map_err(ReserveError::Exhausted)?;
+        // Only an amount that no limit bounds can be larger.
+        let amount = amount.min(book::MOST);
+        let posting = Posting {
+            call,
+            amount,
+            accounts: slots.into_iter().map(|s| s.account).collect(),
+        };
+        let id = state.journal.next_seq();
+        state
+            .append(&Record::Reserve {
+                at: now.as_microsecond(),
+                posting: posting.clone(),
+            })
+            .map_err(ReserveError::Stopped)?;
+        state.book.hold(id, posting);
+        debug_assert!(
+            state.book.within_limits(charges),
+            "an admission took an account above its limit"
+        );
+        Ok(Reservation {
+            inner: Arc::clone(inner),
+            id,
+            amount,
+            open: true,
+        })
+    }
+
+    /// The one place where a reservation ends. `cost` is none when it is charged in full.
+    fn close(&self, id: u64, cost: Option<Pico>, outcome: Outcome) -> Pico {
+        let at = self.clock.now().as_microsecond();
+        let mut state = self.lock();
+        let Some(posting) = state.book.close(id, cost) else {
+            return Pico::ZERO;
+        };
+        let cost = cost.unwrap_or(posting.amount).min(book::MOST);
+        state.note(Record::close(id, at, &posting, cost, outcome));
+        cost
+    }
+}
+
+impl State {
+    /// Writes a record; a failure stops the ledger.
+    fn append(&mut self, record: &Record) -> Result<(), String> {
+        match self.journal.append(record) {
+            Ok(()) => {
+                self.stopped = None;
+                Ok(())
+            }
+            Err(error) => {
+                let reason = format!("{}: {error}", self.journal.path().display());
+                if self.stopped.is_none() {
+                    tracing::error!(%reason, "the ledger's journal cannot be written: no call is admitted until it can");
+                }
+                self.stopped = Some(reason.clone());
+                Err(reason)
+            }
+        }
+    }
+
+    /// Writes a record of something that has happened already: kept for later when it cannot be written now. If the
+    /// process dies first, the reservation is charged in full at the next start: never less than was spent.
+    fn note(&mut self, record: Record) {
+        self.unwritten.push(record);
+        if self.flush().is_err() {
+            // `stopped` says so, and the next reserve tries again.
+        }
+    }
+
+    /// Writes what is waiting, in order.
+    fn flush(&mut self) -> Result<(), String> {
+        while let Some(record) = self.unwritten.first().cloned() {
+            self.append(&record)?;
+            self.unwritten.remove(0);
+        }
+        Ok(())
+    }
+}
+
+/// Money set aside for one call in all its accounts. Settle it or release it; dropped, it is charged in full.
+#[must_use = "a dropped reservation is charged in full"]
+pub struct Reservation {
+    inner: Arc<Inner>,
+    id: u64,
+    amount: Pico,
+    open: bool,
+}
+
+impl Reservation {
+    /// What was reserved.
+    pub fn amount(&self) -> Pico {
+        self.amount
+    }
+
+    /// Books what the call did cost. A cost above the reservation is booked in full and flagged.
+    pub fn settle(mut self, cost: Pico) -> Settled {
+        self.open = false;
+        let cost = self.inner.close(self.id, Some(cost), Outcome::Settled);
+        Settled {
+            cost,
+            reserved: self.amount,
+            overrun: cost > self.amount,
+        }
+    }
+
+    /// The call never reached the provider: nothing is booked.
+    pub fn release(mut self) {
+        self.open = false;
+        self.inner.close(self.id, Some(Pico::ZERO), Outcome::Released);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.open {
+            self.inner.close(self.id, None, Outcome::Abandoned);
+        }
+    }
+}
+
+impl std::fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reservation")
+            .field("id", &self.id)
+            .field("amount", &self.amount)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

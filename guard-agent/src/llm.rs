@@ -8,7 +8,12 @@ use serde::Serialize;
 
 use crate::refusal::Refusal;
 
+pub mod encoding;
+mod json_edit;
+mod json_strict;
+pub mod prices;
 pub mod provider;
+pub mod sse;
 
 /// The wire formats that Guard reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

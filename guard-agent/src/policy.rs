@@ -1,6 +1,7 @@
 //! Decides: `&Call` to `Permit` or `Refusal`.
 
 pub mod access;
+pub mod budget;
 pub mod caps;
 pub mod key;
 pub mod tools;

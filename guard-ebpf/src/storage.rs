@@ -16,11 +16,10 @@ pub(crate) fn get<T>(map: &'static SkStorage<T>, sk: *mut c_void) -> Option<*con
     (!record.is_null()).then_some(record.cast_const().cast())
 }
 
-/// Gives `sk` this record, in place of an older one. False if the kernel had no room for it.
+/// Gives `sk` this record; it must have none of this map yet. False if the kernel had no room for it.
 #[inline(always)]
 #[must_use]
 pub(crate) fn put<T>(map: &'static SkStorage<T>, sk: *mut c_void, record: &mut T) -> bool {
-    remove(map, sk);
     let (map, record) = (ptr::from_ref(map).cast_mut().cast(), ptr::from_mut(record).cast());
     // SAFETY: the verifier checks `sk` and that `record` holds as many initialised bytes as the map's value.
     let stored = unsafe { bpf_sk_storage_get(map, sk, record, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };

@@ -4,7 +4,12 @@
 //! lives in them. Everything made here belongs to a value and goes when the value does; nothing of the machine's
 //! own (mounts, hosts file, resolver, trust store, root cgroup) is ever changed.
 
+pub mod authority;
 pub mod cgroup;
+pub mod clients;
+pub mod demo;
+pub mod lab;
 pub mod mounts;
 pub mod netns;
 pub mod process;
+pub mod provider;

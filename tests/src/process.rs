@@ -1,25 +1,25 @@
 //! A process that lives where a test wants it: in a cgroup, a network namespace, a mount namespace, as a user.
 //! Its output is captured as it comes, waiting has a deadline, and it is killed when it is dropped.
-#![allow(
-    unsafe_code,
-    reason = "pre_exec: the cgroup and the namespaces must be joined between fork and exec"
-)]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use self::capture::Capture;
+use self::entry::Entry;
 use crate::cgroup::Cgroup;
 use crate::mounts::Mounts;
 use crate::netns::NetNs;
+
+mod capture;
+mod entry;
 
 /// How long [`Spawn::run`] waits unless told.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,6 +82,13 @@ impl Spawn {
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment
             .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Passes on this process's whole environment: for tools that install, not for clients under test.
+    #[must_use]
+    pub fn inherit(mut self) -> Self {
+        self.environment.extend(std::env::vars_os());
         self
     }
 
@@ -155,15 +162,13 @@ impl Spawn {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let raw = |fd: &Option<OwnedFd>| fd.as_ref().map(AsRawFd::as_raw_fd);
-        let place = Place {
+        let entry = Entry {
             cgroup: self.cgroup.as_ref().map(AsRawFd::as_raw_fd),
             network: raw(&self.network),
             mounts: raw(&self.mounts),
             user: self.user,
         };
-        // SAFETY: `enter` makes only async-signal-safe system calls and allocates nothing; the descriptors in
-        // `place` belong to `self`, which outlives the spawn below.
-        unsafe { command.pre_exec(move || place.enter()) };
+        entry.of(&mut command);
         let mut child = command.spawn().with_context(|| format!("starting {shown}"))?;
         let stdout = Capture::of(child.stdout.take());
         let stderr = Capture::of(child.stderr.take());
@@ -184,54 +189,6 @@ impl Spawn {
     pub fn run(self) -> Result<Done> {
         let patience = self.patience;
         self.start()?.wait(patience)
-    }
-}
-
-/// Where a process goes between fork and exec.
-#[derive(Clone, Copy)]
-struct Place {
-    cgroup: Option<RawFd>,
-    network: Option<RawFd>,
-    mounts: Option<RawFd>,
-    user: Option<u32>,
-}
-
-impl Place {
-    fn enter(self) -> io::Result<()> {
-        if let Some(fd) = self.cgroup {
-            // "0" means the process that writes
-            // SAFETY: a plain system call on a descriptor that the parent keeps open until exec, reading one byte of
-            // a static string.
-            check(unsafe { libc::write(fd, c"0".as_ptr().cast(), 1) })?;
-        }
-        if let Some(fd) = self.network {
-            // SAFETY: as above.
-            check(unsafe { libc::setns(fd, libc::CLONE_NEWNET) } as isize)?;
-        }
-        if let Some(fd) = self.mounts {
-            // SAFETY: as above.
-            check(unsafe { libc::setns(fd, libc::CLONE_NEWNS) } as isize)?;
-        }
-        // a session of its own: its children go with it, and no terminal signal reaches it
-        // SAFETY: as above.
-        check(unsafe { libc::setsid() } as isize)?;
-        if let Some(id) = self.user {
-            // SAFETY: as above; a count of zero reads no memory.
-            check(unsafe { libc::setgroups(0, std::ptr::null()) } as isize)?;
-            // SAFETY: as above.
-            check(unsafe { libc::setgid(id) } as isize)?;
-            // SAFETY: as above.
-            check(unsafe { libc::setuid(id) } as isize)?;
-        }
-        Ok(())
-    }
-}
-
-fn check(answer: isize) -> io::Result<()> {
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
     }
 }
 
@@ -371,6 +328,15 @@ impl Done {
             .unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
     }
 
+    /// The JSON objects that it printed, one a line.
+    ///
+    /// # Errors
+    /// A line is not JSON.
+    pub fn json_lines(&self) -> Result<Vec<serde_json::Value>> {
+        let parse = |line: &str| serde_json::from_str(line).with_context(|| format!("not JSON: {line}"));
+        self.stdout.lines().map(parse).collect()
+    }
+
     /// Itself, if it exited with 0.
     ///
     /// # Errors
@@ -385,112 +351,6 @@ impl Done {
             self.stdout,
             self.stderr
         )
-    }
-}
-
-/// What comes out of one pipe, kept as it comes.
-#[derive(Debug)]
-struct Capture {
-    shared: Arc<Shared>,
-    reader: Option<JoinHandle<()>>,
-    /// Up to where [`Capture::line`] has given lines.
-    given: usize,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    bytes: Vec<u8>,
-    ended: bool,
-}
-
-impl Capture {
-    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
-        let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
-        let reader = pipe.map(|pipe| thread::spawn(move || theirs.fill(pipe)));
-        Self {
-            shared,
-            reader,
-            given: 0,
-        }
-    }
-
-    fn line(&mut self, patience: Duration) -> Result<String> {
-        let deadline = Instant::now() + patience;
-        let mut state = self.shared.lock();
-        loop {
-            let rest = state.bytes.get(self.given..).unwrap_or_default();
-            if let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
-                let line = String::from_utf8_lossy(rest.get(..length).unwrap_or_default()).into_owned();
-                self.given += length + 1;
-                return Ok(line);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if state.ended || left.is_zero() {
-                bail!(
-                    "{}",
-                    if state.ended {
-                        "its output ended"
-                    } else {
-                        "it was silent"
-                    }
-                );
-            }
-            state = self
-                .shared
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.shared.lock().bytes).into_owned()
-    }
-
-    /// Waits until the pipe has ended, but not longer than this.
-    fn close(&mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while let Some(reader) = &self.reader {
-            if reader.is_finished() || Instant::now() >= deadline {
-                self.reader = None;
-            } else {
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn fill(&self, mut pipe: impl Read) {
-        let mut buffer = [0; 8192];
-        loop {
-            let read = pipe.read(&mut buffer);
-            let mut state = self.lock();
-            match read {
-                Ok(0) => state.ended = true,
-                Ok(length) => state
-                    .bytes
-                    .extend_from_slice(buffer.get(..length).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => state.ended = true,
-            }
-            self.changed.notify_all();
-            if state.ended {
-                return;
-            }
-        }
     }
 }
 

@@ -1,2 +1,42 @@
-//! xtask
-fn main() {}
+//! The project's chores: `cargo xtask --help`.
+#![allow(
+    clippy::print_stdout,
+    reason = "a command-line tool talks on its standard output"
+)]
+
+mod demo;
+mod setup;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Command {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Make this machine able to build and test: looks first, installs only what is missing
+    Setup(setup::Options),
+    /// Show what Guard does, with real clients against fake providers; leaves nothing behind
+    Demo {
+        /// One JSON object a step instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run every test; what cannot run here fails
+    Test(test::Options),
+}
+
+fn main() -> Result<()> {
+    match Command::parse().chore {
+        Chore::Setup(options) => setup::run(&options),
+        Chore::Demo { json } => demo::run(json),
+        Chore::Test(options) => test::run(options),
+    }
+}

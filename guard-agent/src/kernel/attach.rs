@@ -32,6 +32,9 @@ pub(super) const PROGRAMS: [(&str, AttachType); 11] = [
     ("fw_connect6", AttachType::Connect6),
 ];
 
+/// The pin of `fw_sockops` at the daemon's own cgroup.
+const LISTENER_SIDE: &str = "fw_sockops_listener";
+
 /// One attached program.
 #[derive(Debug)]
 struct Attachment {
@@ -94,20 +97,53 @@ pub(super) fn attach(
     pins: &Pins,
     settings: &KernelSettings,
 ) -> Result<Links, KernelError> {
-    let anchor = open(&settings.cgroup_root)?;
-    let daemon = open(&settings.daemon_cgroup)?;
-    let links = PROGRAMS.iter().zip(programs).map(|((name, hook), (_, program))| {
-        let (cgroup, path) = match hook {
-            AttachType::Getsockopt => (&daemon, &settings.daemon_cgroup),
-            _ => (&anchor, &settings.cgroup_root),
+    let anchor = Place::open(&settings.cgroup_root)?;
+    let daemon = Place::open(&settings.daemon_cgroup)?;
+    let mut links = Vec::new();
+    for ((name, hook), (_, program)) in PROGRAMS.iter().zip(programs) {
+        let place = match hook {
+            AttachType::Getsockopt => &daemon,
+            _ => &anchor,
         };
-        let pin = pins.links().join(name);
-        attach_one(program, *hook, cgroup, &pin)
+        links.push(place.attach(name, *hook, program, pins.links().join(name))?);
+        // A record is moved by the listener's cgroup, which an anchor below the root may not cover.
+        if *hook == AttachType::SockOps && !settings.daemon_cgroup.starts_with(&settings.cgroup_root) {
+            links.push(daemon.attach(name, *hook, program, pins.links().join(LISTENER_SIDE))?);
+        }
+    }
+    Ok(Links(links))
+}
+
+/// A cgroup to attach to.
+struct Place<'a> {
+    path: &'a Path,
+    cgroup: File,
+}
+
+impl<'a> Place<'a> {
+    fn open(path: &'a Path) -> Result<Self, KernelError> {
+        let cgroup = File::open(path).map_err(KernelError::path("cannot open the cgroup", path))?;
+        if !cgroup::is_cgroup2(path) {
+            return Err(KernelError::NotCgroup2 {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self { path, cgroup })
+    }
+
+    fn attach(
+        &self,
+        name: &'static str,
+        hook: AttachType,
+        program: &OwnedFd,
+        pin: PathBuf,
+    ) -> Result<Attachment, KernelError> {
+        attach_one(program, hook, &self.cgroup, &pin)
             .and_then(|program_id| {
-                let cgroup = cgroup.as_fd().try_clone_to_owned()?;
+                let cgroup = self.cgroup.as_fd().try_clone_to_owned()?;
                 Ok(Attachment {
                     program: name,
-                    hook: *hook,
+                    hook,
                     program_id,
                     pin,
                     cgroup,
@@ -115,20 +151,9 @@ pub(super) fn attach(
             })
             .map_err(|source| KernelError::Attach {
                 program: name,
-                cgroup: path.clone(),
+                cgroup: self.path.to_owned(),
                 source,
             })
-    });
-    Ok(Links(links.collect::<Result<_, _>>()?))
-}
-
-fn open(path: &Path) -> Result<File, KernelError> {
-    let directory = File::open(path).map_err(KernelError::path("cannot open the cgroup", path))?;
-    match cgroup::is_cgroup2(path) {
-        true => Ok(directory),
-        false => Err(KernelError::NotCgroup2 {
-            path: path.to_owned(),
-        }),
     }
 }
 

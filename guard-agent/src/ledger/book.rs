@@ -1,0 +1,345 @@
+//! The counters: pure arithmetic on accounts, no files, no clock, no locks.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use super::record::{Balance, Numbered, Record};
+use super::{AccountView, Charge, Exhausted, Scope, Window, window};
+use crate::money::Pico;
+
+/// Largest amount that an account counts: what a signed 64-bit column of `ledger.db` holds, 9.2 million dollars.
+pub(super) const MOST: Pico = Pico(i64::MAX.unsigned_abs());
+
+/// One scope in one window.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct AccountId {
+    pub scope: Scope,
+    pub window: Window,
+    /// Begin and end in microseconds since 1970; zero for a run.
+    pub starts: i64,
+    pub ends: i64,
+}
+
+impl AccountId {
+    fn bounds(&self) -> Option<(Timestamp, Timestamp)> {
+        if self.window == Window::Run {
+            return None;
+        }
+        Some((
+            Timestamp::from_microsecond(self.starts).ok()?,
+            Timestamp::from_microsecond(self.ends).ok()?,
+        ))
+    }
+}
+
+/// An amount in all the accounts that one call is charged to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Posting {
+    pub call: Ulid,
+    pub amount: Pico,
+    pub accounts: Vec<AccountId>,
+}
+
+/// A charge, placed in its window.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub account: AccountId,
+    limit: Pico,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Account {
+    settled: Pico,
+    reserved: Pico,
+}
+
+/// All accounts and all open reservations.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    accounts: HashMap<AccountId, Account>,
+    held: BTreeMap<u64, Posting>,
+    /// Latest window begun, by kind: a clock that steps back stays in it.
+    floors: HashMap<Window, (i64, i64)>,
+    /// Scopes of ended runs, until nothing is reserved in them.
+    ended: HashSet<Scope>,
+}
+
+fn add(a: Pico, b: Pico) -> Pico {
+    Pico(a.0.saturating_add(b.0)).min(MOST)
+}
+
+impl Book {
+    /// Finds the account of each charge. Two charges to one account count once, at the lower limit.
+    pub(super) fn place(
+        &self,
+        charges: &[Charge],
+        now: Timestamp,
+        tz: &TimeZone,
+    ) -> Result<Vec<Slot>, jiff::Error> {
+        let mut slots: Vec<Slot> = Vec::with_capacity(charges.len());
+        for charge in charges {
+            let (starts, ends) = self.window(charge.window, now, tz)?;
+            let account = AccountId {
+                scope: charge.scope.clone(),
+                window: charge.window,
+                starts,
+                ends,
+            };
+            let limit = charge.limit.min(MOST);
+            match slots.iter_mut().find(|slot| slot.account == account) {
+                Some(slot) => slot.limit = slot.limit.min(limit),
+                None => slots.push(Slot { account, limit }),
+            }
+        }
+        Ok(slots)
+    }
+
+    /// The window now, never earlier than the latest one in which something was booked.
+    fn window(&self, kind: Window, now: Timestamp, tz: &TimeZone) -> Result<(i64, i64), jiff::Error> {
+        let Some(bounds) = window::bounds(kind, now, tz)? else {
+            return Ok((0, 0));
+        };
+        let found = (bounds.starts.as_microsecond(), bounds.ends.as_microsecond());
+        Ok(self
+            .floors
+            .get(&kind)
+            .copied()
+            .filter(|floor| floor.0 >= found.0)
+            .unwrap_or(found))
+    }
+
+    /// Something is booked in a window: earlier ones of its kind are over.
+    fn enter(&mut self, account: &AccountId) {
+        let entered = (account.starts, account.ends);
+        let floor = self.floors.entry(account.window).or_insert(entered);
+        if entered.0 > floor.0 {
+            *floor = entered;
+            self.prune(account.window, entered.0);
+        }
+    }
+
+    /// Drops the accounts of earlier windows in which nothing is reserved any more.
+    fn prune(&mut self, kind: Window, starts: i64) {
+        self.accounts
+            .retain(|id, account| id.window != kind || id.starts >= starts || account.reserved != Pico::ZERO);
+    }
+
+    /// Whether an amount fits into every account. Where several stand in the way, one that is final is named first.
+    pub(super) fn admit(&self, slots: &[Slot], amount: Pico) -> Result<(), Exhausted> {
+        let mut transient = None;
+        for Slot { account: id, limit } in slots {
+            let account = self.accounts.get(id).copied().unwrap_or_default();
+            let fits = |base: Option<Pico>| {
+                base.and_then(|b| b.checked_add(amount))
+                    .is_some_and(|sum| sum <= *limit)
+            };
+            if fits(account.settled.checked_add(account.reserved)) {
+                continue;
+            }
+            let exhausted = Exhausted {
+                scope: id.scope.clone(),
+                window: id.window,
+                limit: *limit,
+                settled: account.settled,
+                reserved: account.reserved,
+                requested: amount,
+                resets_at: id.bounds().map(|(_, ends)| ends),
+                transient: fits(Some(account.settled)),
+            };
+            if !exhausted.transient {
+                return Err(exhausted);
+            }
+            transient.get_or_insert(exhausted);
+        }
+        transient.map_or(Ok(()), Err)
+    }
+
+    /// Sets an admitted amount aside.
+    pub(super) fn hold(&mut self, id: u64, posting: Posting) {
+        for key in &posting.accounts {
+            self.enter(key);
+            let account = self.accounts.entry(key.clone()).or_default();
+            account.reserved = add(account.reserved, posting.amount);
+        }
+        self.held.insert(id, posting);
+    }
+
+    /// Ends a reservation at a cost (none: in full). Gives its posting, or `None` when there is no such reservation.
+    pub(super) fn close(&mut self, id: u64, cost: Option<Pico>) -> Option<Posting> {
+        let posting = self.held.remove(&id)?;
+        let cost = cost.unwrap_or(posting.amount);
+        for key in &posting.accounts {
+            let account = self.accounts.entry(key.clone()).or_default();
+            debug_assert!(
+                account.reserved >= posting.amount,
+                "an account holds less than its open reservations"
+            );
+            account.reserved = account.reserved.saturating_sub(posting.amount);
+            account.settled = add(account.settled, cost);
+            let over = self
+                .floors
+                .get(&key.window)
+                .is_some_and(|floor| key.starts < floor.0);
+            if account.reserved == Pico::ZERO && (over || self.ended.contains(&key.scope)) {
+                self.accounts.remove(key);
+            }
+        }
+        if !self.ended.is_empty() {
+            self.ended
+                .retain(|scope| self.accounts.keys().any(|id| id.scope == *scope));
+        }
+        self.debug_check_held();
+        Some(posting)
+    }
+
+    /// A run ended.
+    pub(super) fn forget(&mut self, scope: &Scope) {
+        self.accounts
+            .retain(|id, account| id.scope != *scope || account.reserved != Pico::ZERO);
+        if self.accounts.keys().any(|id| id.scope == *scope) {
+            self.ended.insert(scope.clone());
+        } else {
+            self.ended.remove(scope);
+        }
+    }
+
+    /// Applies a record that was read back.
+    pub(super) fn replay(&mut self, numbered: Numbered) {
+        match numbered.record {
+            Record::Checkpoint {
+                accounts,
+                held,
+                floors,
+                ..
+            } => {
+                *self = Self::default();
+                for Balance { account, settled } in accounts {
+                    self.accounts.entry(account).or_default().settled = settled;
+                }
+                for (id, posting) in held {
+                    self.hold(id, posting);
+                }
+                self.floors = floors
+                    .into_iter()
+                    .map(|(kind, starts, ends)| (kind, (starts, ends)))
+                    .collect();
+            }
+            Record::Reserve { posting, .. } => self.hold(numbered.seq, posting),
+            Record::Close {
+                id, cost, posting, ..
+            } => {
+                if self.close(id, Some(cost)).is_none() {
+                    // Its reserve record is damaged: the cost is booked all the same.
+                    self.hold(id, posting);
+                    self.close(id, Some(cost));
+                }
+            }
+            Record::Forget { scope, .. } => self.forget(&scope),
+        }
+    }
+
+    /// Balances taken from the database, in place of a journal that is gone.
+    pub(super) fn seed(&mut self, balances: Vec<Balance>) {
+        for Balance { account, settled } in balances {
+            self.enter(&account);
+            let known = self.accounts.entry(account).or_default();
+            known.settled = known.settled.max(settled);
+        }
+    }
+
+    pub(super) fn open_reservations(&self) -> Vec<u64> {
+        self.held.keys().copied().collect()
+    }
+
+    /// Everything, as the first record of a new segment.
+    pub(super) fn checkpoint(&self, at: i64) -> Record {
+        Record::Checkpoint {
+            at,
+            accounts: self
+                .accounts
+                .iter()
+                .map(|(id, account)| Balance {
+                    account: id.clone(),
+                    settled: account.settled,
+                })
+                .collect(),
+            held: self
+                .held
+                .iter()
+                .map(|(id, posting)| (*id, posting.clone()))
+                .collect(),
+            floors: self
+                .floors
+                .iter()
+                .map(|(kind, (starts, ends))| (*kind, *starts, *ends))
+                .collect(),
+        }
+    }
+
+    pub(super) fn views(&self, now: Timestamp) -> Vec<AccountView> {
+        let mut views: Vec<_> = self
+            .accounts
+            .iter()
+            .filter(|(id, account)| {
+                id.window == Window::Run || id.ends > now.as_microsecond() || account.reserved != Pico::ZERO
+            })
+            .map(|(id, account)| AccountView {
+                scope: id.scope.clone(),
+                window: id.window,
+                starts: id.bounds().map(|(starts, _)| starts),
+                resets_at: id.bounds().map(|(_, ends)| ends),
+                settled: account.settled,
+                reserved: account.reserved,
+            })
+            .collect();
+        views.sort_by(|a, b| {
+            let key = |v: &AccountView| {
+                (
+                    v.scope.kind.label(),
+                    v.scope.name.clone(),
+                    v.window.label(),
+                    v.starts,
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        views
+    }
+
+    /// The promise, for one admission: no account that it touched is above its limit.
+    pub(super) fn within_limits(&self, charges: &[Charge]) -> bool {
+        charges.iter().all(|charge| {
+            self.accounts.iter().all(|(id, account)| {
+                let current = self
+                    .floors
+                    .get(&id.window)
+                    .is_none_or(|floor| floor.0 == id.starts);
+                id.scope != charge.scope
+                    || id.window != charge.window
+                    || !current
+                    || account
+                        .settled
+                        .checked_add(account.reserved)
+                        .is_some_and(|sum| sum <= charge.limit)
+            })
+        })
+    }
+
+    /// In test builds: what each account has reserved is exactly the sum of its open reservations.
+    fn debug_check_held(&self) {
+        #[cfg(debug_assertions)]
+        for (id, account) in &self.accounts {
+            let sum: u64 = self
+                .held
+                .values()
+                .filter(|p| p.accounts.contains(id))
+                .map(|p| p.amount.0)
+                .sum();
+            assert_eq!(sum, account.reserved.0, "{id:?}");
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! `ledger.db`: a projection of the journal that people may query; never on a call's path.
+//!
+//! In: the journal's bytes, read back from its files up to the last complete record. Out: tables `calls`, `charges`,
+//! `accounts`, and views in dollars (`ledger/schema.sql` documents every column). On failure: a warning; the projection
+//! lags, the journal keeps growing, nothing is lost, and the next try catches up.
+//!
+//! The place in the journal is stored in the transaction that stores its records, so each counts exactly once. The
+//! thread is woken through a queue of one token: what it reads is the journal, so a full queue loses nothing.
+//! A segment is removed only when a commit that is on disk (`synchronous = FULL`) has passed its end.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::book::{AccountId, Posting};
+use super::journal::{self, Position, SEGMENT_BYTES};
+use super::record::{self, Balance, Numbered, Record};
+use super::{Inner, LedgerError, Scope, ScopeKind, Window};
+use crate::money::Pico;
+
+/// How long the thread gathers records before it commits: a quarter of a second behind the journal is soon enough
+/// for a report, and bounds what a power loss can take.
+const GATHER: Duration = Duration::from_millis(250);
+/// Bytes of the journal taken into one transaction.
+const BATCH_BYTES: u64 = 1 << 20;
+const FILE: &str = "ledger.db";
+
+/// What the database knew when the ledger was opened.
+pub(super) struct Balances {
+    pub position: Position,
+    pub next_seq: u64,
+    pub balances: Vec<Balance>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ProjectionError {
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("{0}: {1}")]
+    Io(PathBuf, std::io::Error),
+}
+
+/// The thread that keeps the database.
+pub(super) struct Projector {
+    wake: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Projector {
+    pub(super) fn start(dir: PathBuf, inner: Arc<Inner>) -> Result<Self, LedgerError> {
+        let (wake, woken) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("ledger-db".into())
+            .spawn(move || run(&dir, &inner, &woken))
+            .map_err(LedgerError::io("the ledger-db thread"))?;
+        Ok(Self { wake, thread })
+    }
+
+    /// There is something to project. Never blocks.
+    pub(super) fn wake(&self) {
+        match self.wake.try_send(()) {
+            // Full: the thread has not taken the last token yet and will see this record too. Disconnected: it ended.
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
+
+    /// Lets the thread catch up once more and waits for it.
+    pub(super) fn stop(self) {
+        drop(self.wake);
+        if self.thread.join().is_err() {
+            tracing::error!("the ledger-db thread panicked; ledger.db catches up at the next start");
+        }
+    }
+}
+
+fn run(dir: &Path, inner: &Inner, woken: &Receiver<()>) {
+    let mut connection = None;
+    let mut failing = false;
+    loop {
+        let last = match woken.recv_timeout(GATHER.saturating_mul(4)) {
+            Ok(()) => match woken.recv_timeout(GATHER) {
+                Err(RecvTimeoutError::Disconnected) => true,
+                Ok(()) | Err(RecvTimeoutError::Timeout) => false,
+            },
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => true,
+        };
+        match catch_up(dir, inner, &mut connection) {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "ledger.db lags behind the journal; it will be tried again");
+                }
+                failing = true;
+                connection = None;
+            }
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+/// Projects everything that is complete, begins a new segment when the current one is long, removes what is projected.
+fn catch_up(dir: &Path, inner: &Inner, slot: &mut Option<Connection>) -> Result<(), ProjectionError> {
+    let connection = match slot {
+        Some(connection) => connection,
+        None => slot.insert(open(dir)?),
+    };
+    let end = {
+        let mut state = inner.lock();
+        // What waits for a journal that could not be written is tried again even when no call comes.
+        if state.flush().is_err() {
+            tracing::debug!("the ledger's journal still cannot be written");
+        }
+        state.journal.position()
+    };
+    let mut at = position(connection)?;
+    if at
+        == Some(Position {
+            segment: end.segment,
+            offset: end.offset,
+        })
+    {
+        return Ok(());
+    }
+    let known = journal::segments(dir).map_err(|e| ProjectionError::Io(dir.into(), e))?;
+    let start = at.map_or(0, |at| at.segment);
+    for segment in known.into_iter().filter(|s| (start..=end.segment).contains(s)) {
+        at = Some(project_segment(dir, connection, segment, at, end)?);
+    }
+    if end.offset > SEGMENT_BYTES {
+        let mut state = inner.lock();
+        let checkpoint = state.book.checkpoint(inner.clock.now().as_microsecond());
+        // A reservation waiting in `unwritten` is in the checkpoint already as closed; its record must come first.
+        if state.unwritten.is_empty() {
+            state
+                .journal
+                .rotate(checkpoint)
+                .map_err(|e| ProjectionError::Io(dir.into(), e))?;
+        }
+    }
+    remove_projected(dir, at)
+}
+
+/// Removes segments that the database holds entirely and that recovery does not need: those before the one it is in.
+fn remove_projected(dir: &Path, at: Option<Position>) -> Result<(), ProjectionError> {
+    let Some(at) = at else { return Ok(()) };
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |e| ProjectionError::Io(path, e)
+    };
+    let old: Vec<_> = journal::segments(dir)
+        .map_err(io(dir))?
+        .into_iter()
+        .filter(|s| *s < at.segment)
+        .collect();
+    if old.is_empty() {
+        return Ok(());
+    }
+    // The directory entry of the segment that replaces them must be on disk first.
+    File::open(dir).and_then(|d| d.sync_all()).map_err(io(dir))?;
+    for segment in old {
+        let path = journal::segment_path(dir, segment);
+        std::fs::remove_file(&path).map_err(io(&path))?;
+    }
+    Ok(())
+}
+
+/// Projects one segment from where the database stands to its end (or to `end`, in the last one).
+fn project_segment(
+    dir: &Path,
+    connection: &mut Connection,
+    segment: u64,
+    from: Option<Position>,
+    end: Position,
+) -> Result<Position, ProjectionError> {
+    let path = journal::segment_path(dir, segment);
+    let io = |e| ProjectionError::Io(path.clone(), e);
+    let file = File::open(&path).map_err(io)?;
+    let limit = if segment == end.segment {
+        end.offset
+    } else {
+        file.metadata().map_err(io)?.len()
+    };
+    let mut at = from
+        .filter(|p| p.segment == segment)
+        .unwrap_or(Position { segment, offset: 0 });
+    let fresh = from.is_none();
+    // The journal is on disk before the database can be: the database never knows of more than the journal.
+    file.sync_data().map_err(io)?;
+    while at.offset < limit {
+        let mut want = BATCH_BYTES.min(limit - at.offset);
+        let (bytes, used) = loop {
+            let mut bytes = vec![0; usize::try_from(want).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, at.offset).map_err(io)?;
+            match memchr::memrchr(b'\n', &bytes) {
+                Some(last) => break (bytes, last + 1),
+                // One record (a checkpoint) longer than a batch.
+                None if want < limit - at.offset => want = (want * 2).min(limit - at.offset),
+                None => break (Vec::new(), usize::try_from(want).unwrap_or(usize::MAX)),
+            }
+        };
+        let transaction = connection.transaction()?;
+        let mut next_seq = None;
+        for line in bytes.get(..used).unwrap_or_default().split(|b| *b == b'\n') {
+            if let Some(numbered) = record::decode(line) {
+                next_seq = Some(numbered.seq.saturating_add(1));
+                apply(&transaction, &numbered, fresh)?;
+            }
+        }
+        at.offset = at.offset.saturating_add(u64::try_from(used).unwrap_or(u64::MAX));
+        store_position(&transaction, at, next_seq)?;
+        transaction.commit()?;
+    }
+    Ok(at)
+}
+
+fn open(dir: &Path) -> Result<Connection, ProjectionError> {
+    let connection = Connection::open(dir.join(FILE))?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.execute_batch(include_str!("schema.sql"))?;
+    Ok(connection)
+}
+
+fn position(connection: &Connection) -> Result<Option<Position>, ProjectionError> {
+    let row = connection
+        .query_row("SELECT segment, byte_offset FROM journal_position", [], |row| {
+            Ok(Position {
+                segment: row.get(0)?,
+                offset: row.get(1)?,
+            })
+        })
+        .optional()?;
+    Ok(row)
+}
+
+fn store_position(
+    transaction: &Transaction<'_>,
+    at: Position,
+    next_seq: Option<u64>,
+) -> Result<(), ProjectionError> {
+    transaction.prepare_cached(
+        "INSERT INTO journal_position (id, segment, byte_offset, next_seq) VALUES (1, ?1, ?2, coalesce(?3, 1))
+         ON CONFLICT (id) DO UPDATE SET segment = ?1, byte_offset = ?2, next_seq = coalesce(?3, next_seq)",
+    )?
+    .execute(params![at.segment, at.offset, next_seq])?;
+    Ok(())
+}
+
+/// Applies one record. `fresh`: the database is new, so a checkpoint tells it what came before.
+fn apply(transaction: &Transaction<'_>, numbered: &Numbered, fresh: bool) -> Result<(), ProjectionError> {
+    match &numbered.record {
+        Record::Checkpoint {
+            accounts, held, at, ..
+        } if fresh && is_empty(transaction)? => {
+            for Balance { account, settled } in accounts {
+                book(transaction, account, *settled, Pico::ZERO, Pico::ZERO)?;
+            }
+            for (id, posting) in held {
+                reserve(transaction, *id, *at, posting)?;
+            }
+            Ok(())
+        }
+        Record::Checkpoint { .. } | Record::Forget { .. } => Ok(()),
+        Record::Reserve { at, posting } => reserve(transaction, numbered.seq, *at, posting),
+        Record::Close {
+            at,
+            id,
+            cost,
+            outcome,
+            posting,
+        } => {
+            let known = transaction
+                .prepare_cached(
+                    "UPDATE calls SET ended_at = ?2, cost_pico_usd = ?3, outcome = ?4 WHERE id = ?1",
+                )?
+                .execute(params![id, time(*at), cost.0, outcome.label()])?;
+            if known == 0 {
+                // Its reserve record is damaged.
+                reserve(transaction, *id, *at, posting)?;
+                return apply(transaction, numbered, fresh);
+            }
+            for account in &posting.accounts {
+                book(transaction, account, *cost, Pico::ZERO, posting.amount)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn is_empty(transaction: &Transaction<'_>) -> Result<bool, ProjectionError> {
+    Ok(transaction.query_row("SELECT NOT EXISTS (SELECT 1 FROM accounts)", [], |row| row.get(0))?)
+}
+
+fn reserve(
+    transaction: &Transaction<'_>,
+    id: u64,
+    at: i64,
+    posting: &Posting,
+) -> Result<(), ProjectionError> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO calls (id, call, reserved_at, reserved_pico_usd) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![id, posting.call.to_string(), time(at), posting.amount.0])?;
+    for account in &posting.accounts {
+        let row = book(transaction, account, Pico::ZERO, posting.amount, Pico::ZERO)?;
+        transaction
+            .prepare_cached("INSERT INTO charges (call_id, account_id) VALUES (?1, ?2)")?
+            .execute(params![id, row])?;
+    }
+    Ok(())
+}
+
+/// Adds to an account (made when it is new): settled, reserved, and what is no longer reserved. Gives its row.
+fn book(
+    transaction: &Transaction<'_>,
+    account: &AccountId,
+    settled: Pico,
+    reserved: Pico,
+    freed: Pico,
+) -> Result<i64, ProjectionError> {
+    let calendar = account.window != Window::Run;
+    let row = transaction
+        .prepare_cached(
+            "INSERT INTO accounts (kind, name, time_window, starts_us, ends_us, starts_at, ends_at, settled_pico_usd, reserved_pico_usd)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (kind, name, time_window, starts_us) DO UPDATE SET
+               settled_pico_usd = min(9223372036854775807, settled_pico_usd + ?8),
+               reserved_pico_usd = min(9223372036854775807, reserved_pico_usd + ?9) - ?10
+             RETURNING id",
+        )?
+        .query_row(
+            params![
+                account.scope.kind.label(),
+                &*account.scope.name,
+                account.window.label(),
+                account.starts,
+                account.ends,
+                calendar.then(|| time(account.starts)),
+                calendar.then(|| time(account.ends)),
+                settled.0,
+                reserved.0,
+                freed.0,
+            ],
+            |row| row.get(0),
+        )?;
+    Ok(row)
+}
+
+fn time(micros: i64) -> String {
+    Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |at| format!("{at:.6}"))
+}
+
+/// What the database knows, when there is one: where it stands, and every balance with its open reservations in full.
+pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, LedgerError> {
+    let path = dir.join(FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let read = || -> Result<Option<Balances>, ProjectionError> {
+        let connection = open(dir)?;
+        let Some(position) = position(&connection)? else {
+            return Ok(None);
+        };
+        let next_seq = connection.query_row("SELECT next_seq FROM journal_position", [], |row| row.get(0))?;
+        let mut statement = connection.prepare(
+            "SELECT kind, name, time_window, starts_us, ends_us, settled_pico_usd + reserved_pico_usd FROM accounts",
+        )?;
+        let rows = statement.query_map([], |row| {
+            let (kind, name, window): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok((
+                kind,
+                name,
+                window,
+                row.get(3)?,
+                row.get(4)?,
+                row.get::<_, i64>(5)?,
+            ))
+        })?;
+        let mut balances = Vec::new();
+        for row in rows {
+            let (kind, name, window, starts, ends, settled) = row?;
+            let kind = [ScopeKind::Agent, ScopeKind::Run]
+                .into_iter()
+                .find(|k| k.label() == kind);
+            let window = [
+                Window::Run,
+                Window::Hour,
+                Window::Day,
+                Window::Week,
+                Window::Month,
+            ]
+            .into_iter()
+            .find(|w| w.label() == window);
+            if let (Some(kind), Some(window)) = (kind, window) {
+                let scope = Scope {
+                    kind,
+                    name: name.into(),
+                };
+                let account = AccountId {
+                    scope,
+                    window,
+                    starts,
+                    ends,
+                };
+                balances.push(Balance {
+                    account,
+                    settled: Pico(settled.unsigned_abs()),
+                });
+            }
+        }
+        Ok(Some(Balances {
+            position,
+            next_seq,
+            balances,
+        }))
+    };
+    read().map_err(|error| LedgerError::Database {
+        path,
+        message: error.to_string(),
+    })
+}
+
+/// The journal of what is still open here is lost, and the balances above were taken: books those calls in full.
+pub(super) fn close_lost(dir: &Path) -> Result<(), LedgerError> {
+    let close = || -> Result<(), ProjectionError> {
+        open(dir)?.execute_batch(
+            "BEGIN;
+             UPDATE accounts SET settled_pico_usd = settled_pico_usd + reserved_pico_usd, reserved_pico_usd = 0;
+             UPDATE calls SET cost_pico_usd = reserved_pico_usd, outcome = 'recovered' WHERE outcome IS NULL;
+             COMMIT;",
+        )?;
+        Ok(())
+    };
+    close().map_err(|error| LedgerError::Database {
+        path: dir.join(FILE),
+        message: error.to_string(),
+    })
+}

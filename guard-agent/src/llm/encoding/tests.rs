@@ -1,0 +1,169 @@
+use http::HeaderValue;
+
+use super::*;
+
+fn headers(values: &[&str]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for value in values {
+        map.append(CONTENT_ENCODING, HeaderValue::from_str(value).unwrap());
+    }
+    map
+}
+
+fn encode(name: &str, plain: &[u8]) -> Vec<u8> {
+    match name {
+        "gzip" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap()
+        }
+        "deflate" => {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap()
+        }
+        "raw" => {
+            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap()
+        }
+        "br" => {
+            let mut out = Vec::new();
+            brotli::BrotliCompress(
+                &mut &*plain,
+                &mut out,
+                &brotli::enc::BrotliEncoderParams::default(),
+            )
+            .unwrap();
+            out
+        }
+        "zstd" => zstd::encode_all(plain, 3).unwrap(),
+        _ => plain.to_vec(),
+    }
+}
+
+/// Text that compresses as little as an ordinary reply does.
+fn text() -> Vec<u8> {
+    (0..4000)
+        .flat_map(|i: u32| format!("data: {{\"n\":{}}}\n\n", i.wrapping_mul(2_654_435_761)).into_bytes())
+        .collect()
+}
+
+const CODINGS: [&str; 5] = ["identity", "gzip", "deflate", "br", "zstd"];
+
+#[test]
+fn requests_decode_in_every_coding_up_to_the_limit_exactly() {
+    let plain = text();
+    for name in CODINGS {
+        let body = Bytes::from(encode(name, &plain));
+        let decoded = decode_request(&headers(&[name]), &body, plain.len()).unwrap();
+        assert_eq!(decoded, plain, "{name}");
+        let error = decode_request(&headers(&[name]), &body, plain.len() - 1).unwrap_err();
+        assert_eq!(error, DecodeError::TooLarge(plain.len() - 1), "{name}");
+        assert_eq!(error.reason(), Reason::BodyTooLarge);
+    }
+}
+
+#[test]
+fn requests_that_are_cut_or_have_more_behind_them_are_malformed() {
+    for name in ["gzip", "deflate", "br", "zstd"] {
+        let whole = encode(name, &text());
+        let mut twice = whole.clone();
+        twice.extend_from_slice(&whole);
+        let mut tail = whole.clone();
+        tail.push(b'x');
+        for bad in [
+            &whole[..whole.len() - 1],
+            &whole[..whole.len() / 2],
+            &twice,
+            &tail,
+            b"{\"model\":\"a\"}",
+            b"",
+        ] {
+            let result = decode_request(&headers(&[name]), &Bytes::copy_from_slice(bad), 1 << 20);
+            assert_eq!(
+                result.unwrap_err(),
+                DecodeError::Malformed,
+                "{name} {} bytes",
+                bad.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn stacked_and_unknown_codings_are_not_read() {
+    for values in [
+        &["gzip, br"][..],
+        &["gzip", "gzip"],
+        &["compress"],
+        &["gzip;q=1"],
+        &["aws-chunked"],
+    ] {
+        assert_eq!(coding(&headers(values)), None, "{values:?}");
+        let error = decode_request(&headers(values), &Bytes::new(), 10).unwrap_err();
+        assert_eq!(error.reason(), Reason::UnsupportedEncoding);
+        assert!(ReplyDecoder::new(&headers(values)).is_none());
+    }
+    assert_eq!(coding(&headers(&["identity", " X-GZIP ,"])), Some(Coding::Gzip));
+    assert_eq!(coding(&headers(&[])), Some(Coding::Identity));
+}
+
+#[test]
+fn replies_decode_as_they_come_in_pieces_of_any_size() {
+    let plain = text();
+    for (name, header) in [
+        ("identity", "identity"),
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("raw", "deflate"),
+        ("br", "br"),
+        ("zstd", "zstd"),
+    ] {
+        let encoded = encode(name, &plain);
+        for size in [1, 7, 1000, encoded.len()] {
+            let mut decoder = ReplyDecoder::new(&headers(&[header])).unwrap();
+            let mut out = Vec::new();
+            for chunk in encoded.chunks(size) {
+                out.extend_from_slice(&decoder.feed(&Bytes::copy_from_slice(chunk)).unwrap());
+            }
+            assert!(out == plain, "{name} in pieces of {size}");
+        }
+    }
+}
+
+#[test]
+fn a_flushed_event_is_decoded_before_the_next_one_comes() {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut decoder = ReplyDecoder::new(&headers(&["gzip"])).unwrap();
+    for event in ["data: a\n\n", "data: b\n\n"] {
+        encoder.write_all(event.as_bytes()).unwrap();
+        encoder.flush().unwrap();
+        let sent = Bytes::from(std::mem::take(encoder.get_mut()));
+        assert_eq!(decoder.feed(&sent).unwrap(), event);
+    }
+}
+
+#[test]
+fn a_bomb_stops_decoding_without_being_unpacked() {
+    let zeros = vec![0; 8 << 20];
+    for name in ["gzip", "deflate", "br", "zstd"] {
+        let bomb = Bytes::from(encode(name, &zeros));
+        let mut decoder = ReplyDecoder::new(&headers(&[name])).unwrap();
+        assert!(decoder.feed(&bomb).is_none(), "{name}");
+        assert!(decoder.feed(&bomb).is_none(), "{name} stays stopped");
+        let error = decode_request(&headers(&[name]), &bomb, 1 << 20).unwrap_err();
+        assert_eq!(error, DecodeError::TooLarge(1 << 20), "{name}");
+    }
+}
+
+#[test]
+fn garbage_stops_decoding() {
+    for name in ["gzip", "deflate", "br", "zstd"] {
+        let mut decoder = ReplyDecoder::new(&headers(&[name])).unwrap();
+        let garbage = Bytes::from_static(b"{\"this\":\"is plain text, whatever the header says\"}");
+        let mut lost = decoder.feed(&garbage).is_none();
+        lost |= decoder.feed(&garbage).is_none();
+        assert!(lost, "{name}");
+    }
+}

@@ -1,0 +1,60 @@
+//! The real clients: the vendors' own Python SDKs at pinned versions, in a virtual environment below the repository
+//! that git does not see.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::process::Spawn;
+
+/// What is installed: the versions against which the suites were written.
+const PACKAGES: [&str; 2] = ["openai==3.54.0", "anthropic==2.12.0"];
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// A script of `tests/clients/`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+}
+
+/// The Python that has the SDKs, made on first use.
+///
+/// # Errors
+/// `python3` or its venv module is missing, or a package cannot be installed.
+pub fn ensure() -> Result<PathBuf> {
+    let lab = repository().join(".lab");
+    fs::create_dir_all(&lab)?;
+    let lock = File::create(lab.join("venv.lock"))?;
+    // suites run at the same time; the first one installs, the others wait
+    lock.lock().context("waiting for the client environment")?;
+    let (venv, marker) = (lab.join("venv"), lab.join("venv.packages"));
+    let python = venv.join("bin/python");
+    let wanted = PACKAGES.join("\n");
+    if python.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
+        return Ok(python);
+    }
+    let patience = Duration::from_secs(600);
+    Spawn::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&venv)
+        .patience(patience)
+        .run()?
+        .ok()
+        .context("python3 -m venv (Debian: apt-get install python3-venv)")?;
+    Spawn::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(PACKAGES)
+        .inherit()
+        .patience(patience)
+        .run()?
+        .ok()
+        .context("installing the SDKs with pip")?;
+    fs::write(&marker, wanted)?;
+    Ok(python)
+}

@@ -1,0 +1,125 @@
+//! What a lab is to be like, and the `guard.toml` that follows from it.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+
+use super::{Files, Lab};
+use crate::cgroup::Cgroup;
+
+/// A lab to be.
+#[derive(Debug, Default)]
+pub struct Builder {
+    coder: Option<String>,
+    other: Option<String>,
+    host: String,
+    further: String,
+    pub(super) ipv6: bool,
+}
+
+/// An agent that may do what agents usually do.
+const USUAL: &str = r#"
+providers = ["openai", "anthropic"]
+models = ["gpt-5*", "claude-*"]
+budget = [{ window = "day", usd = 100.0 }]
+"#;
+
+impl Builder {
+    /// Lines of `[[agent]]` for agent `coder`, beside its name, owner and match.
+    #[must_use]
+    pub fn coder(mut self, lines: &str) -> Self {
+        self.coder = Some(lines.to_owned());
+        self
+    }
+
+    /// Lines of `[[agent]]` for agent `other`, beside its name, owner and match.
+    #[must_use]
+    pub fn other(mut self, lines: &str) -> Self {
+        self.other = Some(lines.to_owned());
+        self
+    }
+
+    /// Further lines of `[host]`.
+    #[must_use]
+    pub fn host(mut self, lines: &str) -> Self {
+        self.host.push_str(lines);
+        self
+    }
+
+    /// Further tables at the end of the file.
+    #[must_use]
+    pub fn further(mut self, tables: &str) -> Self {
+        self.further.push_str(tables);
+        self
+    }
+
+    /// Names lead to IPv6 addresses only.
+    #[must_use]
+    pub fn ipv6(mut self) -> Self {
+        self.ipv6 = true;
+        self
+    }
+
+    /// Makes the lab and starts the daemon; back when it is ready.
+    ///
+    /// # Errors
+    /// Not root, a tool or the daemon's program is missing, or the daemon does not become ready; then the error has
+    /// what it said.
+    pub fn start(self) -> Result<Lab> {
+        let lab = self.start_without_daemon()?;
+        lab.start_daemon().context("starting the daemon")?;
+        Ok(lab)
+    }
+
+    /// Makes the lab; no daemon runs in it.
+    ///
+    /// # Errors
+    /// Not root, or a tool is missing.
+    pub fn start_without_daemon(self) -> Result<Lab> {
+        Lab::build(&self).context("making the lab")
+    }
+
+    pub(super) fn configuration(&self, files: &Files, root: &Cgroup) -> String {
+        let mut toml = format!(
+            r#"[host]
+cgroup_root = "{root}"
+state_dir = "{state}"
+runtime_dir = "{run}"
+bpffs = "/sys/fs/bpf/guard"
+{host}
+"#,
+            root = root.path().display(),
+            state = files.at("state").display(),
+            run = files.at("run").display(),
+            host = self.host,
+        );
+        for provider in ["openai", "anthropic"] {
+            let part = format!(
+                r#"
+[[provider]]
+name = "{provider}"
+keys = [{{ name = "lab-{provider}", from = "file:{key}" }}]
+trust = ["{trust}"]
+"#,
+                key = files.at("keys").join(provider).display(),
+                trust = files.at("public-ca.pem").display(),
+            );
+            toml.push_str(&part);
+        }
+        for (name, lines) in [("coder", &self.coder), ("other", &self.other)] {
+            let lines = lines.as_deref().unwrap_or(USUAL);
+            let head = format!("\n[[agent]]\nname = \"{name}\"\nowner = \"{name}-team\"");
+            // writing to a String cannot fail
+            if writeln!(
+                toml,
+                "{head}\nmatch = [{{ cgroup = \"/agents/{name}/**\" }}]\n{lines}"
+            )
+            .is_err()
+            {
+                break;
+            }
+        }
+        toml.push_str(&self.further);
+        toml
+    }
+}

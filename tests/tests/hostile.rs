@@ -1,0 +1,134 @@
+//! Clients that misbehave: each ends as documented, in bounded time and memory, and the daemon goes on.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use guard_tests::lab::Lab;
+use serde_json::Value;
+
+/// What the daemon may grow by while it is attacked: far below what any of the attacks declares.
+const GROWTH: u64 = 96 << 20;
+const GOOD: &str = "openai --model gpt-5 --max-tokens 100 --retries 0";
+
+/// Misbehaves in one way, several times at once.
+fn attack(lab: &Lab, way: &str, times: usize) -> Result<Vec<Value>> {
+    let start = |_| {
+        let raw = lab.coder().python("raw.py", &format!("{way} --patience 90"))?;
+        raw.patience(Duration::from_secs(100)).start()
+    };
+    let running = (0..times).map(start).collect::<Result<Vec<_>>>()?;
+    let end = |client: guard_tests::process::Running| {
+        let done = client.wait(Duration::from_secs(100))?.ok()?;
+        done.json_lines()?.pop().context("the client said nothing")
+    };
+    running.into_iter().map(end).collect()
+}
+
+/// Every attack ends by itself, within so many seconds.
+fn ended(way: &str, results: &[Value], within: u64) -> Result<()> {
+    for result in results {
+        ensure!(
+            result["end"] != "patience",
+            "{way}: the daemon did not end it: {result}"
+        );
+        let seconds = result["seconds"].as_f64().context("seconds")?;
+        ensure!(
+            Duration::from_secs_f64(seconds) < Duration::from_secs(within),
+            "{way} took too long: {result}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn broken_requests_are_answered_in_the_providers_own_shape() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    for (way, status, code) in [
+        ("json-broken", 400, "guard_malformed"),
+        ("json-deep", 400, "guard_malformed"),
+        ("http-body-huge", 413, "guard_body_too_large"),
+        ("authority", 421, "guard_authority_mismatch"),
+    ] {
+        let results = attack(&lab, way, 1)?;
+        ended(way, &results, 20)?;
+        assert_eq!(results[0]["status"], status, "{way}: {}", results[0]);
+        let body: Value = serde_json::from_str(results[0]["body"].as_str().unwrap_or_default())
+            .with_context(|| results[0].to_string())?;
+        assert_eq!(body["error"]["code"], code, "{way}: {body}");
+    }
+    let refused = |reason| {
+        lab.metrics()?
+            .count("guard_refusals_total", &[("agent", "coder"), ("reason", reason)])
+    };
+    assert_eq!(
+        (
+            refused("malformed")?,
+            refused("body_too_large")?,
+            refused("authority_mismatch")?
+        ),
+        (2, 1, 1)
+    );
+    assert!(lab.openai().seen().is_empty());
+    assert_eq!(lab.coder().call(GOOD)?["ok"], true);
+    Ok(())
+}
+
+#[test]
+fn what_is_not_tls_or_not_http_ends_at_once() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    for way in ["tls-garbage", "tls-oversized", "http-garbage", "http-header"] {
+        let results = attack(&lab, way, 4)?;
+        ended(way, &results, 20)?;
+        for result in &results {
+            let status = result["status"].as_u64();
+            assert!([None, Some(400), Some(431)].contains(&status), "{way}: {result}");
+        }
+    }
+    assert!(lab.openai().seen().is_empty());
+    assert_eq!(lab.coder().call(GOOD)?["ok"], true);
+    Ok(())
+}
+
+#[test]
+fn slow_and_silent_clients_end_in_bounded_time_beside_quick_ones() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let before = lab.daemon_memory()?;
+    std::thread::scope(|scope| -> Result<()> {
+        let ways = ["silent", "tls-slow", "http-slow", "http-body-slow"];
+        let lab = &lab;
+        let slow: Vec<_> = ways
+            .map(|way| (way, scope.spawn(move || attack(lab, way, 3))))
+            .into();
+        for _ in 0..3 {
+            assert_eq!(
+                lab.coder().call(GOOD)?["ok"],
+                true,
+                "quick clients are not held up"
+            );
+        }
+        for (way, results) in slow {
+            let results = results
+                .join()
+                .map_err(|_panic| anyhow::anyhow!("{way} panicked"))??;
+            ended(way, &results, 80)?;
+        }
+        Ok(())
+    })?;
+    let grown = lab.daemon_memory()?.saturating_sub(before);
+    assert!(grown < GROWTH, "the daemon grew by {grown} bytes");
+    assert!(lab.daemon_runs()?);
+    Ok(())
+}
+
+#[test]
+fn a_declared_gigabyte_is_never_held() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    assert_eq!(lab.coder().call(GOOD)?["ok"], true);
+    let before = lab.daemon_memory()?;
+    let results = attack(&lab, "http-body-huge", 10)?;
+    ended("http-body-huge", &results, 30)?;
+    let grown = lab.daemon_memory()?.saturating_sub(before);
+    assert!(grown < GROWTH, "the daemon grew by {grown} bytes");
+    assert_eq!(lab.coder().call(GOOD)?["ok"], true);
+    Ok(())
+}
