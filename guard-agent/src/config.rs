@@ -71,6 +71,11 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, Vec<Problem>> {
     accepted(check_text(text, file_name, crate::llm::provider::builtin()))
 }
 
+/// `[host]` when nothing is configured.
+pub fn usual_host() -> Host {
+    host::read(None)
+}
+
 fn accepted(checked: Checked) -> Result<Config, Vec<Problem>> {
     checked.config.ok_or(checked.problems)
 }

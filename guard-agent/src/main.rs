@@ -1,2 +1,7 @@
-//! Guard.
-fn main() {}
+//! `guard-agent`: one binary, the daemon and its commands.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guard_agent::cli::main()
+}

@@ -138,7 +138,7 @@ impl ModelPrice {
 #[derive(Debug, Clone)]
 pub struct PriceTable {
     date: Date,
-    models: Vec<ModelPrice>,
+    models: Vec<Arc<ModelPrice>>,
     /// Row by provider and name.
     index: HashMap<String, HashMap<String, usize>>,
 }
@@ -176,12 +176,12 @@ impl PriceTable {
     }
 
     /// The price of a model under the name that a request or a reply of this provider gives it.
-    pub fn find(&self, provider: &str, model: &str) -> Option<&ModelPrice> {
+    pub fn find(&self, provider: &str, model: &str) -> Option<&Arc<ModelPrice>> {
         self.models.get(*self.index.get(provider)?.get(model)?)
     }
 
     /// Every row.
-    pub fn models(&self) -> &[ModelPrice] {
+    pub fn models(&self) -> &[Arc<ModelPrice>] {
         &self.models
     }
 

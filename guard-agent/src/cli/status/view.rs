@@ -1,0 +1,275 @@
+//! The status for people, at most 80 columns wide.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::admin::{AgentStatus, BudgetStatus, LastRefusal, Status};
+use crate::money::{PICO_PER_USD, Pico};
+
+/// Columns.
+const WIDTH: usize = 80;
+/// Cells of a budget bar.
+const BAR: u64 = 16;
+
+/// The whole picture.
+pub(super) fn text(status: &Status, now: Timestamp) -> String {
+    let mut out = format!(
+        "Guard {}   enforcing: {}   mode: {}   up {}\n",
+        status.version,
+        if status.enforcing { "yes" } else { "NO" },
+        status.mode,
+        span(now.duration_since(status.started_at)),
+    );
+    if let Some(why) = &status.not_ready {
+        wrap(&mut out, "Not ready: ", why);
+    }
+    if status.agents.is_empty() {
+        out.push_str("\nNo agent is configured: nothing is governed.\n");
+    }
+    for agent in &status.agents {
+        out.push('\n');
+        describe(&mut out, agent, now);
+    }
+    out
+}
+
+fn describe(out: &mut String, agent: &AgentStatus, now: Timestamp) {
+    let name = clip(&format!("{} ({})", agent.name, agent.owner), 32);
+    // Writing to a String cannot fail.
+    let _written = writeln!(
+        out,
+        "{name:<32} {:>8} calls {:>6} refused {:>4} now {:>3} runs",
+        thousands(agent.calls),
+        thousands(agent.refusals),
+        agent.in_flight,
+        agent.runs,
+    );
+    for budget in &agent.budgets {
+        describe_budget(out, budget, now);
+    }
+    if let Some(last) = &agent.last_refusal {
+        refusal(out, last, now);
+    }
+}
+
+fn describe_budget(out: &mut String, budget: &BudgetStatus, now: Timestamp) {
+    let resets = match budget.resets_at {
+        Some(at) if at > now => format!("resets in {}", span(at.duration_since(now))),
+        Some(_) => "resets now".to_owned(),
+        None => clip(&budget.name, 14),
+    };
+    let reserved = match budget.reserved_pico_usd {
+        Pico::ZERO => String::new(),
+        some => format!(" +{}", cents(some)),
+    };
+    let amounts = format!(
+        "{}{reserved} of {}",
+        cents(budget.settled_pico_usd),
+        cents(budget.limit_pico_usd)
+    );
+    let line = format!("  {:<6}[{}] {amounts:<31} {resets}", budget.window, bar(budget));
+    out.push_str(line.trim_end());
+    out.push('\n');
+}
+
+/// `#` settled, `+` reserved, `|` the soft limit where nothing is yet, `.` free. A cent of spending shows, and a full bar
+/// is really full.
+fn bar(budget: &BudgetStatus) -> String {
+    let limit = u128::from(budget.limit_pico_usd.0.max(1));
+    let cells = |amount: u64| {
+        let scaled = (u128::from(amount) * u128::from(BAR))
+            .checked_div(limit)
+            .unwrap_or(0);
+        u64::try_from(scaled).unwrap_or(BAR).min(BAR)
+    };
+    let shown = |amount: u64, upto: u64| if amount == 0 { 0 } else { upto.max(1) };
+    let (settled, reserved) = (budget.settled_pico_usd.0, budget.reserved_pico_usd.0);
+    let full = shown(settled, cells(settled));
+    let used = cells(settled.saturating_add(reserved)).max(full);
+    let used = if reserved > 0 {
+        used.max(full + 1).min(BAR)
+    } else {
+        used
+    };
+    let soft = budget.soft_pico_usd.map(|soft| cells(soft.0).min(BAR - 1));
+    (0..BAR)
+        .map(|cell| match cell {
+            cell if cell < full => '#',
+            cell if cell < used => '+',
+            cell if Some(cell) == soft => '|',
+            _ => '.',
+        })
+        .collect()
+}
+
+fn refusal(out: &mut String, last: &LastRefusal, now: Timestamp) {
+    let head = format!("  last refusal {} ago: ", span(now.duration_since(last.at)));
+    wrap(out, &head, &format!("{} — {}", last.reason, last.message));
+}
+
+/// Breaks a text at spaces, indented by four, and keeps what a terminal would obey out of it.
+fn wrap(out: &mut String, head: &str, text: &str) {
+    let mut line = head.to_owned();
+    let mut length = head.chars().count();
+    for word in text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+    {
+        let word = clip(word, WIDTH - 8);
+        let wide = word.chars().count();
+        if length + wide + 1 > WIDTH {
+            out.push_str(line.trim_end());
+            out.push('\n');
+            "    ".clone_into(&mut line);
+            length = 4;
+        }
+        line.push_str(&word);
+        line.push(' ');
+        length += wide + 1;
+    }
+    out.push_str(line.trim_end());
+    out.push('\n');
+}
+
+fn clip(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(most.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// Dollars and cents, rounded up: spending never looks smaller than it is.
+fn cents(amount: Pico) -> String {
+    let cents = amount.0.div_ceil(PICO_PER_USD / 100);
+    format!("${}.{:02}", thousands(cents / 100), cents % 100)
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// The two largest units: `4 h 12 min`.
+fn span(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usd(text: &str) -> Pico {
+        Pico::from_usd_text(text).unwrap()
+    }
+
+    fn budget(settled: &str, reserved: &str, limit: &str) -> BudgetStatus {
+        BudgetStatus {
+            scope: "agent".into(),
+            name: "coder".into(),
+            window: "day".into(),
+            limit_pico_usd: usd(limit),
+            soft_pico_usd: Some(Pico(usd(limit).0 / 10 * 8)),
+            settled_pico_usd: usd(settled),
+            reserved_pico_usd: usd(reserved),
+            resets_at: Some("2026-11-24T00:00:00Z".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn the_whole_picture() {
+        let mut run = budget("0.123", "0", "5");
+        run.window = "run".into();
+        run.name = "01JDABCDEFGHJKMNPQRSTVWXYZ".into();
+        run.soft_pico_usd = None;
+        run.resets_at = None;
+        let status = Status {
+            version: "0.1.0".into(),
+            mode: "enforce".into(),
+            enforcing: true,
+            not_ready: None,
+            started_at: "2026-11-23T06:30:00Z".parse().unwrap(),
+            configured_at: "2026-11-23T06:30:00Z".parse().unwrap(),
+            agents: vec![AgentStatus {
+                name: "coder".into(),
+                owner: "platform-team".into(),
+                runs: 1,
+                calls: 1204,
+                refusals: 3,
+                in_flight: 2,
+                last_refusal: Some(LastRefusal {
+                    at: "2026-11-23T19:40:00Z".parse().unwrap(),
+                    reason: "model_denied".into(),
+                    message: "Agent \"coder\" may not use the model \"gpt-4o\"; it may use gpt-5*. Choose one of these."
+                        .into(),
+                }),
+                budgets: vec![budget("12.4", "0.8", "20"), run],
+            }],
+        };
+        let shown = text(&status, "2026-11-23T19:48:00Z".parse().unwrap());
+        assert_eq!(
+            shown,
+            "Guard 0.1.0   enforcing: yes   mode: enforce   up 13 h 18 min\n\
+             \n\
+             coder (platform-team)               1,204 calls      3 refused    2 now   1 runs\n\
+             \x20 day   [#########+..|...] $12.40 +$0.80 of $20.00         resets in 4 h 12 min\n\
+             \x20 run   [#...............] $0.13 of $5.00                  01JDABCDEFGHJ…\n\
+             \x20 last refusal 8 min ago: model_denied — Agent \"coder\" may not use the model\n\
+             \x20   \"gpt-4o\"; it may use gpt-5*. Choose one of these.\n"
+        );
+        assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
+    }
+
+    #[test]
+    fn a_bar_shows_a_cent_and_is_full_only_when_it_is() {
+        for (settled, reserved, shown) in [
+            ("0", "0", "............|..."),
+            ("0.01", "0", "#...........|..."),
+            ("0", "0.01", "+...........|..."),
+            ("19.99", "0", "###############."),
+            ("20", "0", "################"),
+            ("25", "0", "################"),
+            ("10", "10", "########++++++++"),
+        ] {
+            assert_eq!(
+                bar(&budget(settled, reserved, "20")),
+                shown,
+                "{settled} + {reserved}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal_and_nothing_is_too_wide() {
+        let mut out = String::new();
+        wrap(
+            &mut out,
+            "Not ready: ",
+            &format!("\u{1b}[2J bad {}", "x".repeat(500)),
+        );
+        assert!(!out.contains('\u{1b}'), "{out:?}");
+        assert!(out.lines().all(|line| line.chars().count() <= WIDTH), "{out}");
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(cents(Pico(1)), "$0.01");
+        assert_eq!(cents(usd("1234567.891")), "$1,234,567.90");
+        assert_eq!(span(SignedDuration::from_secs(90_000)), "1 d 1 h");
+        assert_eq!(span(SignedDuration::from_secs(-5)), "0 s");
+    }
+}
