@@ -194,7 +194,10 @@ impl Lab {
         files.secret("keys/anthropic", ANTHROPIC_KEY)?;
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
-            daemon: daemon::Daemon::default(),
+            daemon: daemon::Daemon {
+                quiet: builder.quiet,
+                ..daemon::Daemon::default()
+            },
             providers,
             _runtime: runtime,
             cgroups,

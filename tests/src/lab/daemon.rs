@@ -23,18 +23,22 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The daemon, when it runs.
 #[derive(Debug, Default)]
-pub(super) struct Daemon(Mutex<Option<Running>>);
+pub(super) struct Daemon {
+    running: Mutex<Option<Running>>,
+    /// Whether its log stays unshown at the end.
+    pub(super) quiet: bool,
+}
 
 impl Daemon {
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A failing test shows what the daemon said.
+/// Shows what the daemon said; a test runner shows that of failed tests only.
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if thread::panicking()
+        if !self.quiet
             && let Some(running) = self.lock().as_ref()
         {
             let (stdout, stderr) = running.said();
