@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+pub mod environment;
 pub mod placeholder;
 pub mod vault;
 

@@ -26,3 +26,5 @@ pub mod audit;
 pub mod config;
 
 pub mod telemetry;
+
+pub mod admin;

@@ -11,6 +11,7 @@ use crate::refusal::Refusal;
 pub mod encoding;
 mod json_edit;
 mod json_strict;
+pub mod prices;
 pub mod provider;
 pub mod sse;
 

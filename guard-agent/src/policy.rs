@@ -1,6 +1,7 @@
 //! Decides: `&Call` to `Permit` or `Refusal`.
 
 pub mod access;
+pub mod budget;
 pub mod caps;
 pub mod key;
 pub mod tools;
@@ -22,12 +23,17 @@ pub(crate) fn quoted(text: &str) -> String {
 pub(crate) mod tests_support {
     use std::sync::Arc;
 
-    use crate::config::{Agent, check_text};
+    use crate::config::{Agent, Config, check_text};
     use crate::llm::DialectKind;
     use crate::llm::provider::{Auth, Provider};
 
     /// The agent `coder` with these further lines of configuration; `openai` and `anthropic` are known.
     pub(crate) fn agent(lines: &str) -> Arc<Agent> {
+        config(lines).agents[0].clone()
+    }
+
+    /// A configuration with that agent only.
+    pub(crate) fn config(lines: &str) -> Config {
         let provider = |name: &str, dialect| Provider {
             name: name.to_owned(),
             hosts: vec![format!("api.{name}.com")],
@@ -47,7 +53,5 @@ pub(crate) mod tests_support {
         checked
             .config
             .unwrap_or_else(|| panic!("{:#?}", checked.problems))
-            .agents[0]
-            .clone()
     }
 }

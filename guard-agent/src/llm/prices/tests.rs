@@ -1,0 +1,178 @@
+use super::*;
+
+fn table() -> PriceTable {
+    PriceTable::embedded().unwrap()
+}
+
+fn usd(text: &str) -> Pico {
+    Pico::from_usd_text(text).unwrap()
+}
+
+fn usage(input: u64, cache_read: u64, cache_write_5m: u64, output: u64) -> Usage {
+    Usage {
+        input,
+        cache_read,
+        cache_write_5m,
+        output,
+        ..Usage::default()
+    }
+}
+
+#[test]
+fn the_embedded_table_is_sound() {
+    let table = table();
+    assert_eq!(table.date().to_string(), DATE);
+    assert!(table.models().len() >= 40, "{}", table.models().len());
+    for model in table.models() {
+        assert!(model.source.starts_with("https://"), "{}", model.label);
+        for tier in std::iter::once(&model.standard).chain(model.tiers.values()) {
+            let sides = [Some(tier.rates), tier.long.and_then(|l| l.rates)];
+            for rates in sides.into_iter().flatten() {
+                assert!(rates.cache_read <= rates.input, "{}", model.label);
+                assert!(rates.input <= rates.cache_write_5m, "{}", model.label);
+                assert!(rates.cache_write_5m <= rates.cache_write_1h || !model.label.starts_with("claude"));
+                assert!(rates.output >= rates.input, "{}", model.label);
+            }
+            if let Some(long) = tier.long.and_then(|l| l.rates) {
+                assert!(
+                    long.input > tier.rates.input && long.output > tier.rates.output,
+                    "{}",
+                    model.label
+                );
+            }
+        }
+    }
+}
+
+/// The expected amounts are what `genai_prices.calc_price` (genai-prices 0.2.3) gives for the same tokens, at
+/// 2026-11-23T15:00:00Z; the first one was also worked out by hand:
+/// 6 x $5 + 159,217 x $6.25 + 2,745 x $25, a million each.
+#[test]
+fn costs_agree_with_an_independent_implementation() {
+    let table = table();
+    for (provider, model, [input, read, write, output], expected) in [
+        (
+            "anthropic",
+            "claude-opus-4-5",
+            [6, 0, 159_217, 2_745],
+            "1.06376125",
+        ),
+        (
+            "anthropic",
+            "claude-sonnet-4-6",
+            [1_200, 45_000, 800, 900],
+            "0.0336",
+        ),
+        ("openai", "gpt-5", [10_000, 4_096, 0, 1_234], "0.025352"),
+        ("openai", "gpt-5.5", [280_000, 10_000, 0, 2_000], "2.9"),
+        ("openai", "gpt-4o-mini", [777, 0, 0, 55], "0.00014955"),
+        ("openai", "gpt-6.1-sol", [5_000, 2_048, 1_024, 300], "0.0157648"),
+        ("openai", "o3-2025-04-16", [999, 512, 0, 4_321], "0.036822"),
+        ("xai", "grok-4.5", [150_000, 60_000, 0, 1_000], "0.648"),
+        ("groq", "openai/gpt-oss-120b", [3_000, 1_000, 0, 500], "0.000825"),
+        ("mistral", "codestral-2508", [12_345, 0, 0, 678], "0.0043137"),
+    ] {
+        let price = table.find(provider, model).unwrap();
+        let cost = price.cost(&usage(input, read, write, output), None);
+        assert_eq!(cost, Some(usd(expected)), "{model}");
+    }
+}
+
+#[test]
+fn the_long_context_mark_counts_cached_tokens_and_then_prices_every_token() {
+    let table = table();
+    let price = table.find("openai", "gpt-5.5").unwrap();
+    // At the mark: $5 and $0.50; one more token and everything is at $10 and $1.
+    assert_eq!(
+        price.cost(&usage(1_000, 271_000, 0, 0), None),
+        Some(usd("0.1405"))
+    );
+    assert_eq!(
+        price.cost(&usage(1_001, 271_000, 0, 0), None),
+        Some(usd("0.28101"))
+    );
+}
+
+#[test]
+fn a_reply_is_priced_by_its_tier_and_an_unknown_tier_is_unknown() {
+    let table = table();
+    let gpt5 = table.find("openai", "gpt-5").unwrap();
+    let tokens = usage(1_000_000, 0, 0, 0);
+    for (tier, expected) in [
+        (None, Some("1.25")),
+        (Some("default"), Some("1.25")),
+        (Some("priority"), Some("2.5")),
+        (Some("flex"), Some("0.625")),
+        (Some("scale"), None),
+        (Some(""), None),
+    ] {
+        assert_eq!(gpt5.cost(&tokens, tier), expected.map(usd), "{tier:?}");
+    }
+    // Priority is not sold above the mark.
+    let gpt54 = table.find("openai", "gpt-5.4").unwrap();
+    assert!(gpt54.cost(&usage(272_000, 0, 0, 1), Some("priority")).is_some());
+    assert_eq!(gpt54.cost(&usage(272_001, 0, 0, 1), Some("priority")), None);
+    // Anthropic's batches cost half of everything, one-hour writes included.
+    let opus = table.find("anthropic", "claude-opus-4-5").unwrap();
+    let hour = Usage {
+        cache_write_1h: 1_000_000,
+        ..Usage::default()
+    };
+    assert_eq!(opus.cost(&hour, Some("batch")), Some(usd("5")));
+}
+
+#[test]
+fn cached_tokens_without_a_price_of_their_own_cost_as_much_as_plain_input() {
+    let table = table();
+    let price = table.find("openai", "gpt-5-pro").unwrap();
+    assert_eq!(price.cost(&usage(0, 1_000_000, 0, 0), None), Some(usd("15")));
+}
+
+#[test]
+fn names_are_exact() {
+    let table = table();
+    assert_eq!(table.find("openai", "gpt-5-2025-08-07").unwrap().label, "gpt-5");
+    for (provider, model) in [
+        ("openai", "gpt-5-2099-01-01"),
+        ("openai", "gpt-50"),
+        ("openai", "GPT-5"),
+        ("openai", ""),
+        ("groq", "gpt-5"),
+        ("nobody", "gpt-5"),
+        ("anthropic", "claude-opus-4-5-"),
+    ] {
+        assert!(table.find(provider, model).is_none(), "{provider} {model}");
+    }
+}
+
+#[test]
+fn an_amount_beyond_counting_is_unknown() {
+    let table = table();
+    let price = table.find("openai", "gpt-5").unwrap();
+    assert_eq!(price.cost(&usage(u64::MAX, 1, 0, 0), None), None);
+    assert_eq!(price.cost(&usage(0, 0, 0, u64::MAX), None), None);
+}
+
+#[test]
+fn a_table_with_a_mistake_is_refused() {
+    let row = "date = \"2026-11-23\"\n[[model]]\nprovider = \"p\"\nmodel = \"m\"\ncontext_window = 10\nmax_output = 5\n\
+               source = \"https://p.example\"\nrates = { input = \"1\", output = \"2\" }\n";
+    PriceTable::parse(row).unwrap();
+    for (from, to) in [
+        ("\"1\"", "1"),
+        ("\"1\"", "\"0\""),
+        ("\"1\"", "\"-1\""),
+        ("\"1\"", "\"0.0000001\""),
+        ("output = \"2\"", "outptu = \"2\""),
+        ("max_output = 5", "max_output = 50"),
+        ("max_output = 5", "max_output = 5\naliases = [\"m\"]"),
+        ("max_output = 5", "max_output = 5\nprise = 1"),
+        ("2026-11-23", "2026-13-23"),
+        (
+            "output = \"2\" }",
+            "output = \"2\" }\n[model.tiers.default]\nrates = { input = \"1\", output = \"2\" }",
+        ),
+    ] {
+        assert!(PriceTable::parse(&row.replacen(from, to, 1)).is_err(), "{to}");
+    }
+}

@@ -1,0 +1,300 @@
+//! The worst case of one call, in pico-dollars: what is reserved before it is forwarded.
+//!
+//! In: the model's price, what the request asks for, the size of its body. Out: an amount that the provider's bill
+//! does not exceed, with the token bounds behind it. On failure: `NoBound`, and the policy refuses.
+//!
+//! **Input.** A token stands for at least one byte of the text that the client sent, so a body has at most as many
+//! tokens as bytes (JSON quoting only adds bytes). Providers add text of their own: the system prompt that explains
+//! tools and formats, for which 1,024 tokens are allowed (Anthropic documents 159 to 530 for tool use, by model:
+//! docs.anthropic.com/en/docs/tool-use-pricing-and-tokens). Where the body does not show the input (a stored
+//! conversation, a file id, a URL) the model's whole context window counts, when that is more. An image or PDF inside
+//! the body may hold more tokens than bytes when it compresses well: a format that finds one says `unseen_input`.
+//!
+//! The bound is not cut to the context window: a provider that truncates instead of refusing, or whose window
+//! grew since the table's date, must not make it too low.
+//!
+//! **Rates.** Every input token at the dearest rate that may apply to it: plain, or the cache write that was asked for
+//! (or that the provider makes unasked); the long-context rate when the bound passes the mark; the tier asked for.
+
+use crate::llm::prices::{ModelPrice, Rates};
+use crate::llm::{CacheWrite, RequestFacts};
+use crate::money::Pico;
+
+/// Input tokens that a provider may add to what the client sent.
+const ADDED_BY_PROVIDER: u64 = 1_024;
+
+/// What a call may cost at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorstCase {
+    /// To reserve.
+    pub amount: Pico,
+    /// Input tokens, at most.
+    pub input_bound: u64,
+    /// Output tokens of all choices together, at most.
+    pub output_bound: u64,
+}
+
+/// Why no worst case can be stated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoBound {
+    /// The provider acts by itself, as often as the model likes, at a fee per action.
+    #[error("the request lets the provider run tools by itself, and nothing bounds what that costs")]
+    ServerSideTools,
+    /// The price table has no such tier for this model (or not for an input of this size).
+    #[error("the price of service tier {tier:?} is not known for {model} at this input size")]
+    Tier {
+        /// The model.
+        model: String,
+        /// The tier asked for.
+        tier: String,
+    },
+    /// The amount is beyond 18.4 million dollars.
+    #[error("the worst case of this request is beyond what can be counted")]
+    Overflow,
+}
+
+/// The worst case of a call. `effective_output_cap`: output tokens of one choice, as they will be enforced (the
+/// request's own cap or the agent's, whichever is lower; without either, the model's `max_output`).
+pub fn worst_case(
+    price: &ModelPrice,
+    facts: &RequestFacts,
+    body_bytes: u64,
+    effective_output_cap: u64,
+) -> Result<WorstCase, NoBound> {
+    if facts.server_side || facts.tools.iter().any(|tool| tool.server_side) {
+        return Err(NoBound::ServerSideTools);
+    }
+    let seen = body_bytes
+        .checked_add(ADDED_BY_PROVIDER)
+        .ok_or(NoBound::Overflow)?;
+    let input_bound = if facts.unseen_input {
+        seen.max(price.context_window)
+    } else {
+        seen
+    };
+    let output_bound = effective_output_cap
+        .checked_mul(facts.choices.max(1))
+        .ok_or(NoBound::Overflow)?;
+    let unknown = || NoBound::Tier {
+        model: price.label.clone(),
+        tier: facts.service_tier.clone().unwrap_or_else(|| "default".into()),
+    };
+    let tier = price.tier(facts.service_tier.as_deref()).ok_or_else(unknown)?;
+    let long = tier.rates(input_bound).ok_or_else(unknown)?;
+    // The real input may stay below the mark: whichever side of it is dearer.
+    let amount = [&tier.rates, long]
+        .into_iter()
+        .map(|rates| {
+            let input = dearest_input(price, rates, facts.cache_write).checked_mul(input_bound)?;
+            input.checked_add(rates.output.checked_mul(output_bound)?)
+        })
+        .try_fold(Pico::ZERO, |dearest, amount| amount.map(|a| dearest.max(a)))
+        .ok_or(NoBound::Overflow)?;
+    Ok(WorstCase {
+        amount,
+        input_bound,
+        output_bound,
+    })
+}
+
+/// The dearest rate that an input token of this request can be billed at.
+fn dearest_input(price: &ModelPrice, rates: &Rates, asked: CacheWrite) -> Pico {
+    let plain = rates.input.max(rates.cache_read);
+    let short = plain.max(rates.cache_write_5m);
+    match asked {
+        CacheWrite::None if price.automatic_cache_writes => short,
+        CacheWrite::None => plain,
+        CacheWrite::FiveMinutes => short,
+        CacheWrite::OneHour => short.max(rates.cache_write_1h),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::prices::PriceTable;
+    use crate::llm::{DeclaredTool, Usage};
+    use proptest::prelude::*;
+
+    fn facts() -> RequestFacts {
+        RequestFacts {
+            choices: 1,
+            ..RequestFacts::default()
+        }
+    }
+
+    fn worst(
+        provider: &str,
+        model: &str,
+        facts: &RequestFacts,
+        body: u64,
+        cap: u64,
+    ) -> Result<WorstCase, NoBound> {
+        let table = PriceTable::embedded().unwrap();
+        worst_case(table.find(provider, model).unwrap(), facts, body, cap)
+    }
+
+    #[test]
+    fn one_token_a_byte_and_the_whole_output_cap() {
+        // 976 + 1,024 tokens at $5 and 100 at $25 a million.
+        let found = worst("anthropic", "claude-opus-4-5", &facts(), 976, 100).unwrap();
+        let amount = Pico::from_usd_text("0.0125").unwrap();
+        assert_eq!(
+            found,
+            WorstCase {
+                amount,
+                input_bound: 2_000,
+                output_bound: 100
+            }
+        );
+    }
+
+    #[test]
+    fn every_choice_counts() {
+        let asked = RequestFacts {
+            choices: 4,
+            ..facts()
+        };
+        assert_eq!(
+            worst("openai", "gpt-5", &asked, 0, 100).unwrap().output_bound,
+            400
+        );
+    }
+
+    #[test]
+    fn cache_writes_are_dearer_when_asked_for_or_automatic() {
+        let amount = |cache_write| {
+            let asked = RequestFacts {
+                cache_write,
+                ..facts()
+            };
+            worst("anthropic", "claude-opus-4-5", &asked, 976, 0)
+                .unwrap()
+                .amount
+                .to_string()
+        };
+        assert_eq!(amount(CacheWrite::None), "$0.01");
+        assert_eq!(amount(CacheWrite::FiveMinutes), "$0.0125");
+        assert_eq!(amount(CacheWrite::OneHour), "$0.02");
+        // OpenAI writes unasked: $1.25 where input is $1.
+        assert_eq!(
+            worst("openai", "gpt-6.1-terra", &facts(), 976, 0)
+                .unwrap()
+                .amount
+                .to_string(),
+            "$0.0025"
+        );
+    }
+
+    #[test]
+    fn the_long_context_rate_applies_when_the_bound_passes_the_mark() {
+        let below = worst("openai", "gpt-5.5", &facts(), 272_000 - 1_024, 1_000).unwrap();
+        assert_eq!(below.amount.to_string(), "$1.39");
+        let above = worst("openai", "gpt-5.5", &facts(), 272_001 - 1_024, 1_000).unwrap();
+        assert_eq!(above.amount.to_string(), "$2.76501");
+    }
+
+    #[test]
+    fn input_that_cannot_be_seen_counts_as_the_context_window() {
+        let unseen = RequestFacts {
+            unseen_input: true,
+            ..facts()
+        };
+        assert_eq!(
+            worst("openai", "gpt-5", &unseen, 10, 1).unwrap().input_bound,
+            400_000
+        );
+        assert_eq!(
+            worst("openai", "gpt-5", &unseen, 1_000_000, 1)
+                .unwrap()
+                .input_bound,
+            1_001_024
+        );
+    }
+
+    #[test]
+    fn the_tier_asked_for_is_priced_or_refused() {
+        let tier = |name: &str| RequestFacts {
+            service_tier: Some(name.into()),
+            ..facts()
+        };
+        let amount =
+            |name: &str| worst("openai", "gpt-5", &tier(name), 0, 1_000).map(|w| w.amount.to_string());
+        assert_eq!(amount("auto").unwrap(), "$0.01128");
+        assert_eq!(amount("priority").unwrap(), "$0.02256");
+        assert_eq!(amount("flex").unwrap(), "$0.00564");
+        assert!(matches!(amount("scale"), Err(NoBound::Tier { tier, .. }) if tier == "scale"));
+        // Sold only below the long-context mark.
+        assert!(worst("openai", "gpt-5.4", &tier("priority"), 200_000, 1).is_ok());
+        assert!(matches!(
+            worst("openai", "gpt-5.4", &tier("priority"), 300_000, 1),
+            Err(NoBound::Tier { .. })
+        ));
+    }
+
+    #[test]
+    fn what_nothing_bounds_is_refused() {
+        let whole = RequestFacts {
+            server_side: true,
+            ..facts()
+        };
+        assert_eq!(
+            worst("openai", "gpt-5", &whole, 0, 1),
+            Err(NoBound::ServerSideTools)
+        );
+        let tool = DeclaredTool {
+            name: "web_search".into(),
+            server_side: true,
+        };
+        let one = RequestFacts {
+            tools: vec![tool],
+            ..facts()
+        };
+        assert_eq!(
+            worst("openai", "gpt-5", &one, 0, 1),
+            Err(NoBound::ServerSideTools)
+        );
+        for (body, cap, choices) in [
+            (u64::MAX, 1, 1),
+            (0, u64::MAX, 2),
+            (0, u64::MAX, 1),
+            (u64::MAX - 2_000, 1, 1),
+        ] {
+            let asked = RequestFacts { choices, ..facts() };
+            assert_eq!(
+                worst("openai", "gpt-5", &asked, body, cap),
+                Err(NoBound::Overflow)
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever usage stays within the bounds, in whatever buckets, costs no more than was reserved.
+        #[test]
+        fn no_usage_within_the_bounds_costs_more(
+            row in 0..64_usize, body in 0..600_000_u64, cap in 0..40_000_u64,
+            cut in prop::array::uniform5(0..=100_u64), long in any::<bool>(),
+        ) {
+            let table = PriceTable::embedded().unwrap();
+            let price = &table.models()[row % table.models().len()];
+            let cache_write = if long { CacheWrite::OneHour } else { CacheWrite::FiveMinutes };
+            let asked = RequestFacts { cache_write, ..facts() };
+            let worst = worst_case(price, &asked, body, cap).unwrap();
+            let mut left = worst.input_bound;
+            let mut take = |percent: u64| {
+                let taken = left * percent / 100;
+                left -= taken;
+                taken
+            };
+            let usage = Usage {
+                input: take(cut[0]),
+                cache_read: take(cut[1]),
+                cache_write_5m: take(cut[2]),
+                cache_write_1h: if long { take(cut[3]) } else { 0 },
+                output: worst.output_bound * cut[4] / 100,
+                reasoning: 0,
+            };
+            prop_assert!(price.cost(&usage, None).unwrap() <= worst.amount, "{} {usage:?}", price.label);
+        }
+    }
+}
