@@ -194,10 +194,7 @@ impl Lab {
         files.secret("keys/anthropic", ANTHROPIC_KEY)?;
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
-            daemon: daemon::Daemon {
-                quiet: builder.quiet,
-                ..daemon::Daemon::default()
-            },
+            daemon: daemon::Daemon::new(builder.quiet),
             providers,
             _runtime: runtime,
             cgroups,

@@ -22,14 +22,21 @@ const HEALTH: &str = "127.0.0.1:9477";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The daemon, when it runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Daemon {
     running: Mutex<Option<Running>>,
     /// Whether its log stays unshown at the end.
-    pub(super) quiet: bool,
+    quiet: bool,
 }
 
 impl Daemon {
+    pub(super) fn new(quiet: bool) -> Self {
+        Self {
+            running: Mutex::new(None),
+            quiet,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
