@@ -440,3 +440,16 @@ fn a_provider_with_a_wrong_certificate_gets_neither_key_nor_request() -> Result<
     assert_eq!(reserved, Pico::ZERO, "the reservations are released");
     Ok(())
 }
+
+#[test]
+fn a_provider_over_plain_http_is_refused_in_words() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let done = lab
+        .coder()
+        .curl(["-i", "http://api.openai.com/v1/models"])?
+        .run()?
+        .ok()?;
+    assert!(done.stdout.starts_with("HTTP/1.1 400"), "{}", done.stdout);
+    assert!(done.stdout.contains("guard_https_required"), "{}", done.stdout);
+    Ok(())
+}
