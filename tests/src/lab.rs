@@ -246,6 +246,11 @@ impl Lab {
         Place::outside(self, &self.cgroups.outside)
     }
 
+    /// The Python that has the vendors' SDKs.
+    pub fn python(&self) -> &Path {
+        &self.python
+    }
+
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.files.at("guard.toml")
