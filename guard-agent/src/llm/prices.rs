@@ -7,6 +7,7 @@
 //! one is not priced.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jiff::civil::Date;
 use serde::Deserialize;
@@ -171,7 +172,7 @@ impl PriceTable {
                 return Err(problem(&row.model, format!("the name {name} stands twice")));
             }
         }
-        self.models.push(row.check()?);
+        self.models.push(Arc::new(row.check()?));
         Ok(())
     }
 
