@@ -4,6 +4,7 @@
 //! so that nothing is redirected to a proxy that cannot answer. Stop: take no new connections, let calls end until a
 //! deadline, close the books. The programs stay attached: whoever is governed is refused until the next start.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::identify::{self, Identifier};
 use crate::kernel::governed::GovernedSet;
-use crate::kernel::{Kernel, KernelSettings};
+use crate::kernel::{Kernel, KernelSettings, cgroup};
 use crate::keys::placeholder::Placeholders;
 use crate::keys::vault::Vault;
 use crate::ledger::{Ledger, LedgerSettings};
@@ -66,11 +67,12 @@ pub fn run(config_path: &Path, config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the data runtime cannot be started")?;
-    let daemon = data.block_on(async { Daemon::start(config_path, config) })?;
+    let drain = Drain::default();
+    let daemon = data.block_on(async { Daemon::start(config_path, config, drain.clone()) })?;
     let daemon = Arc::new(daemon);
     let stopping = CancellationToken::new();
     let admin = admin_thread(&daemon, stopping.clone())?;
-    let served = data.block_on(daemon.serve());
+    let served = data.block_on(daemon.serve(&drain));
     stopping.cancel();
     if admin.join().is_err() {
         tracing::error!("the admin thread panicked");
@@ -119,7 +121,7 @@ fn admin_thread(
 }
 
 impl Daemon {
-    fn start(config_path: &Path, config: Config) -> anyhow::Result<Self> {
+    fn start(config_path: &Path, config: Config, drain: Drain) -> anyhow::Result<Self> {
         let host = &config.host;
         let clock = clock::system();
         let vault = Vault::read(&config.providers).map_err(|bad| {
@@ -154,7 +156,7 @@ impl Daemon {
         let (kernel, governed) = enforce(&config)?;
         let identifier =
             Arc::new(Identifier::new(governed.clone(), host.cgroup_root.clone(), &config.agents));
-        let worker = worker::Worker::new(&config, &identifier, &policy, &recorder, &metrics)?;
+        let worker = worker::Worker::new(&config, &identifier, &policy, &recorder, drain)?;
         let now = clock.now();
         Ok(Self {
             config_path: config_path.to_owned(),
@@ -175,12 +177,11 @@ impl Daemon {
     }
 
     /// Opens the listeners, points the programs at them, and serves until a stop is asked for.
-    async fn serve(self: &Arc<Self>) -> anyhow::Result<()> {
-        let drain = Drain::default();
+    async fn serve(self: &Arc<Self>, drain: &Drain) -> anyhow::Result<()> {
         let mut stop = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
         let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
-        self.worker.listen(&self.kernel, &drain)?;
+        self.worker.listen(&self.kernel)?;
         let keeping = tokio::spawn(housekeeping::keep(self.clone()));
         let events = tokio::spawn(housekeeping::kernel_events(self.clone()));
         notify::notify("READY=1");
@@ -213,7 +214,7 @@ impl Daemon {
             found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         };
         let config = crate::config::load(&self.config_path).map_err(problems)?;
-        let notes = self.worker.unchangeable(&self.config.load(), &config);
+        let notes = worker::needs_restart(&self.config.load(), &config);
         let vault = Vault::read(&config.providers)
             .map_err(|bad| bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         self.worker.replace(&config).map_err(|why| format!("{why:#}"))?;
@@ -236,12 +237,15 @@ fn enforce(config: &Config) -> anyhow::Result<(Arc<Kernel>, Arc<GovernedSet>)> {
     let settings = KernelSettings {
         cgroup_root: host.cgroup_root.clone(),
         bpffs: host.bpffs.clone(),
-        daemon_cgroup: crate::kernel::cgroup::own().context("the daemon's own cgroup cannot be found")?,
+        daemon_cgroup: cgroup::of_process(std::process::id(), &host.cgroup_root)
+            .context("the daemon's own cgroup cannot be found")?,
     };
     let kernel = Arc::new(Kernel::start(&settings).context("the kernel programs cannot be attached")?);
     kernel.deny_ports(&[host.metrics.port()]).context("the metrics port cannot be closed to agents")?;
     let governed = GovernedSet::start(kernel.clone(), &host.cgroup_root, &patterns(config))
         .context("the agents' cgroups cannot be watched")?;
+    // Patterns and runs are all the sources there are: whatever else an earlier daemon governed is let go.
+    governed.release_leftovers(&HashSet::new());
     Ok((kernel, Arc::new(governed)))
 }
 

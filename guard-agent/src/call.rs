@@ -1,6 +1,7 @@
 //! One request to a provider, read: what `decide` judges and `forward` sends.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ pub struct Call {
     pub id: Ulid,
     /// Who it is for.
     pub provider: Arc<Provider>,
+    /// The connection that it came on.
+    pub origin: Origin,
     /// What the path is.
     pub endpoint: EndpointKind,
     /// HTTP method.
@@ -37,6 +40,15 @@ pub struct Call {
     pub encoded_body: Option<Bytes>,
     /// Equal for equal (decoded) bodies: tells a client's retry from a new request.
     pub body_fingerprint: Fingerprint,
+}
+
+/// Where a connection was going.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Where the client meant to connect.
+    pub destination: SocketAddr,
+    /// The name in the TLS handshake.
+    pub sni: String,
 }
 
 impl Call {
@@ -100,13 +112,9 @@ impl Said {
         for name in &CREDENTIAL_HEADERS {
             for value in headers.get_all(name) {
                 let text = String::from_utf8_lossy(value.as_bytes());
-                let token = match text.split_once(' ') {
-                    Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token,
-                    _ => &text,
-                };
                 credentials.push(Presented {
                     header: Some(name.clone()),
-                    secret: Secret::new(token),
+                    secret: Secret::new(token(&text)),
                 });
             }
         }
@@ -130,6 +138,13 @@ impl Said {
                 .unwrap_or(0),
         }
     }
+}
+
+/// A credential without its `Bearer`. Other schemes (Basic, signatures) are part of what was presented.
+fn token(text: &str) -> &str {
+    let text = text.trim();
+    let (scheme, token) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { text }
 }
 
 fn session(text: &str) -> Option<String> {

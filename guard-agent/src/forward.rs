@@ -64,11 +64,7 @@ pub async fn forward(
     call: Call,
     permit: Permit,
 ) -> Result<Response<Metered>, Refusal> {
-    let Permit {
-        edits,
-        credential,
-        settlement,
-    } = permit;
+    let (edits, credential, settlement) = permit.redeem();
     let tab = Tab::open(settlement, dialect, edits.include_usage);
     let key = PoolKey {
         agent: identity.agent.clone(),

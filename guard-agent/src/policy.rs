@@ -22,9 +22,9 @@ use crate::keys::Secret;
 use crate::keys::placeholder::Placeholders;
 use crate::keys::vault::Vault;
 use crate::ledger::Ledger;
-use crate::llm::prices::PriceTable;
+use crate::llm::prices::{ModelPrice, PriceTable};
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, ReplyFacts, RequestFacts};
+use crate::llm::{BodyEdits, DialectKind, ReplyFacts, RequestFacts};
 use crate::record::{Draft, Recorder};
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, Stage, ToolVerdict};
@@ -157,6 +157,11 @@ impl Policy {
         }
     }
 
+    /// Calls of an agent that are in flight.
+    pub fn in_flight(&self, agent: &str) -> u32 {
+        self.in_flight.count(agent)
+    }
+
     /// Puts other rules in force for the calls that follow.
     pub fn replace(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
@@ -182,14 +187,18 @@ impl Policy {
         let mut verdict = Verdict { edits: BodyEdits::default(), credential, hold: None };
         let (Passage::Metered, Some(facts)) = (passage, &call.facts) else { return Ok(verdict) };
         judging.weigh(access::model(agent, &facts.model))?;
-        let slot = judging.weigh(self.in_flight.enter(agent))?.flatten();
+        let slot = judging.weigh(self.in_flight.enter(agent))?;
 
         let price = judging.weigh(self.price(rules, provider, facts, who))?;
-        let max_output = price.and_then(|price| price.max_output);
+        let max_output = price.map(|price| price.max_output);
         let cap = judging.weigh(caps::output(agent, facts, max_output, facts.untouchable))?;
         let stripped = judging.weigh(tools::declared(agent, &facts.tools, facts.untouchable))?;
         if rules.mode == Mode::Enforce {
-            verdict.edits = edits(facts, cap, stripped.unwrap_or_default());
+            verdict.edits = BodyEdits {
+                output_cap: cap.and_then(|cap| cap.rewrite),
+                include_usage: asks_for_usage(provider, facts),
+                strip_tools: stripped.unwrap_or_default(),
+            };
         }
         for tool in &verdict.edits.strip_tools {
             self.metrics.tool(&agent.name, tool, ToolVerdict::Stripped);
@@ -215,7 +224,7 @@ impl Policy {
         judging: &mut Judging<'_>,
     ) -> Result<Credential, Refusal> {
         let real = rules.vault.key(&provider.name);
-        let judged = key::decide(agent, &provider.name, &call.said, &rules.placeholders, real.is_some());
+        let judged = key::decide(agent, &provider.name, &call.said.credentials, &rules.placeholders, real.is_some());
         let chosen = match judged {
             Ok(chosen) => chosen,
             Err(denied) => {
@@ -230,7 +239,7 @@ impl Policy {
         match (chosen, real) {
             (key::Credential::Guard, Some((name, secret))) => {
                 judging.draft.key(name);
-                Ok(Credential::Inject { header: provider.auth.header(&call.headers), secret: secret.clone() })
+                Ok(Credential::Inject { header: provider.auth.header(&call.said), secret: secret.clone() })
             }
             (key::Credential::Guard | key::Credential::Caller, _) => Ok(Credential::Pass),
         }
@@ -242,7 +251,7 @@ impl Policy {
         provider: &Provider,
         facts: &RequestFacts,
         who: &Identity,
-    ) -> Result<&'p Arc<crate::llm::prices::ModelPrice>, Refusal> {
+    ) -> Result<&'p Arc<ModelPrice>, Refusal> {
         rules.prices.find(&provider.name, &facts.model).ok_or_else(|| {
             self.metrics.unpriced(&who.agent, &provider.name);
             money::unpriced(&provider.name, &facts.model)
@@ -254,23 +263,24 @@ impl Decide for Policy {
     fn decide(&self, who: &Identity, provider: &Provider, call: &Call) -> Result<Permit, Refusal> {
         let started = Instant::now();
         let rules = self.snapshot.load();
-        let mut draft = Draft::of_call(who, provider, call);
+        let mut draft = self.recorder.draft(who, provider, call);
         // The audit slot comes first: what can't be recorded may not happen.
-        let judged = self.recorder.slot().and_then(|slot| {
-            let verdict = self.judge(&rules, who, provider, call, &mut draft);
-            match verdict {
-                Ok(verdict) => Ok((slot, verdict)),
-                Err(refusal) => {
-                    self.recorder.refused(Some(slot), draft.take(), &refusal);
-                    Err(refusal)
-                }
+        let (slot, judged) = match self.recorder.slot() {
+            Ok(slot) => (Some(slot), self.judge(&rules, who, provider, call, &mut draft)),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        let decided = match (slot, judged) {
+            (Some(slot), Ok(Verdict { edits, credential, hold })) => {
+                draft.rewrites(&edits, matches!(credential, Credential::Inject { .. }));
+                let settlement = Box::new(self.recorder.ticket(slot, draft, hold));
+                Ok(Permit { edits, credential, settlement })
             }
-        });
-        let decided = judged.map(|(slot, verdict)| {
-            draft.edits(&verdict.edits, matches!(verdict.credential, Credential::Inject { .. }));
-            let settlement = self.recorder.ticket(slot, draft, verdict.hold, started);
-            Permit { edits: verdict.edits, credential: verdict.credential, settlement: Box::new(settlement) }
-        });
+            (slot, Err(refusal)) => {
+                self.recorder.refused_call(slot, draft, &refusal);
+                Err(refusal)
+            }
+            (None, Ok(_)) => Err(Refusal::new(Reason::Internal, "A call without a place in the record.")),
+        };
         self.metrics.added(Stage::Decide, started.elapsed());
         decided
     }
@@ -286,7 +296,7 @@ struct Verdict {
 /// What a metered call holds until it is settled.
 pub(crate) struct Hold {
     /// The price at which it is settled.
-    pub(crate) price: Option<Arc<crate::llm::prices::ModelPrice>>,
+    pub(crate) price: Option<Arc<ModelPrice>>,
     /// The money; none only in observe mode, when not even an unlimited reservation could be written.
     pub(crate) reservation: Option<crate::ledger::Reservation>,
     /// The place among the agent's calls in flight.
@@ -312,12 +322,9 @@ impl Judging<'_> {
     }
 }
 
-fn edits(facts: &RequestFacts, cap: Option<caps::OutputCap>, strip_tools: Vec<String>) -> BodyEdits {
-    BodyEdits {
-        output_cap: cap.and_then(|cap| cap.rewrite),
-        include_usage: facts.usage_on_request(),
-        strip_tools,
-    }
+/// Whether usage has to be asked for: a stream of this format has none otherwise.
+fn asks_for_usage(provider: &Provider, facts: &RequestFacts) -> bool {
+    provider.dialect == DialectKind::OpenaiChat && facts.stream && !facts.include_usage && !facts.untouchable
 }
 
 /// Longest piece of a caller's own text in a message, in characters.

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use ulid::Ulid;
 
 use crate::accept::{FlowInfo, FlowSource, IDENTIFY, Identify, Unidentified, prepare, reset};
-use crate::call::{Call, Fingerprint, Said};
+use crate::call::{Call, Fingerprint, Origin, Said};
 use crate::drain::Drain;
 use crate::forward::dial::Target;
 use crate::forward::pool::Upstreams;
@@ -27,7 +27,7 @@ use crate::http::{Reply, refuse, serve};
 use crate::identity::Identity;
 use crate::llm::encoding::decode_request;
 use crate::llm::provider::Provider;
-use crate::llm::{Dialect, DialectKind, EndpointKind};
+use crate::llm::{Dialect, EndpointKind, detect};
 use crate::meter::Linger;
 use crate::passthrough::{self, Counted, Cut};
 use crate::peek::{First, Patience, Rewind, peek};
@@ -37,8 +37,8 @@ use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict}
 use crate::route::{Route, Router};
 use crate::tls::{Distrust, Terminator, classify, is_h2};
 
-/// Gives the dialect of a kind.
-pub type Dialects = fn(DialectKind) -> &'static dyn Dialect;
+/// Gives the dialect of a provider.
+pub type Dialects = fn(&Provider) -> &'static dyn Dialect;
 
 /// What a reload replaces as a whole.
 pub struct Snapshot {
@@ -257,7 +257,7 @@ impl Proxy {
     /// One call: admit, read, decide, forward; every "no" in the provider's own shape.
     async fn serve_call(&self, connection: &Connection, request: Request<Incoming>) -> Response<Reply> {
         let id = Ulid::new();
-        let dialect = (self.stages.dialects)(connection.provider.dialect);
+        let dialect = (self.stages.dialects)(&connection.provider);
         let (method, target) = (request.method().clone(), request.uri().clone());
         let early = |identity, refusal: Refusal| {
             let (original_destination, provider) =
@@ -320,10 +320,7 @@ impl Proxy {
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
             .or_else(|error| Err(Refusal::new(error.reason(), format!("{error}."))))?;
         let encoded = parts.headers.contains_key(CONTENT_ENCODING);
-        let path = parts.uri.path();
-        let endpoint = path
-            .strip_prefix(connection.provider.base_path.as_str())
-            .map_or(EndpointKind::Other, |path| dialect.endpoint(&parts.method, path));
+        let endpoint = detect::endpoint(&connection.provider, &parts.method, parts.uri.path());
         let facts = match endpoint {
             EndpointKind::Inference => Some(
                 dialect
@@ -335,6 +332,10 @@ impl Proxy {
         Ok(Call {
             id,
             provider: connection.provider.clone(),
+            origin: Origin {
+                destination: connection.original_destination,
+                sni: connection.sni.clone(),
+            },
             endpoint,
             said: Said::read(&parts.headers, &parts.uri),
             method: parts.method,

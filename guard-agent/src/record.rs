@@ -5,11 +5,11 @@
 //! without known usage is charged in full.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ulid::Ulid;
 
-use crate::audit::record::{Body, Call as CallBody, CallUsage, Connection, Decision, Head, Kernel};
+use crate::audit::record::{Body, Call as CallBody, Connection, Decision, Head, Kernel};
 use crate::audit::{Audit, AuditRecord, AuditSlot};
 use crate::call::Call;
 use crate::clock::SharedClock;
@@ -17,7 +17,7 @@ use crate::identity::Identity;
 use crate::llm::BodyEdits;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
-use crate::policy::{Hold, Outcome, Settle};
+use crate::policy::Hold;
 use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
 use crate::telemetry::metrics::{self, Metrics};
@@ -46,7 +46,6 @@ pub(crate) struct Draft {
     head: Head,
     body: CallBody,
     findings: Vec<String>,
-    client_retries: u32,
 }
 
 impl Recorder {
@@ -104,12 +103,11 @@ impl Recorder {
             head,
             body,
             findings: Vec::new(),
-            client_retries: call.said.retry_count,
         }
     }
 
     /// A call that was refused.
-    pub(crate) fn refused(&self, slot: Option<AuditSlot>, mut draft: Draft, refusal: &Refusal) {
+    pub(crate) fn refused_call(&self, slot: Option<AuditSlot>, mut draft: Draft, refusal: &Refusal) {
         let Draft { agent, provider, model, .. } = &draft;
         self.metrics.refusal(agent, refusal.reason);
         self.metrics.call(agent, provider, self.label(provider, model), metrics::Outcome::Refused);
@@ -218,10 +216,9 @@ impl Report for Recorder {
             head,
             body,
             findings: Vec::new(),
-            client_retries: 0,
         };
         let slot = self.audit.slot().map_err(|_full| self.metrics.audit_dropped()).ok();
-        self.refused(slot, draft, refusal);
+        self.refused_call(slot, draft, refusal);
     }
 
     fn connection(&self, connection: &ConnectionReport<'_>) {

@@ -72,7 +72,8 @@ impl AdminState for Daemon {
 
     fn peer_is_governed(&self, pid: u32) -> bool {
         // A process that cannot be found must not be trusted.
-        match cgroup::of_process(pid).and_then(|path| cgroup::id_of(&path)) {
+        let root = &self.config.load().host.cgroup_root;
+        match cgroup::of_process(pid, root).and_then(|path| cgroup::id_of(&path)) {
             Ok(id) => self.governed.lookup(id).is_some(),
             Err(_gone) => true,
         }

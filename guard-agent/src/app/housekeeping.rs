@@ -30,7 +30,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
         daemon.prove();
         daemon.show_budgets();
         let stats = daemon.kernel.stats();
-        let now_lost = stats.events_lost();
+        let now_lost = stats.events_lost;
         daemon.metrics.events_lost(now_lost.saturating_sub(lost));
         lost = now_lost;
         daemon.metrics.price_table_age(price_age(&daemon));
@@ -48,7 +48,7 @@ impl Daemon {
         self.metrics.enforcing(proven);
     }
 
-    fn show_budgets(&self) {
+    pub(super) fn show_budgets(&self) {
         let accounts = self.ledger.accounts();
         for agent in &self.config.load().agents {
             for budget in agent.budgets.iter().filter(|budget| budget.window != Window::Run) {

@@ -49,7 +49,7 @@ impl Worker {
             identify: Arc::new(Identifies(identifier.clone())),
             decide: policy.clone(),
             report: recorder.clone(),
-            dialect: dialect_for,
+            dialects: dialect_for,
         };
         let proxy = Proxy::new(stages, snapshot(config, &dialer)?, drain);
         Ok(Self { proxy: Arc::new(proxy), dialer })
@@ -62,7 +62,7 @@ impl Worker {
         let port = listeners.v4.local_addr().context("the redirect listener has no address")?.port();
         let limit = Connections::default();
         let has_v6 = listeners.v6.is_some();
-        self.dialer.set_own(own_addresses(port)?);
+        self.dialer.set_own(own_addresses()?);
         for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
             listener.set_nonblocking(true).context("the redirect listener cannot be set up")?;
             let listener = TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
@@ -130,8 +130,8 @@ fn roots(
 }
 
 /// The addresses that governed calls may not be sent to: the proxy would call itself.
-fn own_addresses(port: u16) -> anyhow::Result<HostAddresses> {
-    HostAddresses::read(&[port]).context("the host's own addresses cannot be read")
+fn own_addresses() -> anyhow::Result<HostAddresses> {
+    HostAddresses::read().context("the host's own addresses cannot be read")
 }
 
 /// Reads the record through the socket option, which needs no capability.

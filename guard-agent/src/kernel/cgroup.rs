@@ -69,6 +69,25 @@ pub fn path_of(id: u64, mount: &Path) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
+/// The directory of a process's cgroup, in the hierarchy in which `directory` lies.
+///
+/// # Errors
+/// The process is gone, or the hierarchy is not version 2.
+pub fn of_process(pid: u32, directory: &Path) -> io::Result<PathBuf> {
+    let lines = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    // The line of version 2 has number 0 and no controllers (cgroups(7)).
+    let path = lines
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .ok_or_else(|| io::Error::other("the process has no cgroup of version 2"))?;
+    let mount = directory
+        .ancestors()
+        .take_while(|at| is_cgroup2(at))
+        .last()
+        .ok_or_else(|| io::Error::other(format!("{} is not a cgroup of version 2", directory.display())))?;
+    Ok(mount.join(path.trim_start_matches('/')))
+}
+
 /// How deep a cgroup lies below its hierarchy's root; none if that cannot be seen from here.
 pub(super) fn level_of(path: &Path) -> io::Result<Option<u32>> {
     let mut level = 0;

@@ -4,6 +4,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use http::header::{AUTHORIZATION, HeaderName};
+
+use crate::call::Said;
 use crate::keys::KeySource;
 use crate::llm::anthropic::ANTHROPIC;
 use crate::llm::openai_chat::{COMPATIBLE, OPENAI};
@@ -20,6 +23,17 @@ pub enum Auth {
     Bearer,
     /// `x-api-key: KEY`, or `Authorization: Bearer KEY` where the client chose that (Anthropic's SDKs do both).
     XApiKeyOrBearer,
+}
+
+impl Auth {
+    /// The header for the key: the one that the client chose where the provider takes both.
+    pub fn header(self, said: &Said) -> HeaderName {
+        let bearer = said.credentials.iter().any(|shown| shown.header == Some(AUTHORIZATION));
+        match self {
+            Self::XApiKeyOrBearer if !bearer => HeaderName::from_static("x-api-key"),
+            Self::XApiKeyOrBearer | Self::Bearer => AUTHORIZATION,
+        }
+    }
 }
 
 /// One provider, after configuration was applied to the table.

@@ -27,6 +27,12 @@ impl Drop for Slot {
 }
 
 impl InFlight {
+    /// How many there are.
+    pub fn count(&self, agent: &str) -> u32 {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(agent).map_or(0, |count| count.load(Ordering::Acquire))
+    }
+
     /// Counts a call in, unless the agent's cap is reached.
     ///
     /// # Errors

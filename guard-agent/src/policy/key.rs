@@ -1,21 +1,17 @@
 //! Key: what credential does the caller present?
 //!
-//! In: the agent, the request's headers, the placeholders. Out: whether Guard's key is put in or the caller's own login
+//! In: the agent, the credentials that the request presents, the placeholders. Out: whether Guard's key is put in or the caller's own login
 //! goes on. On failure: a refusal, and a finding for the owner of the agent.
 
-use http::HeaderMap;
-
+use crate::call::Presented as Shown;
 use crate::config::{Agent, Login};
 use crate::keys::placeholder::{Holder, Placeholders, Presented};
 use crate::refusal::{Reason, Refusal};
 
-/// Headers in which providers accept a credential. Where Guard puts its own key in, all of them are removed first.
-pub const CREDENTIAL_HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
-
 /// Which credential goes to the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential {
-    /// Guard's, after removing [`CREDENTIAL_HEADERS`].
+    /// Guard's, after removing whatever the caller presented.
     Guard,
     /// The caller's own, as it came (`login = "pass"`).
     Caller,
@@ -59,23 +55,17 @@ pub struct Denied {
 pub fn decide(
     agent: &Agent,
     provider: &str,
-    headers: &HeaderMap,
+    shown: &[Shown],
     placeholders: &Placeholders,
     have_key: bool,
 ) -> Result<Credential, Denied> {
     let (mut own, mut real) = (false, false);
-    for name in CREDENTIAL_HEADERS {
-        for value in headers.get_all(name) {
-            // What is not text can't be one of ours.
-            let presented = value.to_str().map_or(Presented::NotOurs, |text| {
-                judge(name, text, agent, provider, placeholders)
-            });
-            match presented {
-                Presented::Absent => {}
-                Presented::Own => own = true,
-                Presented::NotOurs => real = true,
-                Presented::Foreign { holder } => return Err(foreign(agent, provider, holder)),
-            }
+    for credential in shown {
+        match placeholders.judge(credential.secret.expose(), &agent.name, provider) {
+            Presented::Absent => {}
+            Presented::Own => own = true,
+            Presented::NotOurs => real = true,
+            Presented::Foreign { holder } => return Err(foreign(agent, provider, holder)),
         }
     }
     match (own, real) {
@@ -84,25 +74,6 @@ pub fn decide(
         (false, true) if agent.login == Login::Pass => Ok(Credential::Caller),
         (_, true) => Err(real_key(agent, provider, own)),
     }
-}
-
-fn judge(header: &str, text: &str, agent: &Agent, provider: &str, placeholders: &Placeholders) -> Presented {
-    let text = text.trim();
-    let token = if header == "authorization" {
-        let (scheme, token) = text.split_once([' ', '\t']).unwrap_or((text, ""));
-        // Other schemes (Basic, signatures) hold credentials that Guard never issues, even an empty one.
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return if text.is_empty() {
-                Presented::Absent
-            } else {
-                Presented::NotOurs
-            };
-        }
-        token.trim()
-    } else {
-        text
-    };
-    placeholders.judge(token, &agent.name, provider)
 }
 
 fn denied(message: String, finding: Finding) -> Denied {
@@ -163,6 +134,7 @@ fn missing(agent: &Agent, provider: &str) -> Denied {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Said;
     use crate::policy::tests_support::agent;
 
     struct Case {
@@ -182,18 +154,21 @@ mod tests {
         }
     }
 
+    fn shown(headers: &[(&str, &str)]) -> Vec<Shown> {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| {
+                (http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap())
+            })
+            .collect();
+        Said::read(&headers, &http::Uri::from_static("/")).credentials
+    }
+
     impl Case {
         /// What the headers get from an agent with this `login`: a credential, or the reason and the finding.
         fn ask(&self, login: &str, headers: &[(&str, &str)]) -> Result<Credential, (Reason, Option<&str>)> {
             let agent = agent(&format!("providers = [\"openai\"]\nlogin = \"{login}\""));
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                map.append(
-                    http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                    value.parse().unwrap(),
-                );
-            }
-            decide(&agent, "openai", &map, &self.placeholders, true).map_err(|no| {
+            decide(&agent, "openai", &shown(headers), &self.placeholders, true).map_err(|no| {
                 let label = no.finding.as_ref().map(|found| match found.label() {
                     "real_key" => "real",
                     _ => "foreign",
@@ -289,9 +264,7 @@ mod tests {
             "sk-real-SECRET".to_owned(),
             case.placeholders.issue("spy", "openai"),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-api-key", text.parse().unwrap());
-            let no = decide(&agent, "openai", &headers, &case.placeholders, true).unwrap_err();
+            let no = decide(&agent, "openai", &shown(&[("x-api-key", &text)]), &case.placeholders, true).unwrap_err();
             let said = no.refusal.message;
             assert!(!said.contains(&text) && !said.contains("spy"), "{said}");
         }
@@ -301,7 +274,7 @@ mod tests {
     fn without_a_key_in_the_vault_the_operator_is_told() {
         let case = case();
         let agent = agent("providers = [\"openai\"]");
-        let no = decide(&agent, "openai", &HeaderMap::new(), &case.placeholders, false).unwrap_err();
+        let no = decide(&agent, "openai", &[], &case.placeholders, false).unwrap_err();
         assert_eq!(no.refusal.reason, Reason::KeyMissing);
         assert!(no.finding.is_none());
     }
