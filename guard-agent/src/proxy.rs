@@ -123,12 +123,12 @@ impl Proxy {
     /// One connection: accept, identify, peek, route, then terminate or pass through.
     pub async fn serve_connection(self: &Arc<Self>, mut stream: TcpStream) {
         let flow = match prepare(&stream)
-            .or_else(|error| Err(error.to_string()))
+            .map_err(|error| error.to_string())
             .and_then(|()| {
                 self.stages
                     .flows
                     .flow_of(&stream)
-                    .or_else(|error| Err(error.to_string()))
+                    .map_err(|error| error.to_string())
             }) {
             Ok(flow) => flow,
             Err(error) => {
@@ -245,12 +245,10 @@ impl Proxy {
         });
         let ended = serve(stream, h2, &self.drain, service).await;
         if connection.requests.load(Ordering::Relaxed) == 0 {
-            untrusted(
-                ended
-                    .err()
-                    .and_then(|error| io_cause(error.as_ref()))
-                    .unwrap_or(Distrust::NoRequest),
-            );
+            // An alert still says more; a plain close after the handshake is just that.
+            let alert = ended.err().and_then(|error| io_cause(error.as_ref()));
+            let alert = alert.filter(|how| matches!(how, Distrust::UnknownCa | Distrust::BadCertificate));
+            untrusted(alert.unwrap_or(Distrust::NoRequest));
         }
     }
 
@@ -318,7 +316,7 @@ impl Proxy {
         admit(&parts, &connection.sni, connection.original_destination.port())?;
         let came = collect(&parts.headers, body, self.limits).await?;
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
-            .or_else(|error| Err(Refusal::new(error.reason(), format!("{error}."))))?;
+            .map_err(|error| Refusal::new(error.reason(), format!("{error}.")))?;
         let encoded = parts.headers.contains_key(CONTENT_ENCODING);
         let path = parts.uri.path();
         let endpoint = path
@@ -328,7 +326,7 @@ impl Proxy {
             EndpointKind::Inference => Some(
                 dialect
                     .request(&body)
-                    .or_else(|error| Err(Refusal::new(Reason::Malformed, error.to_string())))?,
+                    .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?,
             ),
             _ => None,
         };
