@@ -148,7 +148,7 @@ fn request(
         .authority(sni)
         .path_and_query(target)
         .build();
-    let uri = uri.or_else(|error| Err(internal(&error)))?;
+    let uri = uri.map_err(|error| internal(&error))?;
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = call.method;
     *request.uri_mut() = uri;
@@ -172,7 +172,9 @@ fn credential_value(header: &HeaderName, secret: &Secret) -> Result<HeaderValue,
         HeaderValue::from_str(secret.expose())
     };
     // The error would quote the value.
-    let mut value = value.or(Err(()).or_else(|()| Err(internal(&"the key is not a header value"))))?;
+    let mut value = value
+        .ok()
+        .ok_or_else(|| internal(&"the key is not a header value"))?;
     value.set_sensitive(true);
     Ok(value)
 }

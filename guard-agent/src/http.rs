@@ -11,7 +11,7 @@ use hyper::rt::Executor;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use ulid::Ulid;
 
 use bytes::Bytes;
@@ -96,4 +96,20 @@ pub fn refuse(dialect: &dyn Dialect, refusal: &Refusal, id: Ulid) -> Response<Re
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// Answers a provider's name over plain HTTP: a key would cross the network readable by all.
+pub async fn refuse_plain<S: AsyncWrite + Unpin>(mut stream: S) {
+    const BODY: &str = r#"{"error":{"message":"This provider is reached over HTTPS only. Use an https:// address.","type":"invalid_request_error","code":"guard_https_required"}}"#;
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\nx-should-retry: false\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let answer = async {
+        stream.write_all(head.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), answer).await {
+        tracing::debug!(%error, "the client did not take its refusal");
+    }
 }

@@ -11,7 +11,6 @@ use http::{Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use ulid::Ulid;
 
@@ -23,7 +22,7 @@ use crate::forward::pool::Upstreams;
 use crate::forward::{Destination, forward};
 use crate::http::admit::admit;
 use crate::http::body::{BodyLimits, collect};
-use crate::http::{Reply, refuse, serve};
+use crate::http::{Reply, refuse, refuse_plain, serve};
 use crate::identity::Identity;
 use crate::llm::encoding::decode_request;
 use crate::llm::provider::Provider;
@@ -35,7 +34,7 @@ use crate::policy::Decide;
 use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
 use crate::route::{Route, Router};
-use crate::tls::{Distrust, Terminator, classify, is_h2};
+use crate::tls::{Distrust, Terminator, cause_of, is_h2};
 
 /// Gives the dialect of a provider.
 pub type Dialects = fn(&Provider) -> &'static dyn Dialect;
@@ -123,12 +122,12 @@ impl Proxy {
     /// One connection: accept, identify, peek, route, then terminate or pass through.
     pub async fn serve_connection(self: &Arc<Self>, mut stream: TcpStream) {
         let flow = match prepare(&stream)
-            .or_else(|error| Err(error.to_string()))
+            .map_err(|error| error.to_string())
             .and_then(|()| {
                 self.stages
                     .flows
                     .flow_of(&stream)
-                    .or_else(|error| Err(error.to_string()))
+                    .map_err(|error| error.to_string())
             }) {
             Ok(flow) => flow,
             Err(error) => {
@@ -245,12 +244,10 @@ impl Proxy {
         });
         let ended = serve(stream, h2, &self.drain, service).await;
         if connection.requests.load(Ordering::Relaxed) == 0 {
-            untrusted(
-                ended
-                    .err()
-                    .and_then(|error| io_cause(error.as_ref()))
-                    .unwrap_or(Distrust::NoRequest),
-            );
+            // An alert still says more; a plain close after the handshake is just that.
+            let alert = ended.err().and_then(|error| cause_of(error.as_ref()));
+            let alert = alert.filter(|how| matches!(how, Distrust::UnknownCa | Distrust::BadCertificate));
+            untrusted(alert.unwrap_or(Distrust::NoRequest));
         }
     }
 
@@ -318,14 +315,14 @@ impl Proxy {
         admit(&parts, &connection.sni, connection.original_destination.port())?;
         let came = collect(&parts.headers, body, self.limits).await?;
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
-            .or_else(|error| Err(Refusal::new(error.reason(), format!("{error}."))))?;
+            .map_err(|error| Refusal::new(error.reason(), format!("{error}.")))?;
         let encoded = parts.headers.contains_key(CONTENT_ENCODING);
         let endpoint = detect::endpoint(&connection.provider, &parts.method, parts.uri.path());
         let facts = match endpoint {
             EndpointKind::Inference => Some(
                 dialect
                     .request(&body)
-                    .or_else(|error| Err(Refusal::new(Reason::Malformed, error.to_string())))?,
+                    .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?,
             ),
             _ => None,
         };
@@ -389,34 +386,6 @@ async fn pass(
         Err(Cut::Io(_)) => Verdict::Broken,
         Err(Cut::Denied(why)) => Verdict::Denied(why),
     }
-}
-
-/// Answers a provider's name over plain HTTP: a key would cross the network readable by all.
-async fn refuse_plain(mut stream: TcpStream) {
-    const BODY: &str = r#"{"error":{"message":"This provider is reached over HTTPS only. Use an https:// address.","type":"invalid_request_error","code":"guard_https_required"}}"#;
-    let head = format!(
-        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\nx-should-retry: false\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    let answer = async {
-        stream.write_all(head.as_bytes()).await?;
-        stream.shutdown().await
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(IDENTIFY, answer).await {
-        tracing::debug!(%error, "the client did not take its refusal");
-    }
-}
-
-/// What an error of a connection says about trust.
-fn io_cause(error: &(dyn std::error::Error + 'static)) -> Option<Distrust> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(classify(io));
-        }
-        cause = error.source();
-    }
-    None
 }
 
 #[cfg(test)]

@@ -138,5 +138,17 @@ pub fn classify(error: &io::Error) -> Distrust {
     }
 }
 
+/// What an error of a connection says about trust.
+pub fn cause_of(error: &(dyn std::error::Error + 'static)) -> Option<Distrust> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(classify(io));
+        }
+        cause = error.source();
+    }
+    None
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

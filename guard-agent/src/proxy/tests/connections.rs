@@ -103,6 +103,12 @@ async fn a_new_connection_waits_for_no_delayed_acknowledgement() {
         times.push(began.elapsed());
     }
     times.sort();
-    // Nagle's algorithm against delayed acknowledgements costs 40 ms; this, two handshakes included, far less.
-    assert!(times[10] < Duration::from_millis(20), "p50 {:?}", times[10]);
+    // Nagle's algorithm against delayed acknowledgements costs every connection 40 ms; this, two handshakes in a
+    // debug build included, far less. The fastest one is looked at, so that a busy machine does not fail the test.
+    assert!(
+        times[0] < Duration::from_millis(20),
+        "fastest {:?}, median {:?}",
+        times[0],
+        times[10]
+    );
 }

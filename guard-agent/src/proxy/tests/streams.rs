@@ -48,7 +48,8 @@ async fn each_event_passes_before_the_next_is_made() {
             assert_eq!(next(&mut body).await.unwrap(), event);
         }
         drop(feed);
-        assert_eq!(next(&mut body).await, None);
+        // HTTP/2 may end a stream with an empty frame.
+        assert!(next(&mut body).await.is_none_or(|last| last.is_empty()));
         assert_eq!(setup.outcome().await.facts.usage.unwrap().output, 3);
     }
 }
