@@ -165,8 +165,8 @@ fn source_is_inline(raw: Option<&RawValue>, depth: u8) -> Result<bool, Malformed
 
 /// Whether a block is the one in which Claude Code sends a checksum over the body.
 fn has_checksum(text: Option<&RawValue>) -> bool {
-    // Only a short text can be it; the comparison is done on a copy without escapes.
-    let short = text.filter(|text| text.get().len() < 1024);
+    // Only a short text can be it, and Claude Code writes it without escapes: all others cost no copy.
+    let short = text.filter(|text| text.get().len() < 1024 && text.get().contains("cch="));
     lenient::<String>(short).is_some_and(|text| {
         text.trim_start().starts_with("x-anthropic-billing-header:") && text.contains("cch=")
     })
