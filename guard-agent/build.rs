@@ -14,7 +14,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, Stdio},
 };
 
 /// The tool chain that `cargo xtask setup` links, looked at first because somebody asked for it.
@@ -22,13 +22,10 @@ const LINKED: &str = "guard-ebpf";
 const CRATE: &str = "guard-ebpf";
 const SETUP: &str = "the eBPF programs cannot be compiled here yet: run `cargo xtask setup` once";
 
-fn main() -> ExitCode {
-    match build() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            println!("cargo::error={sentence}");
-            ExitCode::FAILURE
-        }
+fn main() {
+    if let Err(sentence) = build() {
+        // Enough to stop cargo; an exit code would add pages of script output around the sentence.
+        println!("cargo::error={sentence}");
     }
 }
 

@@ -31,6 +31,7 @@ use jiff::Timestamp;
 
 use crate::clock::SharedClock;
 
+mod bound;
 mod chain;
 pub mod record;
 pub mod redact;

@@ -5,25 +5,22 @@
 //! On failure: `Exhausted` (with the numbers that a refusal needs), or `Stopped` while the journal cannot be
 //! written: nothing is admitted that is not on record.
 //!
-//! Counters live in memory ([`book`]); before a reservation is handed out its record is in the kernel's page cache
-//! by write(2) ([`journal`]), so the death of this process loses nothing: what was reserved and neither settled
-//! nor released is charged in full at the next start. One short mutex and one write(2) per step; no fsync.
+//! Counters live in memory (`ledger/book.rs`); before a reservation is handed out its record is in the kernel's page
+//! cache by write(2) (`ledger/journal.rs`), so the death of this process loses nothing: what was reserved and neither
+//! settled nor released is charged in full at the next start. One short mutex and one write(2) per step; no fsync.
 //!
-//! **Power loss.** A background thread fsyncs the journal about four times a second before it commits to
-//! `ledger.db` ([`sqlite`]). What was journalled after the last fsync can be lost with the power: up to a quarter of
-//! a second of calls under normal load. There are no fsynced leases (escrow) yet.
+//! **Power loss.** A background thread fsyncs the journal about four times a second before it commits to `ledger.db`
+//! (`ledger/sqlite.rs`). What was journalled after the last fsync can be lost with the power: up to a quarter of a
+//! second of calls (a second, for settlements alone). There are no fsynced leases (escrow) yet.
 //!
 //! A call is charged to the window in which it was reserved, also when it is settled after that window ended. A clock
-//! that steps backwards never re-opens a window: each kind of window keeps the latest start it has seen. The price of
-//! that rule: after a clock that ran far ahead, windows stay in that future until the clock is there
-//! again, and `resets_at` says so.
+//! that steps backwards never re-opens a window: each kind of window keeps the latest start in which something was
+//! booked. The price of that rule: after a clock that ran far ahead, windows stay in that future until the clock is
+//! there again, and `resets_at` says so.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::clock::SharedClock;
@@ -32,225 +29,19 @@ use crate::money::Pico;
 mod book;
 mod journal;
 mod record;
+mod rows;
 mod sqlite;
+mod types;
 pub mod window;
+
+pub use types::{
+    AccountView, Charge, Exhausted, LedgerError, LedgerSettings, Recovery, ReserveError, Scope, ScopeKind,
+    Settled, Window,
+};
 
 use book::{Book, Posting};
 use journal::Journal;
 use record::{Outcome, Record};
-
-/// Over which time a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Window {
-    /// One life of the agent's cgroup.
-    Run,
-    /// A calendar hour in the host's time zone.
-    Hour,
-    /// A calendar day.
-    Day,
-    /// A calendar week, from Monday.
-    Week,
-    /// A calendar month.
-    Month,
-}
-
-impl Window {
-    /// Name in configuration, messages and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::Week => "week",
-            Self::Month => "month",
-        }
-    }
-}
-
-/// Whose money.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Scope {
-    /// Which kind of thing.
-    pub kind: ScopeKind,
-    /// Its name.
-    pub name: Arc<str>,
-}
-
-/// Which kind of thing a scope is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScopeKind {
-    /// A configured agent.
-    Agent,
-    /// One run of an agent.
-    Run,
-}
-
-impl ScopeKind {
-    /// Name in messages and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Run => "run",
-        }
-    }
-}
-
-/// What a ledger is opened with.
-pub struct LedgerSettings {
-    /// Its directory; created with mode 0750 when missing.
-    pub dir: PathBuf,
-    /// Calendar of the windows.
-    pub timezone: TimeZone,
-    /// Where the time comes from.
-    pub clock: SharedClock,
-}
-
-/// Why a ledger could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// Another process holds the lock file.
-    #[error("{0} is locked: another guard-agent has this ledger open")]
-    Locked(PathBuf),
-    /// A file could not be read, written or created.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The journal holds complete records, but no checkpoint to start from.
-    #[error(
-        "{0}: no readable checkpoint in the journal; restore the directory from a backup, or move it away to start from nothing"
-    )]
-    NoCheckpoint(PathBuf),
-    /// The database that would have to stand in for a lost journal cannot be read.
-    #[error("{path}: {message}")]
-    Database {
-        /// Which file.
-        path: PathBuf,
-        /// What SQLite said.
-        message: String,
-    },
-}
-
-impl LedgerError {
-    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { path, source }
-    }
-}
-
-/// One limit that a call counts against.
-#[derive(Debug, Clone)]
-pub struct Charge {
-    /// Whose money.
-    pub scope: Scope,
-    /// Over which time.
-    pub window: Window,
-    /// The limit in force; above 9.2 million dollars it counts as that much (`ledger.db` has signed integers).
-    pub limit: Pico,
-}
-
-/// Why nothing was reserved.
-#[derive(Debug, thiserror::Error)]
-pub enum ReserveError {
-    /// A limit stands in the way.
-    #[error("{0}")]
-    Exhausted(Exhausted),
-    /// The journal cannot be written (or the clock cannot be placed in a window); the text says why.
-    #[error("the ledger admits nothing: {0}")]
-    Stopped(String),
-}
-
-/// The limit that stands in the way, and the state of its account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exhausted {
-    /// Whose money.
-    pub scope: Scope,
-    /// Over which time.
-    pub window: Window,
-    /// The limit in force.
-    pub limit: Pico,
-    /// Settled so far in this window.
-    pub settled: Pico,
-    /// Reserved by calls in flight.
-    pub reserved: Pico,
-    /// What was asked for.
-    pub requested: Pico,
-    /// When the window ends; none for a run.
-    pub resets_at: Option<Timestamp>,
-    /// Only reservations of calls in flight stand in the way; the same request may pass when they settle.
-    pub transient: bool,
-}
-
-impl std::fmt::Display for Exhausted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            scope,
-            window,
-            limit,
-            settled,
-            reserved,
-            requested,
-            ..
-        } = self;
-        write!(
-            f,
-            "{} {} has {settled} settled and {reserved} reserved of {limit} this {}; {requested} more does not fit",
-            scope.kind.label(),
-            scope.name,
-            window.label(),
-        )
-    }
-}
-
-/// One account, as it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AccountView {
-    /// Whose money.
-    pub scope: Scope,
-    /// Over which time.
-    pub window: Window,
-    /// When the window began; none for a run.
-    pub starts: Option<Timestamp>,
-    /// When the window ends; none for a run.
-    pub resets_at: Option<Timestamp>,
-    /// Settled so far.
-    pub settled: Pico,
-    /// Reserved by calls in flight.
-    pub reserved: Pico,
-}
-
-/// What was found and done when the ledger was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Recovery {
-    /// Records read back.
-    pub replayed: u64,
-    /// Bytes of an unfinished last record, cut off and kept beside the journal as `*.torn-*`.
-    pub torn_bytes: u64,
-    /// Records inside the journal with a wrong checksum: left in place, skipped.
-    pub damaged: u64,
-    /// Reservations of the previous process that were still open, charged in full.
-    pub charged_in_full: u64,
-    /// Their sum.
-    pub charged_amount: Pico,
-    /// The journal was missing or shorter than `ledger.db` says; balances were taken from there.
-    pub from_database: bool,
-}
-
-/// What became of a reservation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settled {
-    /// What was booked.
-    pub cost: Pico,
-    /// What had been reserved.
-    pub reserved: Pico,
-    /// The cost was above the reservation: booked all the same, and worth a finding.
-    pub overrun: bool,
-}
 
 /// The budget ledger of this host.
 pub struct Ledger {
@@ -350,7 +141,7 @@ impl Inner {
     fn open(settings: LedgerSettings) -> Result<Self, LedgerError> {
         let LedgerSettings { dir, timezone, clock } = settings;
         let lock = journal::lock_directory(&dir)?;
-        let opened = journal::recover(&dir, clock.now(), sqlite::balances(&dir)?)?;
+        let opened = journal::recover(&dir, clock.now(), sqlite::balances(&dir))?;
         let mut recovery = opened.recovery;
         let mut state = State {
             book: opened.book,
@@ -466,7 +257,8 @@ impl State {
     }
 
     /// Writes a record of something that has happened already: kept for later when it cannot be written now. If the
-    /// process dies first, the reservation is charged in full at the next start: never less than was spent.
+    /// process dies first, the reservation is charged in full at the next start: no less than the call cost, unless it
+    /// cost more than was reserved.
     fn note(&mut self, record: Record) {
         self.unwritten.push(record);
         if self.flush().is_err() {

@@ -8,9 +8,28 @@ pub mod clock;
 pub mod identity;
 pub mod money;
 pub mod refusal;
+pub mod report;
 
 // --- the path ----------------------------------------------------------------
+pub mod proxy;
+
 pub mod kernel;
+
+pub mod accept;
+
+pub mod identify;
+
+pub mod peek;
+
+pub mod route;
+
+pub mod passthrough;
+
+pub mod tls;
+
+pub mod http;
+
+pub mod call;
 
 pub mod llm;
 
@@ -18,15 +37,25 @@ pub mod policy;
 
 pub mod keys;
 
+pub mod forward;
+
+pub mod meter;
+
 pub mod ledger;
+
+pub mod record;
 
 pub mod audit;
 
 // --- around the path ---------------------------------------------------------
-pub mod config;
-
-pub mod telemetry;
+pub mod app;
 
 pub mod admin;
 
 pub mod cli;
+
+pub mod config;
+
+pub mod drain;
+
+pub mod telemetry;

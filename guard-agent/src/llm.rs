@@ -8,12 +8,26 @@ use serde::Serialize;
 
 use crate::refusal::Refusal;
 
+// --- the formats ----------------------------------------------------------------
+pub mod anthropic;
+pub mod openai_chat;
+
+// --- which provider, which endpoint -----------------------------------------------
+pub mod detect;
+pub mod provider;
+
+// --- what the formats share ---------------------------------------------------------
 pub mod encoding;
 mod json_edit;
 mod json_strict;
 pub mod prices;
-pub mod provider;
+mod refusal_reply;
+mod reply;
+mod request;
 pub mod sse;
+
+#[cfg(test)]
+mod golden;
 
 /// The wire formats that Guard reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -74,6 +88,8 @@ pub struct RequestFacts {
     pub unseen_input: bool,
     /// The provider is asked to act by itself (server-side tools, connectors), at a cost the body does not bound.
     pub server_side: bool,
+    /// The body carries a checksum over itself (Claude Code's do): it is admitted or refused as it is, never rewritten.
+    pub untouchable: bool,
 }
 
 /// The dearest kind of cache write that a request asks for.
@@ -139,7 +155,7 @@ pub struct Usage {
 }
 
 /// What a reply turned out to hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ReplyFacts {
     /// Usage; `None` is unknown, never zero.
     pub usage: Option<Usage>,
@@ -151,6 +167,8 @@ pub struct ReplyFacts {
     pub tools_called: Vec<String>,
     /// Service tier that the provider billed.
     pub service_tier: Option<String>,
+    /// Web searches that the provider ran and bills one by one.
+    pub web_searches: u64,
     /// The reply reached the end that its format defines.
     pub complete: bool,
     /// The reply carried the provider's own error (plain or mid-stream).

@@ -100,10 +100,12 @@ fn current(config: &Config) -> Option<(u64, u32)> {
         }
         // SAFETY: a helper without pointers; 0 if the task's cgroup is not that deep.
         let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        if id == 0 {
+            continue;
+        }
         // SAFETY: the map is not preallocated, so the value stays whole until the program ends.
-        if id != 0
-            && let Some(entry) = unsafe { AGENTS.get(id) }
-        {
+        let entry = unsafe { AGENTS.get(id) };
+        if let Some(entry) = entry {
             return Some((id, entry.agent));
         }
     }

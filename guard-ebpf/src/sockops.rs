@@ -53,7 +53,7 @@ fn publish(ctx: *mut bpf_sock_ops) {
     if key.server_port != u32::from(listener_port) || !is_loopback(&key.server) {
         return;
     }
-    if FLOWS.insert(&key, flow, 0).is_err() {
+    if FLOWS.insert(key, flow, 0).is_err() {
         count(Stat::PublishFailed);
         return;
     }
@@ -67,7 +67,7 @@ fn publish(ctx: *mut bpf_sock_ops) {
 fn adopt(ctx: *mut bpf_sock_ops) {
     let key = key(ctx, Side::Server);
     // SAFETY: the map is not preallocated, so the value stays whole until the program ends.
-    let Some(flow) = (unsafe { FLOWS.get(&key) }) else {
+    let Some(flow) = (unsafe { FLOWS.get(key) }) else {
         return;
     };
     let mut flow = *flow;
@@ -77,7 +77,7 @@ fn adopt(ctx: *mut bpf_sock_ops) {
     };
     count(if moved { Stat::Moved } else { Stat::MoveFailed });
     // Gone already is as good as removed.
-    let _gone = FLOWS.remove(&key);
+    let _gone = FLOWS.remove(key);
 }
 
 /// Client closed: a handshake that never completed leaves its record behind.
@@ -86,13 +86,13 @@ fn withdraw(ctx: *mut bpf_sock_ops) {
     let Some(own) = client_record(ctx) else { return };
     let key = key(ctx, Side::Client);
     // SAFETY: the map is not preallocated, so the value stays whole until the program ends.
-    let Some(waiting) = (unsafe { FLOWS.get(&key) }) else {
+    let Some(waiting) = (unsafe { FLOWS.get(key) }) else {
         return;
     };
     // SAFETY: the verifier knows the pointer as a live storage value.
     if waiting.cookie == unsafe { (*own).cookie } {
         // Gone already is as good as removed.
-        let _gone = FLOWS.remove(&key);
+        let _gone = FLOWS.remove(key);
     }
 }
 

@@ -138,6 +138,13 @@ def tls_slow(stream, args, deadline):
     return trickle(stream, hello(args), deadline, 0.5)
 
 
+def tls_late(stream, args, deadline):
+    """Lets the server have the first word, then says hello after all."""
+    time.sleep(1.0)
+    stream.sendall(hello(args))
+    return rest(stream, deadline)
+
+
 def http_garbage(stream, args, deadline):
     tls = secure(stream, args)
     tls.sendall(b"THIS IS NOT HTTP\r\n\r\n")
@@ -154,10 +161,17 @@ def http_header(stream, args, deadline):
     return rest(tls, deadline)
 
 
-def http_body_slow(stream, args, deadline):
+def http_body_stalled(stream, args, deadline):
     tls = secure(stream, args)
-    tls.sendall(head(args, 4096))
-    return trickle(tls, b" " * 4096, deadline, 0.5)
+    tls.sendall(head(args, 4096) + b"{")
+    return rest(tls, deadline)
+
+
+def http_body_declared(stream, args, deadline):
+    """Declares a gigabyte and waits for what is said to that."""
+    tls = secure(stream, args)
+    tls.sendall(head(args, 1 << 30) + b"{")
+    return rest(tls, deadline)
 
 
 def http_body_huge(stream, args, deadline):

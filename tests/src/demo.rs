@@ -76,7 +76,7 @@ pub const STEPS: [Step; 7] = [
 /// # Errors
 /// As [`crate::lab::Builder::start`].
 pub fn stage() -> Result<Lab> {
-    let lab = Lab::builder().coder(CODER).start()?;
+    let lab = Lab::builder().coder(CODER).quiet().start()?;
     // real providers do not answer strangers, and neither do these
     lab.openai().require_key(OPENAI_KEY);
     lab.anthropic().require_key(ANTHROPIC_KEY);

@@ -194,7 +194,7 @@ impl Lab {
         files.secret("keys/anthropic", ANTHROPIC_KEY)?;
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
-            daemon: daemon::Daemon::default(),
+            daemon: daemon::Daemon::new(builder.quiet),
             providers,
             _runtime: runtime,
             cgroups,
@@ -244,6 +244,11 @@ impl Lab {
     /// A place on the same host that no agent's rules cover.
     pub fn outside(&self) -> Place<'_> {
         Place::outside(self, &self.cgroups.outside)
+    }
+
+    /// The Python that has the vendors' SDKs.
+    pub fn python(&self) -> &Path {
+        &self.python
     }
 
     /// The configuration file.

@@ -1,6 +1,14 @@
 //! The kernel suite: the real programs in the real kernel, in a cgroup and namespaces of their own.
 //!
 //! Needs root, and fails without: a suite that skips itself proves nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on panics, and says what it measured"
+)]
 
 #[path = "kernel/bypass.rs"]
 mod bypass;

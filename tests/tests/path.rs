@@ -48,11 +48,24 @@ fn an_allowed_call_is_metered_to_the_token_and_the_pico_dollar() -> Result<()> {
         assert_eq!((tokens("input")?, tokens("output")?), (2000, 200));
         assert_eq!(metrics.usd("guard_cost_usd_total", &labels)?, Pico(2 * cost));
     }
+    let total = 2 * (GPT_COST + HAIKU_COST);
     let settled = lab.metrics()?.usd(
         "guard_budget_settled_usd",
         &[("scope", "agent"), ("name", "coder")],
     )?;
-    assert_eq!(settled, Pico(2 * (GPT_COST + HAIKU_COST)));
+    assert_eq!(settled, Pico(total));
+    let status = lab.status()?;
+    let agents = status["agents"].as_array().context("agents")?;
+    let coder = agents
+        .iter()
+        .find(|agent| agent["name"] == "coder")
+        .context("coder")?;
+    assert_eq!(
+        (&coder["calls"], &coder["refusals"]),
+        (&json!(4), &json!(0)),
+        "{coder}"
+    );
+    assert_eq!(coder["budgets"][0]["settled_pico_usd"], total, "{coder}");
     Ok(())
 }
 
@@ -438,5 +451,42 @@ fn a_provider_with_a_wrong_certificate_gets_neither_key_nor_request() -> Result<
         &[("scope", "agent"), ("name", "coder")],
     )?;
     assert_eq!(reserved, Pico::ZERO, "the reservations are released");
+    Ok(())
+}
+
+#[test]
+fn a_provider_over_plain_http_is_refused_in_words() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let done = lab
+        .coder()
+        .curl(["-i", "http://api.openai.com/v1/models"])?
+        .run()?
+        .ok()?;
+    assert!(done.stdout.starts_with("HTTP/1.1 400"), "{}", done.stdout);
+    assert!(done.stdout.contains("guard_https_required"), "{}", done.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_command_that_guard_started_is_governed_and_keeps_its_exit_code() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let script = guard_tests::clients::script("llm.py").display().to_string();
+    let python = lab.python().display().to_string();
+    let call = ["openai", "--model", "gpt-5", "--max-tokens", "1000"];
+    let command = ["run", "--agent", "other", "--", &python, &script]
+        .into_iter()
+        .chain(call);
+    let run = lab
+        .command(command)?
+        .env("OPENAI_API_KEY", "sk-a-key-from-home")
+        .run()?
+        .ok()?;
+    assert_eq!(run.json_lines()?[0]["ok"], true, "{}", run.stdout);
+    assert_eq!(lab.openai().last()?.credential(), Some(OPENAI_KEY));
+    assert_eq!(lab.calls(1)?[0]["agent"], "other");
+    let run = lab
+        .command(["run", "--agent", "other", "--", "sh", "-c", "exit 7"])?
+        .run()?;
+    assert_eq!(run.code(), 7);
     Ok(())
 }

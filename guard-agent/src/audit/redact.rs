@@ -8,7 +8,10 @@ use std::borrow::Cow;
 use regex::{Regex, RegexSet};
 
 /// Pattern, and what takes its place.
-const RULES: [(&str, &str); 9] = [
+const RULES: [(&str, &str); 10] = [
+    // Authorization headers (RFC 6750 §2.1, RFC 7617 §2)
+    (r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}", "${1}[redacted]"),
+    (r"(?i)\b(basic\s+)[A-Za-z0-9+/=]{16,}", "${1}[redacted]"),
     // OpenAI, Anthropic, OpenRouter, DeepSeek and others: sk-…, sk-ant-…, sk-proj-…
     (r"\b(sk|rk|pk)-[A-Za-z0-9_-]{12,}", "$1-[redacted]"),
     // Groq, xAI, Perplexity, Hugging Face, GitHub, GitLab, Slack, Fireworks, Replicate
@@ -25,11 +28,6 @@ const RULES: [(&str, &str); 9] = [
     (
         r"\b(eyJ)[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?",
         "${1}[redacted]",
-    ),
-    // Authorization headers (RFC 6750 §2.1, RFC 7617 §2)
-    (
-        r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{6,}",
-        "$1$2[redacted]",
     ),
     // Query parameters, and name=value pairs in messages
     (

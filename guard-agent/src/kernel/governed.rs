@@ -12,11 +12,15 @@ mod set;
 mod watch;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use self::{set::Shared, watch::Watcher};
+use self::{
+    set::{Origin, Shared},
+    watch::Watcher,
+};
 use super::{Kernel, KernelError};
 
 /// Who is behind a cgroup.
@@ -41,8 +45,8 @@ pub struct GovernedSet {
 impl GovernedSet {
     /// Governs what matches now and keeps watching. `patterns` gives each agent its cgroups.
     ///
-    /// What an earlier daemon governed and no pattern matches any more is let go, except runs below
-    /// `/guard.slice`, which `guard-agent run` made.
+    /// What an earlier daemon governed stays governed: runs of `guard-agent run` are known again by their
+    /// path, the rest waits for [`Self::release_leftovers`].
     pub fn start(
         kernel: Arc<Kernel>,
         root: &Path,
@@ -74,9 +78,29 @@ impl GovernedSet {
     ///
     /// When its last process is gone the cgroup is removed and let go.
     pub fn adopt_run(&self, path: &Path, agent: u32, run_id: &str) -> Result<(), KernelError> {
-        self.shared.adopt(path, agent, run_id)?;
+        self.shared.adopt(path, agent, run_id, Origin::Run)?;
         self.watcher.wake();
         Ok(())
+    }
+
+    /// Governs a cgroup that somebody else made and will remove: a container's or a unit's.
+    pub fn adopt_cgroup(&self, path: &Path, agent: u32, run_id: &str) -> Result<(), KernelError> {
+        self.shared.adopt(path, agent, run_id, Origin::Adopted)?;
+        self.watcher.wake();
+        Ok(())
+    }
+
+    /// Lets a cgroup go, whatever brought it in; a pattern that matches brings it back.
+    pub fn release(&self, cgroup_id: u64) {
+        self.shared.release(cgroup_id);
+    }
+
+    /// Lets go what an earlier daemon governed and neither this set nor `keep` knows.
+    ///
+    /// Call it once every source (containers, units) has said what it governs: before that it would open a
+    /// gap in which a running agent goes direct.
+    pub fn release_leftovers(&self, keep: &HashSet<u64>) {
+        self.shared.release_leftovers(keep);
     }
 
     /// Every governed cgroup that is known here.

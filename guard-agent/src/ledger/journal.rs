@@ -12,11 +12,11 @@ use jiff::Timestamp;
 
 use super::book::Book;
 use super::record::{self, Numbered, Record};
-use super::sqlite::{self, Balances};
+use super::sqlite::{self, Balances, ProjectionError};
 use super::{LedgerError, Recovery};
 
-/// A segment longer than this is followed by a new one: some twenty thousand calls.
-pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
+/// A segment longer than this is followed by a new one: some ten thousand calls. Small in tests, so that they rotate.
+pub(super) const SEGMENT_BYTES: u64 = if cfg!(test) { 256 << 10 } else { 8 << 20 };
 
 /// A place in the journal; segments count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -209,7 +209,7 @@ struct Segment {
 pub(super) fn recover(
     dir: &Path,
     now: Timestamp,
-    database: Option<Balances>,
+    database: Result<Option<Balances>, ProjectionError>,
 ) -> Result<Recovered, LedgerError> {
     let mut recovery = Recovery::default();
     let mut chain = Vec::new();
@@ -253,6 +253,14 @@ pub(super) fn recover(
         segment: segment.number,
         offset: segment.end,
     });
+    let database = match database {
+        Ok(known) => known,
+        Err(error) if end.is_some() => {
+            sqlite::set_aside(dir, &error, now)?;
+            None
+        }
+        Err(error) => return Err(error.into_ledger_error(dir)),
+    };
     match database {
         // The database knows of more than the journal: power was lost under a disk that did not keep its word, or the
         // journal was removed. What the database knows counts.

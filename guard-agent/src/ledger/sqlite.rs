@@ -19,9 +19,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::book::{AccountId, Posting};
+use super::book::AccountId;
 use super::journal::{self, Position, SEGMENT_BYTES};
-use super::record::{self, Balance, Numbered, Record};
+use super::record::{self, Balance};
+use super::rows;
 use super::{Inner, LedgerError, Scope, ScopeKind, Window};
 use crate::money::Pico;
 
@@ -40,11 +41,44 @@ pub(super) struct Balances {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ProjectionError {
+pub(super) enum ProjectionError {
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
+}
+
+impl ProjectionError {
+    /// The file is no database, or a damaged one: trying again will not help.
+    fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(self, Self::Sqlite(e) if matches!(e.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
+    }
+
+    /// As the error with which opening the ledger fails.
+    pub(super) fn into_ledger_error(self, dir: &Path) -> LedgerError {
+        LedgerError::Database {
+            path: dir.join(FILE),
+            message: self.to_string(),
+        }
+    }
+}
+
+/// The database can't be read, but the journal can: a damaged file is put aside, and the thread makes a new one from
+/// the journal. Without that the reports would end, and the journal would grow, for ever.
+pub(super) fn set_aside(dir: &Path, error: &ProjectionError, now: Timestamp) -> Result<(), LedgerError> {
+    tracing::warn!(%error, "ledger.db cannot be read; the journal is the truth, and budgets hold");
+    if !error.is_damage() {
+        return Ok(());
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let from = dir.join(format!("{FILE}{suffix}"));
+        let to = dir.join(format!("{FILE}.damaged-{}{suffix}", now.as_microsecond()));
+        if from.exists() {
+            std::fs::rename(&from, to).map_err(LedgerError::io(from))?;
+        }
+    }
+    Ok(())
 }
 
 /// The thread that keeps the database.
@@ -213,7 +247,7 @@ fn project_segment(
         for line in bytes.get(..used).unwrap_or_default().split(|b| *b == b'\n') {
             if let Some(numbered) = record::decode(line) {
                 next_seq = Some(numbered.seq.saturating_add(1));
-                apply(&transaction, &numbered, fresh)?;
+                rows::apply(&transaction, &numbered, fresh)?;
             }
         }
         at.offset = at.offset.saturating_add(u64::try_from(used).unwrap_or(u64::MAX));
@@ -257,179 +291,68 @@ fn store_position(
     Ok(())
 }
 
-/// Applies one record. `fresh`: the database is new, so a checkpoint tells it what came before.
-fn apply(transaction: &Transaction<'_>, numbered: &Numbered, fresh: bool) -> Result<(), ProjectionError> {
-    match &numbered.record {
-        Record::Checkpoint {
-            accounts, held, at, ..
-        } if fresh && is_empty(transaction)? => {
-            for Balance { account, settled } in accounts {
-                book(transaction, account, *settled, Pico::ZERO, Pico::ZERO)?;
-            }
-            for (id, posting) in held {
-                reserve(transaction, *id, *at, posting)?;
-            }
-            Ok(())
-        }
-        Record::Checkpoint { .. } | Record::Forget { .. } => Ok(()),
-        Record::Reserve { at, posting } => reserve(transaction, numbered.seq, *at, posting),
-        Record::Close {
-            at,
-            id,
-            cost,
-            outcome,
-            posting,
-        } => {
-            let known = transaction
-                .prepare_cached(
-                    "UPDATE calls SET ended_at = ?2, cost_pico_usd = ?3, outcome = ?4 WHERE id = ?1",
-                )?
-                .execute(params![id, time(*at), cost.0, outcome.label()])?;
-            if known == 0 {
-                // Its reserve record is damaged.
-                reserve(transaction, *id, *at, posting)?;
-                return apply(transaction, numbered, fresh);
-            }
-            for account in &posting.accounts {
-                book(transaction, account, *cost, Pico::ZERO, posting.amount)?;
-            }
-            Ok(())
-        }
-    }
-}
-
-fn is_empty(transaction: &Transaction<'_>) -> Result<bool, ProjectionError> {
-    Ok(transaction.query_row("SELECT NOT EXISTS (SELECT 1 FROM accounts)", [], |row| row.get(0))?)
-}
-
-fn reserve(
-    transaction: &Transaction<'_>,
-    id: u64,
-    at: i64,
-    posting: &Posting,
-) -> Result<(), ProjectionError> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO calls (id, call, reserved_at, reserved_pico_usd) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![id, posting.call.to_string(), time(at), posting.amount.0])?;
-    for account in &posting.accounts {
-        let row = book(transaction, account, Pico::ZERO, posting.amount, Pico::ZERO)?;
-        transaction
-            .prepare_cached("INSERT INTO charges (call_id, account_id) VALUES (?1, ?2)")?
-            .execute(params![id, row])?;
-    }
-    Ok(())
-}
-
-/// Adds to an account (made when it is new): settled, reserved, and what is no longer reserved. Gives its row.
-fn book(
-    transaction: &Transaction<'_>,
-    account: &AccountId,
-    settled: Pico,
-    reserved: Pico,
-    freed: Pico,
-) -> Result<i64, ProjectionError> {
-    let calendar = account.window != Window::Run;
-    let row = transaction
-        .prepare_cached(
-            "INSERT INTO accounts (kind, name, time_window, starts_us, ends_us, starts_at, ends_at, settled_pico_usd, reserved_pico_usd)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT (kind, name, time_window, starts_us) DO UPDATE SET
-               settled_pico_usd = min(9223372036854775807, settled_pico_usd + ?8),
-               reserved_pico_usd = min(9223372036854775807, reserved_pico_usd + ?9) - ?10
-             RETURNING id",
-        )?
-        .query_row(
-            params![
-                account.scope.kind.label(),
-                &*account.scope.name,
-                account.window.label(),
-                account.starts,
-                account.ends,
-                calendar.then(|| time(account.starts)),
-                calendar.then(|| time(account.ends)),
-                settled.0,
-                reserved.0,
-                freed.0,
-            ],
-            |row| row.get(0),
-        )?;
-    Ok(row)
-}
-
-fn time(micros: i64) -> String {
-    Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |at| format!("{at:.6}"))
-}
-
 /// What the database knows, when there is one: where it stands, and every balance with its open reservations in full.
-pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, LedgerError> {
+pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, ProjectionError> {
     let path = dir.join(FILE);
     if !path.exists() {
         return Ok(None);
     }
-    let read = || -> Result<Option<Balances>, ProjectionError> {
-        let connection = open(dir)?;
-        let Some(position) = position(&connection)? else {
-            return Ok(None);
-        };
-        let next_seq = connection.query_row("SELECT next_seq FROM journal_position", [], |row| row.get(0))?;
-        let mut statement = connection.prepare(
+    let connection = open(dir)?;
+    let Some(position) = position(&connection)? else {
+        return Ok(None);
+    };
+    let next_seq = connection.query_row("SELECT next_seq FROM journal_position", [], |row| row.get(0))?;
+    let mut statement = connection.prepare(
             "SELECT kind, name, time_window, starts_us, ends_us, settled_pico_usd + reserved_pico_usd FROM accounts",
         )?;
-        let rows = statement.query_map([], |row| {
-            let (kind, name, window): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok((
-                kind,
-                name,
-                window,
-                row.get(3)?,
-                row.get(4)?,
-                row.get::<_, i64>(5)?,
-            ))
-        })?;
-        let mut balances = Vec::new();
-        for row in rows {
-            let (kind, name, window, starts, ends, settled) = row?;
-            let kind = [ScopeKind::Agent, ScopeKind::Run]
-                .into_iter()
-                .find(|k| k.label() == kind);
-            let window = [
-                Window::Run,
-                Window::Hour,
-                Window::Day,
-                Window::Week,
-                Window::Month,
-            ]
+    let rows = statement.query_map([], |row| {
+        let (kind, name, window): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok((
+            kind,
+            name,
+            window,
+            row.get(3)?,
+            row.get(4)?,
+            row.get::<_, i64>(5)?,
+        ))
+    })?;
+    let mut balances = Vec::new();
+    for row in rows {
+        let (kind, name, window, starts, ends, settled) = row?;
+        let kind = [ScopeKind::Agent, ScopeKind::Run]
             .into_iter()
-            .find(|w| w.label() == window);
-            if let (Some(kind), Some(window)) = (kind, window) {
-                let scope = Scope {
-                    kind,
-                    name: name.into(),
-                };
-                let account = AccountId {
-                    scope,
-                    window,
-                    starts,
-                    ends,
-                };
-                balances.push(Balance {
-                    account,
-                    settled: Pico(settled.unsigned_abs()),
-                });
-            }
+            .find(|k| k.label() == kind);
+        let window = [
+            Window::Run,
+            Window::Hour,
+            Window::Day,
+            Window::Week,
+            Window::Month,
+        ]
+        .into_iter()
+        .find(|w| w.label() == window);
+        if let (Some(kind), Some(window)) = (kind, window) {
+            let scope = Scope {
+                kind,
+                name: name.into(),
+            };
+            let account = AccountId {
+                scope,
+                window,
+                starts,
+                ends,
+            };
+            balances.push(Balance {
+                account,
+                settled: Pico(settled.unsigned_abs()),
+            });
         }
-        Ok(Some(Balances {
-            position,
-            next_seq,
-            balances,
-        }))
-    };
-    read().map_err(|error| LedgerError::Database {
-        path,
-        message: error.to_string(),
-    })
+    }
+    Ok(Some(Balances {
+        position,
+        next_seq,
+        balances,
+    }))
 }
 
 /// The journal of what is still open here is lost, and the balances above were taken: books those calls in full.
@@ -443,8 +366,5 @@ pub(super) fn close_lost(dir: &Path) -> Result<(), LedgerError> {
         )?;
         Ok(())
     };
-    close().map_err(|error| LedgerError::Database {
-        path: dir.join(FILE),
-        message: error.to_string(),
-    })
+    close().map_err(|error| error.into_ledger_error(dir))
 }

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -92,7 +93,7 @@ fn crash(dir: &Path) -> TempDir {
     copy
 }
 
-fn journal_file(dir: &Path) -> std::path::PathBuf {
+fn journal_file(dir: &Path) -> PathBuf {
     let last = *journal::segments(dir).unwrap().last().unwrap();
     journal::segment_path(dir, last)
 }
@@ -250,6 +251,61 @@ fn what_was_open_when_the_process_died_is_charged_in_full() {
     let again = Ledger::without_projection(settings(left.path(), &clock)).unwrap();
     assert_eq!(again.recovery().charged_in_full, 0);
     assert_eq!(balance(&again, &charges[0]), (21, 0));
+}
+
+const CHILD: &str = "GUARD_TEST_LEDGER_CHILD";
+
+/// The process that the next test kills: reserves 3 and settles 1 for ever, and notes each step after it was done.
+#[test]
+fn child_that_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD).map(PathBuf::from) else {
+        return;
+    };
+    let ledger = Ledger::open(settings(&dir, &TestClock::new())).unwrap();
+    let mut steps = std::fs::File::create(dir.join("steps")).unwrap();
+    loop {
+        let held = ledger.reserve(call(), &[day("a", u64::MAX)], Pico(3)).unwrap();
+        io::Write::write_all(&mut steps, b"r").unwrap();
+        held.settle(Pico(1));
+        io::Write::write_all(&mut steps, b"s").unwrap();
+    }
+}
+
+#[test]
+fn kill_9_loses_no_step() {
+    for after in [300, 500, 900] {
+        let dir = TempDir::new().unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "ledger::tests::child_that_is_killed"])
+            .env(CHILD, dir.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(after));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let steps = std::fs::read(dir.path().join("steps")).unwrap();
+        let settled = u64::try_from(steps.iter().filter(|s| **s == b's').count()).unwrap();
+        assert!(settled > 10, "the child got {settled} calls done");
+        let ledger = Ledger::open(settings(dir.path(), &TestClock::new())).unwrap();
+        let (booked, reserved) = balance(&ledger, &day("a", 0));
+        // One step may be in the journal that the child had no time to note.
+        let expected = if steps.last() == Some(&b's') {
+            [settled, settled + 3]
+        } else {
+            [settled + 3, settled + 1]
+        };
+        assert!(
+            expected.contains(&booked),
+            "{booked} booked after {settled} settled"
+        );
+        assert_eq!(reserved, 0);
+        drop(ledger);
+        assert_eq!(
+            database(dir.path()),
+            [("agent a".into(), i64::try_from(booked).unwrap(), 0)]
+        );
+    }
 }
 
 #[test]
@@ -518,6 +574,38 @@ fn the_database_stands_in_for_a_lost_journal() {
 }
 
 #[test]
+fn a_damaged_database_is_put_aside_and_made_anew_from_the_journal() {
+    let dir = TempDir::new().unwrap();
+    let clock = TestClock::new();
+    let charges = [day("a", 100)];
+    let ledger = Ledger::open(settings(dir.path(), &clock)).unwrap();
+    ledger
+        .reserve(Ulid::new(), &charges, Pico(30))
+        .unwrap()
+        .settle(Pico(25));
+    drop(ledger);
+    let path = dir.path().join("ledger.db");
+    std::fs::write(
+        &path,
+        "no database at all, but long enough to be looked at ".repeat(100),
+    )
+    .unwrap();
+    let after = Ledger::open(settings(dir.path(), &clock)).unwrap();
+    assert_eq!(balance(&after, &charges[0]), (25, 0));
+    drop(after);
+    assert_eq!(database(dir.path()), [("agent a".into(), 25, 0)]);
+    // Without a journal there is nothing else to go by: the ledger does not start from nothing by itself.
+    std::fs::write(
+        &path,
+        "no database at all, but long enough to be looked at ".repeat(100),
+    )
+    .unwrap();
+    std::fs::remove_file(journal_file(dir.path())).unwrap();
+    let opened = Ledger::open(settings(dir.path(), &clock));
+    assert!(matches!(opened, Err(LedgerError::Database { .. })));
+}
+
+#[test]
 fn a_long_journal_is_rotated_and_old_segments_go_when_the_database_holds_them() {
     let dir = TempDir::new().unwrap();
     let clock = TestClock::new();
@@ -529,7 +617,7 @@ fn a_long_journal_is_rotated_and_old_segments_go_when_the_database_holds_them() 
         ledger.reserve(call(), &charges, Pico(2)).unwrap().settle(Pico(1));
         calls += 1;
     }
-    for _ in 0..200 {
+    for _ in 0..600 {
         if journal::segments(dir.path()).unwrap() == [2] {
             break;
         }
@@ -764,8 +852,16 @@ fn compare(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Each case writes files and crashes a few times; `PROPTEST_CASES` asks for more of them.
+fn cases() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(96))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
     fn random_interleavings_agree_with_a_plain_model(steps in prop::collection::vec(step(), 1..80)) {

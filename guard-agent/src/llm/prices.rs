@@ -7,6 +7,7 @@
 //! one is not priced.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jiff::civil::Date;
 use serde::Deserialize;
@@ -138,7 +139,7 @@ impl ModelPrice {
 #[derive(Debug, Clone)]
 pub struct PriceTable {
     date: Date,
-    models: Vec<ModelPrice>,
+    models: Vec<Arc<ModelPrice>>,
     /// Row by provider and name.
     index: HashMap<String, HashMap<String, usize>>,
 }
@@ -171,17 +172,17 @@ impl PriceTable {
                 return Err(problem(&row.model, format!("the name {name} stands twice")));
             }
         }
-        self.models.push(row.check()?);
+        self.models.push(Arc::new(row.check()?));
         Ok(())
     }
 
     /// The price of a model under the name that a request or a reply of this provider gives it.
-    pub fn find(&self, provider: &str, model: &str) -> Option<&ModelPrice> {
+    pub fn find(&self, provider: &str, model: &str) -> Option<&Arc<ModelPrice>> {
         self.models.get(*self.index.get(provider)?.get(model)?)
     }
 
     /// Every row.
-    pub fn models(&self) -> &[ModelPrice] {
+    pub fn models(&self) -> &[Arc<ModelPrice>] {
         &self.models
     }
 

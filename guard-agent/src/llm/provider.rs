@@ -5,7 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::keys::KeySource;
-use crate::llm::DialectKind;
+use crate::llm::anthropic::ANTHROPIC;
+use crate::llm::openai_chat::{COMPATIBLE, OPENAI};
+use crate::llm::{Dialect, DialectKind};
+
+mod builtin;
+
+pub use builtin::builtin;
 
 /// Where a provider expects its credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +52,30 @@ pub struct NamedKey {
     pub source: KeySource,
 }
 
-/// The providers that Guard knows without being told.
-pub fn builtin() -> Vec<Provider> {
-    Vec::new()
+/// The provider to which a host name belongs. Names are compared without regard to case and without a final dot.
+pub fn by_host<'a>(providers: &'a [Provider], host: &str) -> Option<&'a Provider> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    providers
+        .iter()
+        .find(|provider| provider.hosts.iter().any(|own| own.eq_ignore_ascii_case(host)))
 }
+
+/// The reader and writer of a wire format.
+pub fn dialect_of(kind: DialectKind) -> &'static dyn Dialect {
+    match kind {
+        DialectKind::OpenaiChat => &OPENAI,
+        DialectKind::AnthropicMessages => &ANTHROPIC,
+    }
+}
+
+/// The same, in the flavour of one provider: what differs is only the field for an output cap that the client did not
+/// set. For a provider that is not built in, the older and more widely known field.
+pub fn dialect_for(provider: &Provider) -> &'static dyn Dialect {
+    match provider.dialect {
+        DialectKind::OpenaiChat if !builtin::takes_max_completion_tokens(&provider.name) => &COMPATIBLE,
+        kind => dialect_of(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests;

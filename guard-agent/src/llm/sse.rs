@@ -59,8 +59,10 @@ impl Scanner {
                 continue;
             }
             if !self.in_line && (byte == b'\r' || byte == b'\n') {
-                self.after_cr = byte == b'\r';
-                return Some(self.end(chunk, from, at + 1));
+                let after = chunk.get(at + 1);
+                self.after_cr = byte == b'\r' && after.is_none();
+                let crlf = byte == b'\r' && after == Some(&b'\n');
+                return Some(self.end(chunk, from, at + 1 + usize::from(crlf)));
             }
             let rest = chunk.get(at..).unwrap_or_default();
             match memchr2(b'\r', b'\n', rest) {

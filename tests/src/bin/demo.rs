@@ -31,8 +31,10 @@ fn show(screen: &Screen) -> Result<bool> {
         for (number, step) in (1..).zip(STEPS) {
             screen.title(number, step.title)?;
             let step_begun = Instant::now();
-            let facts =
-                (step.act)(&lab).map_err(|error| error.context(format!("step {number}: {}", step.title)))?;
+            let facts = (step.act)(&lab).map_err(|error| {
+                eprintln!("--- the daemon said ---\n{}", lab.daemon_said());
+                error.context(format!("step {number}: {}", step.title))
+            })?;
             screen.facts(number, step.title, &facts, step_begun)?;
         }
         Ok(())

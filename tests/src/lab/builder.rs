@@ -15,6 +15,7 @@ pub struct Builder {
     host: String,
     further: String,
     pub(super) ipv6: bool,
+    pub(super) quiet: bool,
 }
 
 /// An agent that may do what agents usually do.
@@ -57,6 +58,13 @@ impl Builder {
     #[must_use]
     pub fn ipv6(mut self) -> Self {
         self.ipv6 = true;
+        self
+    }
+
+    /// Does not show the daemon's log at the end; for programs that are not tests.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 

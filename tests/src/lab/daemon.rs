@@ -1,5 +1,6 @@
 //! The real daemon in the lab: start, stop, kill, and what it shows of itself.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,19 +23,30 @@ const HEALTH: &str = "127.0.0.1:9477";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The daemon, when it runs.
-#[derive(Debug, Default)]
-pub(super) struct Daemon(Mutex<Option<Running>>);
+#[derive(Debug)]
+pub(super) struct Daemon {
+    running: Mutex<Option<Running>>,
+    /// Whether its log stays unshown at the end.
+    quiet: bool,
+}
 
 impl Daemon {
+    pub(super) fn new(quiet: bool) -> Self {
+        Self {
+            running: Mutex::new(None),
+            quiet,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A failing test shows what the daemon said.
+/// Shows what the daemon said; a test runner shows that of failed tests only.
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if thread::panicking()
+        if !self.quiet
             && let Some(running) = self.lock().as_ref()
         {
             let (stdout, stderr) = running.said();
@@ -70,8 +82,9 @@ impl Lab {
     /// It ends, or is not ready in time; the error has what it said.
     pub fn start_daemon(&self) -> Result<()> {
         let mut running = Spawn::new(Self::program()?)
-            .args(["daemon", "--config"])
+            .arg("--config")
             .arg(self.config())
+            .arg("daemon")
             .env("RUST_BACKTRACE", "1")
             .cgroup(&self.cgroups.daemon)
             .netns(&self.host)
@@ -156,14 +169,17 @@ impl Lab {
     ///
     /// # Errors
     /// It exits with something else than 0.
-    pub fn guard<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<Done> {
-        self.outside()
-            .spawn(Self::program()?)
-            .args(arguments)
-            .arg("--config")
-            .arg(self.config())
-            .run()?
-            .ok()
+    pub fn guard<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Done> {
+        self.command(arguments)?.run()?.ok()
+    }
+
+    /// The same, to be run.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Result<Spawn> {
+        let program = self.outside().spawn(Self::program()?);
+        Ok(program.arg("--config").arg(self.config()).args(arguments))
     }
 }
 

@@ -65,7 +65,7 @@ impl<'a> Place<'a> {
     /// The same with what a client needs: a placeholder for a key, and the roots that it trusts.
     ///
     /// # Errors
-    /// `guard-agent ca env` fails.
+    /// `guard-agent run` fails.
     pub fn client(&self, program: impl AsRef<OsStr>) -> Result<Spawn> {
         let start = self.spawn(program);
         Ok(self
@@ -157,14 +157,18 @@ impl<'a> Place<'a> {
 }
 
 impl Lab {
-    /// What `guard-agent ca env --agent NAME` gives. Its file of roots gets the lab's own root added, which stands for
-    /// the public ones.
+    /// The environment that `guard-agent run` gives a command of this agent. Its file of roots gets the lab's own root
+    /// added, which stands for the public ones.
     fn issue(&self, agent: &str) -> Result<Environment> {
-        let said = self.guard(["ca", "env", "--agent", agent])?.stdout;
+        let said = self.guard(["run", "--agent", agent, "--", "env"])?.stdout;
+        let variable = |line: &str| {
+            line.split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        };
         let mut environment: Environment = said.lines().filter_map(variable).collect();
         let named = environment.iter().find(|(name, _)| name == "SSL_CERT_FILE");
         let file = named
-            .with_context(|| format!("ca env names no SSL_CERT_FILE: {said}"))?
+            .with_context(|| format!("a run is given no SSL_CERT_FILE: {said}"))?
             .1
             .clone();
         let mut roots = fs::read_to_string(&file).with_context(|| file.clone())?;
@@ -177,10 +181,4 @@ impl Lab {
         }
         Ok(environment)
     }
-}
-
-/// `export NAME='VALUE'`, the form that a shell reads.
-fn variable(line: &str) -> Option<(String, String)> {
-    let (name, value) = line.trim().trim_start_matches("export ").split_once('=')?;
-    Some((name.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
 }

@@ -1,6 +1,6 @@
 //! The governed set follows the cgroup tree.
 
-use std::{fs, sync::Arc};
+use std::{collections::HashSet, fs, sync::Arc};
 
 use guard_agent::kernel::{
     Kernel, cgroup,
@@ -31,17 +31,21 @@ fn governs(kernel: &Kernel, id: u64) -> bool {
 }
 
 #[test]
-fn a_cgroup_that_was_there_before_is_governed_at_the_start_and_unmatched_leftovers_are_let_go() {
+fn a_cgroup_that_was_there_before_is_governed_at_the_start_and_leftovers_only_go_when_asked() {
     let world = World::new();
     let coder = world.anchor.child("slice/coder").unwrap();
     let (set, kernel) = set(&world, &[(CODER, &["/slice/coder/**"])]);
     let found = set.lookup(coder.id().unwrap()).unwrap();
     assert_eq!((found.agent, found.path.as_str()), (CODER, "/slice/coder"));
-    assert_eq!(
-        kernel.governed(),
-        [(coder.id().unwrap(), CODER)],
-        "the world's own agents matched nothing"
+    let agents = world.agents.id().unwrap();
+    assert!(
+        governs(&kernel, agents),
+        "no gap for an agent whose source has not spoken yet"
     );
+    set.release_leftovers(&HashSet::from([agents]));
+    assert!(governs(&kernel, agents));
+    set.release_leftovers(&HashSet::new());
+    assert_eq!(kernel.governed(), [(coder.id().unwrap(), CODER)]);
 }
 
 #[test]
@@ -55,7 +59,7 @@ fn a_new_child_is_a_run_of_its_own_and_goes_when_it_is_removed() {
         ids.iter().all(|id| governs(&kernel, *id))
     });
     let found = ids.map(|id| set.lookup(id).unwrap());
-    let runs: std::collections::HashSet<&str> = found.iter().map(|found| found.run.as_str()).collect();
+    let runs: HashSet<&str> = found.iter().map(|found| found.run.as_str()).collect();
     assert_eq!(runs.len(), 3);
     drop(one);
     eventually("the removed child is let go", || !governs(&kernel, ids[1]));
@@ -74,7 +78,7 @@ fn a_child_that_was_removed_and_made_again_is_a_new_run() {
             .expect("found although made a moment ago")
             .run
     };
-    let runs: std::collections::HashSet<String> = (0..5).map(life).collect();
+    let runs: HashSet<String> = (0..5).map(life).collect();
     assert_eq!(runs.len(), 5);
 }
 
@@ -131,6 +135,24 @@ fn an_adopted_run_keeps_its_id_and_is_removed_when_its_last_process_ends() {
 }
 
 #[test]
+fn a_container_keeps_its_run_while_empty_and_is_let_go_when_its_engine_removes_it() {
+    let world = World::new();
+    let (set, kernel) = set(&world, &[]);
+    let container = world.anchor.child("docker/0123abcd").unwrap();
+    let id = container.id().unwrap();
+    set.adopt_cgroup(container.path(), CODER, "0123abcd").unwrap();
+    run(world.python("dial('203.0.113.10')").cgroup(&container));
+    assert_eq!(
+        set.lookup(world.accept().1.unwrap().cgroup_id).unwrap().run,
+        "0123abcd"
+    );
+    set.set_patterns(&[]).unwrap();
+    assert!(container.path().exists() && governs(&kernel, id));
+    fs::remove_dir(container.path()).unwrap();
+    eventually("the removed container is let go", || !governs(&kernel, id));
+}
+
+#[test]
 fn a_reload_moves_a_cgroup_to_its_new_agent_and_lets_the_rest_go() {
     let world = World::new();
     let (one, two) = (
@@ -138,6 +160,7 @@ fn a_reload_moves_a_cgroup_to_its_new_agent_and_lets_the_rest_go() {
         world.anchor.child("s/two").unwrap(),
     );
     let (set, kernel) = set(&world, &[(CODER, &["/s/one", "/s/two"])]);
+    set.release_leftovers(&HashSet::new());
     let before = set.lookup(one.id().unwrap()).unwrap();
     set.set_patterns(&owned(&[(TESTER, &["/s/one"])])).unwrap();
     assert_eq!(kernel.governed(), [(one.id().unwrap(), TESTER)]);

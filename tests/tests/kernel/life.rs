@@ -11,6 +11,15 @@ use guard_tests::process::Spawn;
 
 use crate::world::{AGENT, PORT, World, exists, run, serve};
 
+/// Raises a flag however its scope ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Not a test of its own: the daemon that [`programs_outlive_a_killed_daemon`] kills.
 #[test]
 fn a_daemon_to_be_killed() {
@@ -73,7 +82,7 @@ attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('
 
     let next = world.start_again();
     assert_eq!(next.governed(), [(world.agents.id().unwrap(), AGENT + 1)]);
-    assert!(next.attached().all());
+    assert!(world.attached(&next).all());
 }
 
 #[test]
@@ -91,10 +100,12 @@ print(good, bad)";
     let mut client = world.python(hammer).cgroup(&world.agents).start().unwrap();
     assert_eq!(client.line().unwrap(), "on");
     let (known, unknown, starts) = std::thread::scope(|scope| {
+        // Also when an assertion below fails: the scope waits for its threads.
+        let _stop = Stop(&stop);
         let server = scope.spawn(|| serve(&world.listeners().v4, &stop));
         let mut starts = 0;
         while client.is_running().unwrap() {
-            assert!(world.start_again().attached().all());
+            assert!(world.attached(&world.start_again()).all());
             starts += 1;
         }
         stop.store(true, Ordering::Relaxed);
@@ -115,10 +126,10 @@ print(good, bad)";
 #[test]
 fn an_older_daemon_sees_that_it_is_no_longer_the_one_in_force() {
     let world = World::new();
-    assert!(world.mounts.run(|| Ok(world.kernel.attached())).unwrap().all());
+    assert!(world.attached(&world.kernel).all());
     let newer = world.start_again();
-    assert!(world.mounts.run(|| Ok(newer.attached())).unwrap().all());
-    let older = world.mounts.run(|| Ok(world.kernel.attached())).unwrap();
+    assert!(world.attached(&newer).all());
+    let older = world.attached(&world.kernel);
     assert_eq!(older.missing().len(), older.programs.len());
 }
 
@@ -130,7 +141,7 @@ fn detach_removes_every_program_and_map() {
     assert!(report.links.contains(&"fw_connect4".to_owned()) && report.maps.contains(&"AGENTS".to_owned()));
     assert_eq!((report.links.len(), report.maps.len()), (11, 9));
     assert!(!exists(&world, &bpffs));
-    let attached = world.mounts.run(|| Ok(world.kernel.attached())).unwrap();
+    let attached = world.attached(&world.kernel);
     assert_eq!(attached.missing().len(), 11);
     assert_eq!(
         world.agent("attempt(lambda: dial('203.0.113.10'))"),
@@ -149,10 +160,10 @@ fn a_link_that_somebody_unpinned_is_noticed_and_put_back_by_the_next_start() {
     let world = World::new();
     let pin = world.settings.bpffs.join("v1/links/fw_connect4");
     world.mounts.run(|| Ok(std::fs::remove_file(&pin)?)).unwrap();
-    let attached = world.mounts.run(|| Ok(world.kernel.attached())).unwrap();
+    let attached = world.attached(&world.kernel);
     assert_eq!(attached.missing(), ["fw_connect4"]);
     let next = world.start_again();
-    assert!(world.mounts.run(|| Ok(next.attached())).unwrap().all());
+    assert!(world.attached(&next).all());
     world.agent("dial('203.0.113.10')");
     assert!(world.accept().1.is_ok());
 }
@@ -165,7 +176,7 @@ fn pins_of_another_layout_are_swept_after_the_take_over() {
     world.mounts.run(|| Ok(std::fs::rename(&v1, &v0)?)).unwrap();
     let next = world.start_again();
     assert!(exists(&world, &v1) && !exists(&world, &v0));
-    assert!(world.mounts.run(|| Ok(next.attached())).unwrap().all());
+    assert!(world.attached(&next).all());
 }
 
 #[test]

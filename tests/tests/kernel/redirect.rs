@@ -228,6 +228,29 @@ fn a_connection_that_was_not_redirected_has_no_record() {
 }
 
 #[test]
+fn a_worker_of_the_daemon_reads_the_record_without_any_capability() {
+    let world = World::new();
+    world
+        .kernel
+        .set_listener(world.netns.cookie().unwrap(), 16_001, false)
+        .unwrap();
+    let worker = "server = socket.create_server(('127.0.0.1', 16001)); print('on', flush=True)
+record = server.accept()[0].getsockopt(0x6775, 1, 1024)
+print(os.getuid(), len(record), [l for l in open('/proc/self/status') if l.startswith('CapEff')][0].split()[1])
+print(socket.inet_ntop(socket.AF_INET6, record[48:64]))";
+    let mut worker = world
+        .python(worker)
+        .cgroup(&world.daemon)
+        .user(65_534)
+        .start()
+        .unwrap();
+    assert_eq!(worker.line().unwrap(), "on");
+    world.agent("dial('203.0.113.10')");
+    assert_eq!(worker.line().unwrap(), "65534 112 0000000000000000");
+    assert_eq!(worker.line().unwrap(), "::ffff:203.0.113.10");
+}
+
+#[test]
 fn an_ungoverned_process_is_left_alone() {
     let world = World::new();
     let seen = world.outsider(

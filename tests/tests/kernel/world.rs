@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guard_agent::kernel::{self, Flow, Kernel, KernelSettings, Listeners, NoFlow};
+use guard_agent::kernel::{self, Attached, Flow, Kernel, KernelSettings, Listeners, NoFlow};
 use guard_tests::{cgroup::Cgroup, mounts::Mounts, netns::NetNs, process::Spawn};
 
 pub(crate) const AGENT: u32 = 7;
@@ -31,7 +31,7 @@ pub(crate) struct World {
     _home: Home,
     pub(crate) agents: Cgroup,
     pub(crate) outside: Cgroup,
-    _daemon: Cgroup,
+    pub(crate) daemon: Cgroup,
     pub(crate) anchor: Cgroup,
     _turn: MutexGuard<'static, ()>,
 }
@@ -70,7 +70,7 @@ impl World {
             _home: home,
             agents,
             outside,
-            _daemon: daemon,
+            daemon,
             anchor,
             _turn: turn,
         }
@@ -132,6 +132,11 @@ impl World {
     /// As when the daemon died.
     pub(crate) fn close_listeners(&mut self) {
         self.listeners = None;
+    }
+
+    /// Which programs of this kernel are in force, seen from where its pins are.
+    pub(crate) fn attached(&self, kernel: &Kernel) -> Attached {
+        self.mounts.run(|| Ok(kernel.attached())).unwrap()
     }
 
     /// Starts another daemon over the pins of this world.

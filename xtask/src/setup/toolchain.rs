@@ -9,8 +9,8 @@ use super::{State, apt_install, execute, output};
 
 /// The name under which `guard-agent/build.rs` looks first.
 const LINKED: &str = "guard-ebpf";
-/// Debian's compiler, package manager and library source; `-web` because its browsers need a recent one.
-const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+/// Debian's compiler, package manager, library source and linter; `-web` because its browsers need a recent one.
+const DEBIAN: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"];
 
 /// A usable tool chain.
 pub(super) struct Toolchain {
@@ -42,6 +42,10 @@ pub(super) fn find() -> Option<Toolchain> {
 
 pub(super) fn check() -> Result<State> {
     Ok(match find() {
+        // The programs are linted for their own target, by their own compiler's linter.
+        Some(found) if output("rustup", &["run", found.name, "cargo", "clippy", "--version"]).is_none() => {
+            State::Missing(format!("tool chain {} has no clippy", found.name))
+        }
         Some(found) => State::Present(format!("{} ({}, LLVM {})", found.name, found.version, found.llvm)),
         None => State::Missing("no tool chain has the source of core".into()),
     })
@@ -58,24 +62,11 @@ pub(super) fn install() -> Result<()> {
         return execute(Command::new("rustup").args(["toolchain", "link", LINKED, "/usr"]));
     }
     if nightly {
-        return execute(Command::new("rustup").args([
-            "component",
-            "add",
-            "rust-src",
-            "--toolchain",
-            "nightly",
-        ]));
+        let add = "component add rust-src clippy --toolchain nightly";
+        return execute(Command::new("rustup").args(add.split(' ')));
     }
-    let install = [
-        "toolchain",
-        "install",
-        "nightly",
-        "--profile",
-        "minimal",
-        "--component",
-        "rust-src",
-    ];
-    if execute(Command::new("rustup").args(install)).is_err() {
+    let install = "toolchain install nightly --profile minimal --component rust-src --component clippy";
+    if execute(Command::new("rustup").args(install.split(' '))).is_err() {
         bail!(
             "neither Debian's {} nor rustup's nightly with rust-src can be had here",
             DEBIAN.join(", ")

@@ -30,11 +30,21 @@ struct State {
     known: HashMap<u64, Entry>,
 }
 
+/// Why a cgroup is in the set, and so when it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A pattern matches: until none does.
+    Pattern,
+    /// `guard-agent run` made it: removed here when it is empty.
+    Run,
+    /// A container or unit, adopted by path: until its owner removes the directory.
+    Adopted,
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     cgroup: GovernedCgroup,
-    /// Adopted by path: removed when empty, kept without a pattern.
-    adopted: bool,
+    origin: Origin,
     /// Adopted: until then an empty cgroup is one whose first process is still on its way.
     enters_until: Instant,
 }
@@ -97,7 +107,13 @@ impl Shared {
         state.known.get(&id).map(|entry| entry.cgroup.clone())
     }
 
-    pub(super) fn adopt(&self, path: &Path, agent: u32, run: &str) -> Result<(), KernelError> {
+    pub(super) fn adopt(
+        &self,
+        path: &Path,
+        agent: u32,
+        run: &str,
+        origin: Origin,
+    ) -> Result<(), KernelError> {
         let id = cgroup::id_of(path).map_err(KernelError::path("cannot look at", path))?;
         let mut state = self.lock();
         self.kernel.govern(id, agent)?;
@@ -110,7 +126,7 @@ impl Shared {
             id,
             Entry {
                 cgroup,
-                adopted: true,
+                origin,
                 enters_until: Instant::now() + TIME_TO_ENTER,
             },
         );
@@ -126,24 +142,27 @@ impl Shared {
             let unchanged = state
                 .known
                 .get(id)
-                .is_some_and(|entry| entry.adopted || entry.cgroup.agent == *agent);
+                .is_some_and(|entry| entry.origin != Origin::Pattern || entry.cgroup.agent == *agent);
             if !unchanged {
                 self.govern(&mut state, *id, *agent, directory);
             }
         }
         let keep: HashSet<u64> = found.matching.iter().map(|(id, ..)| *id).collect();
-        self.adopt_leftovers(&mut state, &keep);
+        self.adopt_runs(&mut state);
         self.end_runs(&mut state);
         let over: Vec<u64> = state
             .known
             .iter()
-            .filter(|(id, entry)| !entry.adopted && !keep.contains(id))
+            .filter(|(id, entry)| entry.origin == Origin::Pattern && !keep.contains(id))
             .map(|(id, _)| *id)
             .collect();
         for id in over {
             self.let_go(&mut state, id);
         }
-        let adopted = state.known.values().filter(|entry| entry.adopted);
+        let adopted = state
+            .known
+            .values()
+            .filter(|entry| entry.origin != Origin::Pattern);
         found
             .watch
             .extend(adopted.map(|entry| self.directory(&entry.cgroup.path).join("cgroup.events")));
@@ -167,7 +186,7 @@ impl Shared {
             id,
             Entry {
                 cgroup,
-                adopted: false,
+                origin: Origin::Pattern,
                 enters_until: Instant::now(),
             },
         );
@@ -187,37 +206,47 @@ impl Shared {
         }
     }
 
-    /// What the kernel governs and this daemon does not know was left by an earlier one. A run of
-    /// `guard-agent run` goes on (its directory is its id); the rest has no pattern any more.
-    fn adopt_leftovers(&self, state: &mut State, keep: &HashSet<u64>) {
+    /// A run of an earlier daemon goes on: its directory is its id.
+    fn adopt_runs(&self, state: &mut State) {
         for (id, agent) in self.kernel.governed() {
-            if keep.contains(&id) || state.known.contains_key(&id) {
+            if state.known.contains_key(&id) {
                 continue;
             }
             let path = cgroup::path_of(id, &self.root).ok();
-            match path.as_deref().and_then(|path| run_of(&self.root, path)) {
-                Some((path, run)) => {
-                    let cgroup = GovernedCgroup { agent, run, path };
-                    state.known.insert(
-                        id,
-                        Entry {
-                            cgroup,
-                            adopted: true,
-                            enters_until: Instant::now(),
-                        },
-                    );
-                }
-                None => self.let_go(state, id),
+            if let Some((path, run)) = path.as_deref().and_then(|path| run_of(&self.root, path)) {
+                let cgroup = GovernedCgroup { agent, run, path };
+                state.known.insert(
+                    id,
+                    Entry {
+                        cgroup,
+                        origin: Origin::Run,
+                        enters_until: Instant::now(),
+                    },
+                );
             }
         }
     }
 
-    /// Removes the cgroups of adopted runs whose last process is gone.
+    /// Lets go what the kernel governs and nobody knows.
+    pub(super) fn release_leftovers(&self, keep: &HashSet<u64>) {
+        let mut state = self.lock();
+        for (id, _) in self.kernel.governed() {
+            if !keep.contains(&id) && !state.known.contains_key(&id) {
+                self.let_go(&mut state, id);
+            }
+        }
+    }
+
+    pub(super) fn release(&self, id: u64) {
+        self.let_go(&mut self.lock(), id);
+    }
+
+    /// Removes the cgroups of runs whose last process is gone, and lets go what its owner removed.
     fn end_runs(&self, state: &mut State) {
         let adopted: Vec<(u64, PathBuf)> = state
             .known
             .iter()
-            .filter(|(_, entry)| entry.adopted)
+            .filter(|(_, entry)| entry.origin != Origin::Pattern)
             .map(|(id, entry)| (*id, self.directory(&entry.cgroup.path)))
             .collect();
         for (id, directory) in adopted {
@@ -227,6 +256,11 @@ impl Shared {
                         entry.enters_until = Instant::now();
                     }
                 }
+                Ok(false)
+                    if state
+                        .known
+                        .get(&id)
+                        .is_some_and(|entry| entry.origin != Origin::Run) => {}
                 Ok(false)
                     if state
                         .known

@@ -44,7 +44,7 @@ fn encode(name: &str, plain: &[u8]) -> Vec<u8> {
 
 /// Text that compresses as little as an ordinary reply does.
 fn text() -> Vec<u8> {
-    (0..4000)
+    (0..600)
         .flat_map(|i: u32| format!("data: {{\"n\":{}}}\n\n", i.wrapping_mul(2_654_435_761)).into_bytes())
         .collect()
 }
@@ -146,7 +146,7 @@ fn a_flushed_event_is_decoded_before_the_next_one_comes() {
 
 #[test]
 fn a_bomb_stops_decoding_without_being_unpacked() {
-    let zeros = vec![0; 8 << 20];
+    let zeros = vec![0; 4 << 20];
     for name in ["gzip", "deflate", "br", "zstd"] {
         let bomb = Bytes::from(encode(name, &zeros));
         let mut decoder = ReplyDecoder::new(&headers(&[name])).unwrap();
@@ -165,5 +165,56 @@ fn garbage_stops_decoding() {
         let mut lost = decoder.feed(&garbage).is_none();
         lost |= decoder.feed(&garbage).is_none();
         assert!(lost, "{name}");
+    }
+}
+
+const STREAM: &str = concat!(
+    "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5}}\n\n",
+    "data: [DONE]\n\n",
+);
+
+/// Reads an encoded reply in small pieces; what is forwarded must be what came.
+fn read(header: &str, encoded: &[u8]) -> ReplyFacts {
+    let mut map = headers(&[header]);
+    map.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
+    let head = ReplyHead {
+        status: http::StatusCode::OK,
+        headers: &map,
+        hide_usage_event: header != "identity",
+    };
+    let mut reader = reader_for(&crate::llm::openai_chat::OPENAI, &head);
+    let mut out = Vec::new();
+    for piece in encoded.chunks(9) {
+        out.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece)));
+    }
+    let (rest, facts) = reader.finish();
+    out.extend_from_slice(&rest);
+    assert_eq!(out, encoded, "{header}");
+    facts
+}
+
+#[test]
+fn encoded_replies_pass_as_they_came_and_are_metered_all_the_same() {
+    for name in CODINGS {
+        let facts = read(name, &encode(name, STREAM.as_bytes()));
+        let usage = crate::llm::Usage {
+            input: 7,
+            output: 5,
+            ..Default::default()
+        };
+        assert_eq!(facts.usage, Some(usage), "{name}");
+        assert!(facts.complete, "{name}");
+    }
+}
+
+#[test]
+fn a_reply_that_does_not_decode_passes_and_is_unknown() {
+    for name in ["gzip", "deflate", "br", "zstd", "compress", "gzip, br"] {
+        let facts = read(name, STREAM.as_bytes());
+        assert_eq!((facts.usage, facts.complete), (None, false), "{name}");
     }
 }

@@ -1,0 +1,149 @@
+//! What the admin interface shows and changes.
+
+use std::sync::Arc;
+
+use super::{Daemon, runs};
+use crate::admin::{
+    AdminError, AdminState, AgentStatus, BudgetStatus, ErrorCode, LastRefusal, Reloaded, RunStarted, Status,
+};
+use crate::audit::record::Admin;
+use crate::config::{Agent, Mode};
+use crate::kernel::cgroup;
+use crate::keys::environment;
+use crate::ledger::{AccountView, ScopeKind, Window};
+use crate::money::Pico;
+
+impl AdminState for Daemon {
+    fn status(&self) -> Status {
+        let config = self.config.load();
+        let accounts = self.ledger.accounts();
+        let runs = self.governed.all();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: match config.host.mode {
+                Mode::Enforce => "enforce".to_owned(),
+                Mode::Observe => "observe".to_owned(),
+            },
+            enforcing: self.metrics.is_enforcing(),
+            not_ready: self.ready().err(),
+            started_at: self.started_at,
+            configured_at: **self.configured_at.load(),
+            agents: config
+                .agents
+                .iter()
+                .map(|agent| {
+                    let number = crate::identify::number(&agent.name);
+                    let lives: Vec<&str> = runs
+                        .iter()
+                        .filter(|(_, governed)| governed.agent == number)
+                        .map(|(_, governed)| governed.run.as_str())
+                        .collect();
+                    self.agent_status(agent, &lives, &accounts)
+                })
+                .collect(),
+        }
+    }
+
+    fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError> {
+        let config = self.config.load();
+        let Some(agent) = config.agents.iter().find(|known| &*known.name == agent) else {
+            let message = format!("no [[agent]] is named {agent:?}; `guard-agent status` lists those in force");
+            return Err(AdminError::new(ErrorCode::NotFound, message));
+        };
+        let run = runs::start(&config.host.cgroup_root, &self.governed, &agent.name, peer_pid)
+            .map_err(|why| AdminError::new(ErrorCode::Failed, why))?;
+        let environment = environment::of_run(&config, agent, &self.placeholders);
+        self.recorder.admin(Admin {
+            action: "run".to_owned(),
+            subject: Some(agent.name.to_string()),
+            by_pid: Some(peer_pid),
+            detail: Some(run.id.clone()),
+            ..Admin::default()
+        });
+        Ok(RunStarted { run: run.id, cgroup: run.cgroup, env: environment.set, remove: environment.remove })
+    }
+
+    fn reload(&self) -> Result<Reloaded, AdminError> {
+        let notes =
+            Daemon::reload(self).map_err(|why| AdminError::new(ErrorCode::BadConfiguration, why))?;
+        self.recorder.admin(Admin { action: "reload".to_owned(), ..Admin::default() });
+        Ok(Reloaded { agents: self.config.load().agents.len() as u64, notes })
+    }
+
+    fn peer_is_governed(&self, pid: u32) -> bool {
+        // A process that cannot be found must not be trusted.
+        match cgroup::of_process(pid).and_then(|path| cgroup::id_of(&path)) {
+            Ok(id) => self.governed.lookup(id).is_some(),
+            Err(_gone) => true,
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if !self.metrics.is_enforcing() {
+            let missing = self.kernel.attached().missing().join(", ");
+            return Err(format!("not enforcing; programs that are not attached: {missing}"));
+        }
+        if let Some(why) = self.ledger.stopped() {
+            return Err(format!("the ledger admits nothing: {why}"));
+        }
+        match self.recorder.audit().stats().failing {
+            Some(why) => Err(format!("the audit log cannot be written: {why}")),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> Result<Vec<u8>, String> {
+        self.show_budgets();
+        self.metrics.text().map_err(|why| why.to_string())
+    }
+}
+
+impl Daemon {
+    fn agent_status(&self, agent: &Arc<Agent>, lives: &[&str], accounts: &[AccountView]) -> AgentStatus {
+        let tally = self.recorder.tally().of(&agent.name);
+        let budgets = agent.budgets.iter().flat_map(|budget| {
+            let soft = budget.soft_ppm.map(|ppm| part(budget.limit, ppm));
+            let row = move |scope: ScopeKind, name: &str| {
+                let account = accounts.iter().find(|account| {
+                    account.scope.kind == scope && &*account.scope.name == name && account.window == budget.window
+                });
+                BudgetStatus {
+                    scope: scope.label().to_owned(),
+                    name: name.to_owned(),
+                    window: budget.window.label().to_owned(),
+                    limit_pico_usd: budget.limit,
+                    soft_pico_usd: soft,
+                    settled_pico_usd: account.map_or(Pico::ZERO, |account| account.settled),
+                    reserved_pico_usd: account.map_or(Pico::ZERO, |account| account.reserved),
+                    resets_at: account.and_then(|account| account.resets_at),
+                }
+            };
+            match budget.window {
+                Window::Run => lives.iter().map(|run| row(ScopeKind::Run, run)).collect::<Vec<_>>(),
+                Window::Hour | Window::Day | Window::Week | Window::Month => {
+                    vec![row(ScopeKind::Agent, &agent.name)]
+                }
+            }
+        });
+        AgentStatus {
+            name: agent.name.to_string(),
+            owner: agent.owner.to_string(),
+            runs: lives.len() as u64,
+            calls: tally.calls,
+            refusals: tally.refusals,
+            in_flight: self.policy.in_flight(&agent.name).into(),
+            last_refusal: tally.last_refusal.map(|(at, reason, message)| LastRefusal {
+                at,
+                reason: reason.label().to_owned(),
+                message,
+            }),
+            budgets: budgets.collect(),
+        }
+    }
+}
+
+/// `ppm` parts per million of an amount.
+fn part(limit: Pico, ppm: u32) -> Pico {
+    let part = u128::from(limit.0) * u128::from(ppm) / 1_000_000;
+    Pico(u64::try_from(part).unwrap_or(u64::MAX))
+}

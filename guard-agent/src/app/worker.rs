@@ -1,0 +1,158 @@
+//! The worker: everything that reads what others wrote. Built here from its stages and given its listeners.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::future::BoxFuture;
+use rustls_pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::accept::{self, Connections, FlowInfo, FlowSource, Identify, NoFlow, Unidentified};
+use crate::clock;
+use crate::config::Config;
+use crate::drain::Drain;
+use crate::forward::dial::{Dialer, HostAddresses};
+use crate::forward::pool::Upstreams;
+use crate::forward::roots::public_roots;
+use crate::identify::Identifier;
+use crate::identity::Identity;
+use crate::kernel::{self, Flow, Kernel};
+use crate::keys::environment::BUNDLE_FILE;
+use crate::llm::provider::dialect_for;
+use crate::policy::Policy;
+use crate::proxy::{Proxy, Snapshot, Stages};
+use crate::record::Recorder;
+use crate::route::Router;
+use crate::tls::{Authority, Leaves, Terminator, write_bundle};
+
+/// Where the CA lives, below `state_dir`.
+const CA: &str = "ca";
+
+/// The data path and what it is rebuilt from on reload.
+pub(super) struct Worker {
+    proxy: Arc<Proxy>,
+    dialer: Dialer,
+}
+
+impl Worker {
+    pub(super) fn new(
+        config: &Config,
+        identifier: &Arc<Identifier>,
+        policy: &Arc<Policy>,
+        recorder: &Arc<Recorder>,
+        drain: Drain,
+    ) -> anyhow::Result<Self> {
+        let dialer = Dialer::default();
+        let stages = Stages {
+            flows: Arc::new(KernelFlows),
+            identify: Arc::new(Identifies(identifier.clone())),
+            decide: policy.clone(),
+            report: recorder.clone(),
+            dialect: dialect_for,
+        };
+        let proxy = Proxy::new(stages, snapshot(config, &dialer)?, drain);
+        Ok(Self { proxy: Arc::new(proxy), dialer })
+    }
+
+    /// Opens the listeners in the daemon's own network namespace, then points the programs at them.
+    pub(super) fn listen(&self, kernel: &Kernel) -> anyhow::Result<()> {
+        let listeners = kernel::open_listeners(0).context("the redirect listener cannot be opened")?;
+        let cookie = kernel::netns_cookie(&listeners.v4).context("this network namespace has no cookie")?;
+        let port = listeners.v4.local_addr().context("the redirect listener has no address")?.port();
+        let limit = Connections::default();
+        let has_v6 = listeners.v6.is_some();
+        self.dialer.set_own(own_addresses(port)?);
+        for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
+            listener.set_nonblocking(true).context("the redirect listener cannot be set up")?;
+            let listener = TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
+            tokio::spawn(accept::listen(listener, self.proxy.clone(), limit.clone()));
+        }
+        kernel.set_listener(cookie, port, has_v6).context("the programs cannot be told the listener")?;
+        tracing::info!(port, has_v6, "governed connections of this network namespace arrive here");
+        Ok(())
+    }
+
+    /// Puts another configuration in force for the connections that follow.
+    pub(super) fn replace(&self, config: &Config) -> anyhow::Result<()> {
+        self.proxy.reload(snapshot(config, &self.dialer)?);
+        Ok(())
+    }
+}
+
+/// What of a new configuration needs a restart, in sentences.
+pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let (old, new) = (&old.host, &new.host);
+    let changed = [
+        ("cgroup_root", old.cgroup_root != new.cgroup_root),
+        ("state_dir", old.state_dir != new.state_dir),
+        ("runtime_dir", old.runtime_dir != new.runtime_dir),
+        ("bpffs", old.bpffs != new.bpffs),
+        ("metrics", old.metrics != new.metrics),
+        ("timezone", old.timezone != new.timezone),
+    ];
+    changed
+        .into_iter()
+        .filter(|(_, changed)| *changed)
+        .map(|(key, _)| format!("[host] {key} takes effect after `systemctl restart guard-agent`"))
+        .collect()
+}
+
+fn snapshot(config: &Config, dialer: &Dialer) -> anyhow::Result<Snapshot> {
+    let clock = clock::system();
+    let state_dir = &config.host.state_dir;
+    let hosts: Vec<String> = config.providers.iter().flat_map(|provider| provider.hosts.clone()).collect();
+    let authority = Authority::load_or_create(&state_dir.join(CA), &hosts, clock.now())
+        .context("the certificate authority cannot be used")?;
+    if let Some(created) = authority.created() {
+        tracing::warn!(path = %created.display(), "a root certificate was made: clients must be told to trust it");
+    }
+    let own = authority.certificates();
+    let public = roots(&own, &state_dir.join(BUNDLE_FILE), &authority)?;
+    let leaves = Leaves::new(authority, clock).context("no leaf key can be made")?;
+    Ok(Snapshot {
+        router: Router::new(&config.providers),
+        upstreams: Upstreams::new(&config.providers, &public, &own, dialer.clone())?,
+        terminator: Terminator::new(Arc::new(leaves)).context("TLS cannot be set up")?,
+    })
+}
+
+/// The system's roots, which also go into the bundle for clients.
+fn roots(
+    own: &[CertificateDer<'static>],
+    bundle: &Path,
+    authority: &Authority,
+) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let public = public_roots(own)?;
+    let count = write_bundle(bundle, &public, authority).context("the bundle for clients cannot be written")?;
+    tracing::debug!(count, "wrote the bundle for clients");
+    Ok(public)
+}
+
+/// The addresses that governed calls may not be sent to: the proxy would call itself.
+fn own_addresses(port: u16) -> anyhow::Result<HostAddresses> {
+    HostAddresses::read(&[port]).context("the host's own addresses cannot be read")
+}
+
+/// Reads the record through the socket option, which needs no capability.
+struct KernelFlows;
+
+impl FlowSource for KernelFlows {
+    fn flow_of(&self, stream: &TcpStream) -> Result<FlowInfo, NoFlow> {
+        use std::os::fd::AsFd;
+        let flow = kernel::flow_of(stream.as_fd()).or_else(|error| Err(NoFlow(error.to_string())))?;
+        Ok(FlowInfo { original_destination: flow.original_destination, record: Arc::new(flow) })
+    }
+}
+
+/// Asks the keeper's side who is behind a record.
+struct Identifies(Arc<Identifier>);
+
+impl Identify for Identifies {
+    fn identify<'a>(&'a self, flow: &'a FlowInfo) -> BoxFuture<'a, Result<Identity, Unidentified>> {
+        Box::pin(async move {
+            let flow = flow.record.downcast_ref::<Flow>().ok_or_else(|| Unidentified("no record".to_owned()))?;
+            self.0.identify(flow).or_else(|error| Err(Unidentified(error.to_string())))
+        })
+    }
+}

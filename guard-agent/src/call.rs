@@ -1,0 +1,212 @@
+//! One request to a provider, read: what `decide` judges and `forward` sends.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use http::{Method, Uri};
+use sha2::{Digest, Sha256};
+use ulid::Ulid;
+
+use crate::keys::Secret;
+use crate::llm::provider::Provider;
+use crate::llm::{EndpointKind, RequestFacts};
+
+/// One call.
+pub struct Call {
+    /// Names the call in refusals, audit and `explain`.
+    pub id: Ulid,
+    /// Who it is for.
+    pub provider: Arc<Provider>,
+    /// What the path is.
+    pub endpoint: EndpointKind,
+    /// HTTP method.
+    pub method: Method,
+    /// Path and query as the client wrote them.
+    pub target: Uri,
+    /// Headers as the client wrote them; `forward` takes out what must not go on.
+    pub headers: HeaderMap,
+    /// What the headers say.
+    pub said: Said,
+    /// What the body asks for; for inference only.
+    pub facts: Option<RequestFacts>,
+    /// The body, decoded.
+    pub body: Bytes,
+    /// The body as it came, when it came compressed.
+    pub encoded_body: Option<Bytes>,
+    /// Equal for equal (decoded) bodies: tells a client's retry from a new request.
+    pub body_fingerprint: Fingerprint,
+}
+
+impl Call {
+    /// The path without the query.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// Bytes of the body as they came from the client.
+    pub fn request_bytes(&self) -> u64 {
+        self.encoded_body.as_ref().unwrap_or(&self.body).len() as u64
+    }
+}
+
+/// What a client's headers say about a call. All of it is the client's word: it may narrow, never widen.
+#[derive(Default)]
+pub struct Said {
+    /// Every credential presented, in whatever place.
+    pub credentials: Vec<Presented>,
+    /// Session label, e.g. Claude Code's; bounded and printable.
+    pub session: Option<String>,
+    /// How often the client's SDK says that it has tried already.
+    pub retry_count: u32,
+}
+
+/// A credential that the client presented.
+pub struct Presented {
+    /// In which header, or `None` for a query parameter.
+    pub header: Option<HeaderName>,
+    /// The credential, without a `Bearer` in front.
+    pub secret: Secret,
+}
+
+/// Headers in which clients of any provider present a credential.
+pub const CREDENTIAL_HEADERS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
+/// Query parameters in which clients present a credential.
+pub const CREDENTIAL_PARAMETERS: [&str; 3] = ["key", "api_key", "api-key"];
+
+/// Session headers of agents, most specific first.
+const SESSION_HEADERS: [&str; 5] = [
+    "x-claude-code-session-id",
+    "session-id",
+    "session_id",
+    "x-session-id",
+    "x-openclaw-session-id",
+];
+const MAX_SESSION: usize = 128;
+/// Set by the vendors' SDKs.
+const RETRY_COUNT: &str = "x-stainless-retry-count";
+
+impl Said {
+    /// Reads the headers and the query.
+    pub fn read(headers: &HeaderMap, target: &Uri) -> Self {
+        let mut credentials = Vec::new();
+        for name in &CREDENTIAL_HEADERS {
+            for value in headers.get_all(name) {
+                let text = String::from_utf8_lossy(value.as_bytes());
+                let token = match text.split_once(' ') {
+                    Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token,
+                    _ => &text,
+                };
+                credentials.push(Presented {
+                    header: Some(name.clone()),
+                    secret: Secret::new(token),
+                });
+            }
+        }
+        for (name, value) in parameters(target.query().unwrap_or_default()) {
+            if CREDENTIAL_PARAMETERS.contains(&name) {
+                credentials.push(Presented {
+                    header: None,
+                    secret: Secret::new(value),
+                });
+            }
+        }
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            credentials,
+            session: SESSION_HEADERS
+                .iter()
+                .find_map(|name| text(name))
+                .and_then(session),
+            retry_count: text(RETRY_COUNT)
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(0),
+        }
+    }
+}
+
+fn session(text: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+    (!text.is_empty() && text.len() <= MAX_SESSION && text.bytes().all(plain)).then(|| text.to_owned())
+}
+
+/// The `name=value` pairs of a query, as they are written.
+pub fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// SHA-256 of a body, cut to 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl Fingerprint {
+    /// Of this body.
+    pub fn of(body: &[u8]) -> Self {
+        let hash: [u8; 32] = Sha256::digest(body).into();
+        let mut short = [0; 16];
+        short.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+        Self(short)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(headers: &[(&'static str, &'static str)], target: &'static str) -> Said {
+        let headers = headers
+            .iter()
+            .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()))
+            .collect();
+        Said::read(&headers, &Uri::from_static(target))
+    }
+
+    #[test]
+    fn finds_every_credential() {
+        let said = said(
+            &[
+                ("authorization", "bearer one"),
+                ("x-api-key", "two"),
+                ("x-goog-api-key", "three"),
+            ],
+            "/v1/x?a=b&key=four&alt=sse",
+        );
+        let found: Vec<_> = said.credentials.iter().map(|c| c.secret.expose()).collect();
+        assert_eq!(found, ["one", "two", "three", "four"]);
+        assert_eq!(said.credentials[3].header, None);
+    }
+
+    #[test]
+    fn labels_are_bounded_and_printable() {
+        let session = |value| said(&[("x-claude-code-session-id", value)], "/").session;
+        assert_eq!(session("6f1c-77"), Some("6f1c-77".to_owned()));
+        assert_eq!(session("a b"), None);
+        assert_eq!(session("a\"}"), None);
+        let long: &'static str = Box::leak("a".repeat(MAX_SESSION + 1).into_boxed_str());
+        assert_eq!(session(long), None);
+        assert_eq!(said(&[("x-stainless-retry-count", "2")], "/").retry_count, 2);
+        assert_eq!(said(&[("x-stainless-retry-count", "-2")], "/").retry_count, 0);
+    }
+
+    #[test]
+    fn equal_bodies_have_equal_fingerprints() {
+        assert_eq!(Fingerprint::of(b"a"), Fingerprint::of(b"a"));
+        assert_ne!(Fingerprint::of(b"a"), Fingerprint::of(b"b"));
+    }
+}

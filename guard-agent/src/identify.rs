@@ -1,0 +1,118 @@
+//! In: the kernel's record of a connection. Out: the `Identity` behind it. On failure: the connection is refused with a
+//! readable error; an unknown caller is never given a default identity.
+//!
+//! This is the keeper's side of the seam: it reads cgroups and `/proc`, and answers in plain data.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use sha2::{Digest, Sha256};
+
+use crate::config::Agent;
+use crate::identity::{Identity, Process};
+use crate::kernel::governed::GovernedSet;
+use crate::kernel::{Flow, cgroup};
+
+/// Why a caller could not be identified. The text goes to the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unidentified {
+    /// The cgroup is gone, or no configured agent owns it any more.
+    #[error("the caller's cgroup belongs to no configured agent; ask the operator to run `guard-agent status`")]
+    NoAgent,
+    /// The answer did not come within a second.
+    #[error("the caller could not be identified within a second; try again")]
+    TooSlow,
+}
+
+/// The number under which the kernel's maps know an agent: a hash of its name, so that it survives restarts and
+/// reloads, and what an earlier daemon governed keeps its meaning.
+pub fn number(agent: &str) -> u32 {
+    let hash: [u8; 32] = Sha256::digest(agent.as_bytes()).into();
+    let [a, b, c, d, ..] = hash;
+    // Zero is "none" in the kernel's records.
+    u32::from_le_bytes([a, b, c, d]).max(1)
+}
+
+/// Resolves records to identities.
+pub struct Identifier {
+    governed: Arc<GovernedSet>,
+    cgroup_root: PathBuf,
+    agents: ArcSwap<HashMap<u32, Arc<Agent>>>,
+}
+
+impl Identifier {
+    /// For these agents.
+    pub fn new(governed: Arc<GovernedSet>, cgroup_root: PathBuf, agents: &[Arc<Agent>]) -> Self {
+        Self { governed, cgroup_root, agents: ArcSwap::from_pointee(numbered(agents)) }
+    }
+
+    /// Puts other agents in force.
+    pub fn replace(&self, agents: &[Arc<Agent>]) {
+        self.agents.store(Arc::new(numbered(agents)));
+    }
+
+    /// Name of the agent with this number.
+    pub fn agent_name(&self, number: u32) -> Option<Arc<str>> {
+        self.agents.load().get(&number).map(|agent| agent.name.clone())
+    }
+
+    /// Who opened the connection.
+    ///
+    /// # Errors
+    /// [`Unidentified`].
+    pub fn identify(&self, flow: &Flow) -> Result<Identity, Unidentified> {
+        // The caller's own cgroup names the run best; when the socket's creator is what made the connection governed,
+        // the caller may lie outside every agent.
+        let governed = self
+            .governed
+            .lookup(flow.cgroup_id)
+            .or_else(|| self.governed.lookup(flow.governed_cgroup_id))
+            .ok_or(Unidentified::NoAgent)?;
+        let agents = self.agents.load();
+        let agent = agents.get(&governed.agent).ok_or(Unidentified::NoAgent)?;
+        Ok(Identity {
+            agent: agent.name.clone(),
+            owner: agent.owner.clone(),
+            run: governed.run.into(),
+            cgroup: self.cgroup(flow.cgroup_id).unwrap_or(governed.path),
+            container: None,
+            unit: None,
+            process: Process {
+                pid: flow.pid,
+                uid: flow.uid,
+                exe: executable(flow.pid),
+                comm: flow.comm.clone(),
+            },
+        })
+    }
+
+    fn cgroup(&self, id: u64) -> Option<String> {
+        let path = cgroup::path_of(id, &self.cgroup_root).ok()?;
+        let below = path.strip_prefix(&self.cgroup_root).ok()?;
+        Some(format!("/{}", below.display()))
+    }
+}
+
+/// Advice, not identity: the process may be gone, or another one by now.
+fn executable(pid: u32) -> Option<String> {
+    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+fn numbered(agents: &[Arc<Agent>]) -> HashMap<u32, Arc<Agent>> {
+    agents.iter().map(|agent| (number(&agent.name), agent.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_number_depends_on_its_name_alone() {
+        assert_eq!(number("coder"), number("coder"));
+        assert_ne!(number("coder"), number("coder2"));
+        assert_ne!(number(""), 0);
+    }
+}

@@ -1,0 +1,103 @@
+//! Golden tests of the wire formats. A new format is one directory of fixtures: `NAME.request.json` (its facts are the
+//! snapshot), `NAME.reply.json` and `NAME.reply.sse` (what the reader learns).
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::llm::provider::dialect_of;
+use crate::llm::{Dialect, DialectKind, ReplyFacts, ReplyHead};
+
+mod properties;
+mod recorded;
+mod refusals;
+mod requests;
+mod rewrites;
+
+const KINDS: [DialectKind; 2] = [DialectKind::OpenaiChat, DialectKind::AnthropicMessages];
+
+/// Reads a reply in pieces; gives what was forwarded and what was learnt.
+fn read(dialect: &dyn Dialect, sse: bool, hide: bool, pieces: &[&[u8]]) -> (Vec<u8>, ReplyFacts) {
+    let mut headers = HeaderMap::new();
+    let media = if sse {
+        "text/event-stream; charset=utf-8"
+    } else {
+        "application/json"
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    read_as(dialect, &headers, hide, pieces)
+}
+
+fn read_as(
+    dialect: &dyn Dialect,
+    headers: &HeaderMap,
+    hide: bool,
+    pieces: &[&[u8]],
+) -> (Vec<u8>, ReplyFacts) {
+    let head = ReplyHead {
+        status: StatusCode::OK,
+        headers,
+        hide_usage_event: hide,
+    };
+    let mut reader = dialect.reply(&head);
+    let mut out = Vec::new();
+    for piece in pieces {
+        out.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece)));
+    }
+    let (rest, facts) = reader.finish();
+    out.extend_from_slice(&rest);
+    (out, facts)
+}
+
+/// The fixtures of one format whose names end so, sorted.
+fn fixtures(kind: DialectKind, ending: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("src/llm/golden")
+        .join(kind.label());
+    let mut all: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?.strip_suffix(ending)?.to_owned();
+            Some((name, std::fs::read(&path).unwrap()))
+        })
+        .collect();
+    all.sort();
+    assert!(!all.is_empty(), "no {ending} for {}", kind.label());
+    all
+}
+
+fn snapshot(kind: DialectKind, name: &str, value: &impl serde::Serialize) {
+    insta::with_settings!({
+        snapshot_path => format!("golden/{}", kind.label()),
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, {
+        insta::assert_json_snapshot!(name, value);
+    });
+}
+
+#[test]
+fn request_facts() {
+    for kind in KINDS {
+        for (name, body) in fixtures(kind, ".request.json") {
+            let facts = dialect_of(kind).request(&body).unwrap();
+            snapshot(kind, &format!("{name}.request"), &facts);
+        }
+    }
+}
+
+#[test]
+fn reply_facts() {
+    for kind in KINDS {
+        for (ending, sse) in [(".reply.json", false), (".reply.sse", true)] {
+            for (name, body) in fixtures(kind, ending) {
+                let (out, facts) = read(dialect_of(kind), sse, false, &[&body]);
+                assert_eq!(out, body, "{name}");
+                snapshot(kind, &format!("{name}{ending}"), &facts);
+            }
+        }
+    }
+}

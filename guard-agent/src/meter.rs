@@ -1,0 +1,266 @@
+//! In: the provider's reply body and what was reserved for it. Out: the same bytes as they come, and at the end the
+//! outcome, settled exactly once: at the end, at a cut, or when the client goes away. On failure: what was learnt
+//! until then is settled; usage that was not seen is unknown, never zero.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::forward::pool::Streams;
+use crate::llm::encoding::reader_for;
+use crate::llm::{Dialect, ReplyHead, ReplyReader};
+use crate::policy::{Outcome, Settle};
+
+pub mod linger;
+
+pub use linger::Linger;
+
+/// A provider that sends nothing for this long has stalled; reasoning models are silent for minutes.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
+
+/// The open account of one forwarded call. It is settled exactly once: by [`Tab::close`], or when it is dropped.
+pub struct Tab {
+    settlement: Option<Box<dyn Settle>>,
+    outcome: Outcome,
+    reader: Option<Box<dyn ReplyReader>>,
+    dialect: &'static dyn Dialect,
+    hide_usage_event: bool,
+    began: Instant,
+}
+
+impl Tab {
+    /// Opens the account.
+    pub fn open(settlement: Box<dyn Settle>, dialect: &'static dyn Dialect, hide_usage_event: bool) -> Self {
+        Self {
+            settlement: Some(settlement),
+            outcome: Outcome::default(),
+            reader: None,
+            dialect,
+            hide_usage_event,
+            began: Instant::now(),
+        }
+    }
+
+    /// The request is about to leave (or has left) for the provider.
+    pub fn set_forwarded(&mut self, forwarded: bool, request_bytes: u64) {
+        self.outcome.forwarded = forwarded;
+        self.outcome.request_bytes = request_bytes;
+    }
+
+    /// The client is gone.
+    pub fn set_client_gone(&mut self) {
+        self.outcome.client_gone = true;
+    }
+
+    /// The provider failed.
+    pub fn set_error(&mut self, error: String) {
+        self.outcome.upstream_error = Some(error);
+    }
+
+    /// The provider's answer has begun.
+    pub fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.outcome.forwarded = true;
+        self.outcome.status = Some(status);
+        let head = ReplyHead {
+            status,
+            headers,
+            hide_usage_event: self.hide_usage_event,
+        };
+        self.reader = Some(reader_for(self.dialect, &head));
+    }
+
+    /// The next bytes of the answer; gives the bytes to forward.
+    pub fn feed(&mut self, data: Bytes) -> Bytes {
+        if self.outcome.first_token.is_none() && !data.is_empty() {
+            self.outcome.first_token = Some(self.began.elapsed());
+        }
+        self.outcome.reply_bytes += data.len() as u64;
+        match &mut self.reader {
+            Some(reader) => reader.feed(data),
+            None => data,
+        }
+    }
+
+    /// Whether an event may be hidden from the client, so that the length is not the provider's.
+    pub fn hides(&self) -> bool {
+        self.hide_usage_event
+    }
+
+    /// Settles. Gives what the reader still held back.
+    pub fn close(mut self) -> Bytes {
+        self.settle()
+    }
+
+    fn settle(&mut self) -> Bytes {
+        let Some(settlement) = self.settlement.take() else {
+            return Bytes::new();
+        };
+        let (rest, facts) = self
+            .reader
+            .as_mut()
+            .map(|reader| reader.finish())
+            .unwrap_or_default();
+        self.outcome.facts = facts;
+        self.outcome.duration = self.began.elapsed();
+        settlement.settle(std::mem::take(&mut self.outcome));
+        rest
+    }
+}
+
+impl Drop for Tab {
+    fn drop(&mut self) {
+        drop(self.settle());
+    }
+}
+
+/// Why a reply was cut.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// The provider broke off.
+    #[error("the provider broke off the reply: {0}")]
+    Upstream(#[from] hyper::Error),
+    /// The provider has stalled.
+    #[error("the provider sent nothing for ten minutes")]
+    Silence,
+}
+
+/// A reply on its way: forwards each frame when it comes and reads along.
+pub struct Metered {
+    source: Option<(Incoming, Tab)>,
+    ready: VecDeque<Frame<Bytes>>,
+    silence: Pin<Box<Sleep>>,
+    linger: Linger,
+    streams: Option<Streams>,
+    /// The length is the provider's; not so when an event may be hidden.
+    exact: bool,
+}
+
+impl Metered {
+    /// Meters `body` on this account.
+    pub fn new(body: Incoming, tab: Tab, streams: Streams, linger: Linger) -> Self {
+        let exact = !tab.hide_usage_event;
+        let mut this = Self {
+            source: None,
+            ready: VecDeque::new(),
+            silence: Box::pin(tokio::time::sleep(SILENCE)),
+            linger,
+            streams: Some(streams),
+            exact,
+        };
+        // An empty body may never be polled.
+        if body.is_end_stream() {
+            drop(tab.close())
+        } else {
+            this.source = Some((body, tab))
+        }
+        this
+    }
+
+    /// The reply has ended: settles and queues what is left.
+    fn end(&mut self, before: Bytes, trailers: Option<Frame<Bytes>>) {
+        let rest = self.source.take().map(|(_, tab)| tab.close()).unwrap_or_default();
+        self.streams = None;
+        let data = if before.is_empty() || rest.is_empty() {
+            if before.is_empty() { rest } else { before }
+        } else {
+            let mut both = BytesMut::from(before);
+            both.extend_from_slice(&rest);
+            both.freeze()
+        };
+        if !data.is_empty() {
+            self.ready.push_back(Frame::data(data));
+        }
+        self.ready.extend(trailers);
+    }
+
+    fn fail(&mut self, cut: &Cut) {
+        if let Some((_, mut tab)) = self.source.take() {
+            tab.set_error(cut.to_string());
+        }
+        self.streams = None;
+    }
+
+    fn reset_silence(&mut self) {
+        self.silence.as_mut().reset(tokio::time::Instant::now() + SILENCE);
+    }
+}
+
+impl Body for Metered {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            let Some((body, tab)) = &mut self.source else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => {
+                    if self.silence.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.fail(&Cut::Silence);
+                    return Poll::Ready(Some(Err(Cut::Silence)));
+                }
+                Poll::Ready(None) => self.end(Bytes::new(), None),
+                Poll::Ready(Some(Err(error))) => {
+                    let cut = Cut::Upstream(error);
+                    self.fail(&cut);
+                    return Poll::Ready(Some(Err(cut)));
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        let out = tab.feed(data);
+                        if body.is_end_stream() {
+                            // The server side may not poll again once it has the last byte.
+                            self.end(out, None);
+                            continue;
+                        }
+                        self.reset_silence();
+                        if !out.is_empty() {
+                            return Poll::Ready(Some(Ok(Frame::data(out))));
+                        }
+                    }
+                    Err(trailers) => self.end(Bytes::new(), Some(trailers)),
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_none() && self.ready.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Some((body, _)) if self.exact && self.ready.is_empty() => body.size_hint(),
+            Some(_) => SizeHint::default(),
+            None => SizeHint::with_exact(
+                self.ready
+                    .iter()
+                    .filter_map(Frame::data_ref)
+                    .map(|d| d.len() as u64)
+                    .sum(),
+            ),
+        }
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        if let Some((body, mut tab)) = self.source.take() {
+            tab.set_client_gone();
+            self.linger.read_on(body, tab, self.streams.take());
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a permit holds, and the one place where it is given back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Draft, Recorder, micros};
+use crate::audit::AuditSlot;
+use crate::audit::record::{CallUsage, Decision};
+use crate::ledger::Settled;
+use crate::money::Pico;
+use crate::policy::{Hold, Outcome, Settle};
+use crate::refusal::Reason;
+use crate::telemetry::metrics;
+
+/// Money, audit slot and place in flight of one admitted call.
+pub(crate) struct Ticket {
+    recorder: Arc<Recorder>,
+    slot: AuditSlot,
+    draft: Draft,
+    hold: Option<Hold>,
+    admitted: Instant,
+}
+
+/// What settling came to.
+struct Bill {
+    cost: Option<Pico>,
+    usage: Option<CallUsage>,
+    overrun: bool,
+}
+
+impl Ticket {
+    pub(super) fn new(recorder: Arc<Recorder>, slot: AuditSlot, mut draft: Draft, hold: Option<Hold>) -> Self {
+        draft.body.reserved_pico_usd =
+            hold.as_ref().and_then(|hold| hold.reservation.as_ref()).map(|reservation| reservation.amount());
+        Self { recorder, slot, draft, hold, admitted: Instant::now() }
+    }
+
+    /// Settles the reservation: what was never forwarded, and what the provider answered with an error, costs nothing;
+    /// what is not known costs the reservation.
+    fn bill(&mut self, outcome: &Outcome) -> Bill {
+        let nothing = Bill { cost: None, usage: None, overrun: false };
+        let Some(Hold { price, reservation, slot }) = self.hold.take() else { return nothing };
+        drop(slot);
+        let refused_by_provider = outcome.status.is_some_and(|status| !status.is_success());
+        let usage = outcome.facts.usage;
+        if !outcome.forwarded || (refused_by_provider && usage.is_none()) {
+            if let Some(reservation) = reservation {
+                reservation.release();
+            }
+            return Bill { cost: Some(Pico::ZERO), ..nothing };
+        }
+        let metrics = &self.recorder.metrics;
+        let Draft { agent, provider, model, .. } = &self.draft;
+        let label = self.recorder.label(provider, model);
+        // The provider may have served another model than the one asked for: its price counts if it is known.
+        let served = outcome.facts.model.as_deref().and_then(|served| self.recorder.prices.find(provider, served));
+        let tier = outcome.facts.service_tier.as_deref();
+        let cost = usage.and_then(|usage| served.or(price.as_ref())?.cost(&usage, tier));
+        match &usage {
+            Some(usage) => metrics.tokens(agent, provider, label, usage),
+            None => metrics.usage_unknown(agent, provider, label),
+        }
+        let Some(reservation) = reservation else {
+            return Bill { cost, usage: usage.map(CallUsage::Known), overrun: false };
+        };
+        let reserved = reservation.amount();
+        // A cost above what integers hold, or a tier without a price: unknown, so the reservation is charged.
+        let Settled { cost: booked, overrun, .. } = reservation.settle(cost.unwrap_or(reserved));
+        metrics.cost(agent, provider, label, booked);
+        if cost.is_some() {
+            metrics.estimate(provider, reserved, booked);
+        }
+        Bill { cost: Some(booked), usage: Some(usage.map_or(CallUsage::Unknown, CallUsage::Known)), overrun }
+    }
+
+    fn outcome_label(outcome: &Outcome) -> metrics::Outcome {
+        match outcome.status {
+            _ if outcome.client_gone => metrics::Outcome::ClientGone,
+            Some(status) if !status.is_success() => metrics::Outcome::ProviderError,
+            None => metrics::Outcome::UpstreamFailed,
+            Some(_) if outcome.upstream_error.is_some() => metrics::Outcome::UpstreamFailed,
+            Some(_) if outcome.facts.error => metrics::Outcome::ProviderError,
+            Some(_) => metrics::Outcome::Ok,
+        }
+    }
+}
+
+impl Settle for Ticket {
+    fn settle(mut self: Box<Self>, outcome: Outcome) {
+        let bill = self.bill(&outcome);
+        let Self { recorder, slot, mut draft, admitted, .. } = *self;
+        let metrics = &recorder.metrics;
+        let label = recorder.label(&draft.provider, &draft.model);
+        metrics.call(&draft.agent, &draft.provider, label, Self::outcome_label(&outcome));
+        metrics.call_duration(&draft.provider, outcome.duration);
+        if let Some(first) = outcome.first_token {
+            metrics.first_token(&draft.provider, first);
+        }
+        for tool in &outcome.facts.tools_called {
+            metrics.tool(&draft.agent, tool, metrics::ToolVerdict::Called);
+        }
+        if bill.overrun {
+            metrics.finding(&draft.agent, "cost_above_reservation");
+            draft.finding("cost_above_reservation");
+        }
+        let body = &mut draft.body;
+        if outcome.status.is_none() {
+            body.decision = Decision::Failed;
+            body.reason = Some(Reason::Upstream);
+        }
+        body.model = outcome.facts.model;
+        body.usage = bill.usage;
+        body.cost_pico_usd = bill.cost;
+        body.finish = outcome.facts.finish;
+        body.tools_called = outcome.facts.tools_called;
+        body.status = Some(outcome.status.map_or(502, |status| status.as_u16()));
+        body.reply_bytes = Some(outcome.reply_bytes);
+        body.first_token_ms = outcome.first_token.map(Into::into);
+        body.duration_ms = Some(outcome.duration.into());
+        body.added_us = Some(micros(admitted.elapsed().saturating_sub(outcome.duration)));
+        slot.record(draft.into_record());
+    }
+}

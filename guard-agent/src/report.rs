@@ -1,0 +1,81 @@
+//! What the path tells of itself beside calls: connections that never become one, refusals before a decision.
+//! Implementations count and record; they must not block.
+
+use std::net::SocketAddr;
+
+use http::Method;
+use ulid::Ulid;
+
+use crate::identity::Identity;
+use crate::llm::provider::Provider;
+use crate::refusal::Refusal;
+use crate::tls::Distrust;
+
+/// Takes what the path has to tell.
+pub trait Report: Send + Sync {
+    /// A call that was refused before `decide` saw it.
+    fn refused(&self, call: &EarlyRefusal<'_>, refusal: &Refusal);
+
+    /// A connection that ended (or was cut) without being terminated.
+    fn connection(&self, connection: &ConnectionReport<'_>);
+
+    /// A client that may not trust Guard's root.
+    fn untrusted(&self, identity: &Identity, sni: &str, how: Distrust);
+
+    /// A connection without a kernel record, or beyond the limit of connections.
+    fn unaccepted(&self, why: Unaccepted);
+}
+
+/// What is known of a call that was refused before it could be read.
+pub struct EarlyRefusal<'a> {
+    /// Names it in the message that the client got.
+    pub id: Ulid,
+    /// Who called; `None` when that is why it was refused.
+    pub identity: Option<&'a Identity>,
+    /// Whom it called.
+    pub provider: &'a Provider,
+    /// Where the client meant to connect.
+    pub original_destination: SocketAddr,
+    /// Method.
+    pub method: &'a Method,
+    /// Path, without the query.
+    pub path: &'a str,
+}
+
+/// A connection that was passed through or denied.
+pub struct ConnectionReport<'a> {
+    /// Who opened it, if known.
+    pub identity: Option<&'a Identity>,
+    /// Where to.
+    pub original_destination: SocketAddr,
+    /// The name in its first bytes.
+    pub name: Option<&'a str>,
+    /// What happened.
+    pub verdict: Verdict,
+    /// Bytes from the client.
+    pub sent: u64,
+    /// Bytes to the client.
+    pub received: u64,
+}
+
+/// What happened to a connection that was not terminated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Relayed to its end.
+    Passed,
+    /// Relayed, then broken by one side.
+    Broken,
+    /// Refused or cut by Guard; the text says why.
+    Denied(String),
+    /// The destination could not be reached.
+    Unreachable(String),
+}
+
+/// Why a connection was closed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unaccepted {
+    /// The kernel has no record of it: whoever opened it is not governed, or meddles.
+    NoFlow,
+    /// Too many connections are open.
+    Full,
+}

@@ -1,0 +1,161 @@
+//! In: the first bytes' meaning and the original destination. Out: what to do with the connection. On failure: there
+//! is none; what is not a provider's passes through, what would get around Guard is denied.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::llm::provider::Provider;
+use crate::peek::First;
+
+/// What to do with a connection.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// A provider over TLS: terminate it.
+    Terminate {
+        /// Whose.
+        provider: Arc<Provider>,
+        /// The name asked for.
+        sni: String,
+    },
+    /// A provider over plain HTTP: answer that this is refused.
+    PlainProvider {
+        /// Whose.
+        provider: Arc<Provider>,
+    },
+    /// Not a provider's: relay it to the original destination.
+    Passthrough {
+        /// The name in its first bytes, for the record.
+        name: Option<String>,
+        /// The client has said nothing yet: what it says later is inspected again.
+        undecided: bool,
+    },
+}
+
+/// Knows which names are providers'.
+#[derive(Debug, Clone, Default)]
+pub struct Router {
+    hosts: HashMap<String, Arc<Provider>>,
+}
+
+impl Router {
+    /// A router for these providers.
+    pub fn new(providers: &[Arc<Provider>]) -> Self {
+        let hosts = providers.iter().flat_map(|provider| {
+            provider
+                .hosts
+                .iter()
+                .map(|host| (host.to_ascii_lowercase(), provider.clone()))
+        });
+        Self {
+            hosts: hosts.collect(),
+        }
+    }
+
+    /// The provider to whom a host belongs.
+    pub fn provider(&self, host: &str) -> Option<&Arc<Provider>> {
+        self.hosts.get(host)
+    }
+
+    /// Decides what to do. A provider's outer name is terminated whatever encrypted_client_hello says. The original
+    /// destination is not looked at yet: names decide.
+    pub fn route(&self, first: &First, _original_destination: SocketAddr) -> Route {
+        match first {
+            First::Tls(hello) => match hello.sni.as_deref().map(|sni| (sni, self.provider(sni))) {
+                Some((sni, Some(provider))) => Route::Terminate {
+                    provider: provider.clone(),
+                    sni: sni.to_owned(),
+                },
+                _ => Route::Passthrough {
+                    name: hello.sni.clone(),
+                    undecided: false,
+                },
+            },
+            First::Http(head) => match head.hosts.iter().find_map(|host| self.provider(host)) {
+                Some(provider) => Route::PlainProvider {
+                    provider: provider.clone(),
+                },
+                None => Route::Passthrough {
+                    name: head.hosts.first().cloned(),
+                    undecided: false,
+                },
+            },
+            First::Other => Route::Passthrough {
+                name: None,
+                undecided: false,
+            },
+            First::Silent => Route::Passthrough {
+                name: None,
+                undecided: true,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::llm::DialectKind;
+    use crate::llm::provider::Auth;
+    use crate::peek::{ClientHello, PlainHead};
+
+    pub(crate) fn provider(name: &str, host: &str) -> Provider {
+        Provider {
+            name: name.to_owned(),
+            hosts: vec![host.to_owned()],
+            dialect: DialectKind::OpenaiChat,
+            auth: Auth::Bearer,
+            base_path: String::new(),
+            keys: Vec::new(),
+            connect_to: None,
+            trust: Vec::new(),
+        }
+    }
+
+    fn route(first: First) -> Route {
+        let router = Router::new(&[Arc::new(provider("openai", "API.openai.com"))]);
+        router.route(&first, "203.0.113.1:443".parse().unwrap())
+    }
+
+    fn hello(sni: &str, ech: bool) -> First {
+        First::Tls(ClientHello {
+            sni: Some(sni.to_owned()),
+            ech,
+            ..ClientHello::default()
+        })
+    }
+
+    #[test]
+    fn a_provider_name_is_terminated_with_or_without_ech() {
+        for ech in [false, true] {
+            assert!(matches!(
+                route(hello("api.openai.com", ech)),
+                Route::Terminate { .. }
+            ));
+        }
+        assert!(matches!(
+            route(hello("example.com", false)),
+            Route::Passthrough {
+                name: Some(_),
+                undecided: false
+            }
+        ));
+    }
+
+    #[test]
+    fn a_provider_name_over_plain_http_is_found_in_any_place() {
+        let hosts = vec!["a.example".to_owned(), "api.openai.com".to_owned()];
+        assert!(matches!(
+            route(First::Http(PlainHead { hosts })),
+            Route::PlainProvider { .. }
+        ));
+    }
+
+    #[test]
+    fn a_silent_client_stays_undecided() {
+        assert!(matches!(
+            route(First::Silent),
+            Route::Passthrough { undecided: true, .. }
+        ));
+    }
+}
