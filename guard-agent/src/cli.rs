@@ -45,25 +45,18 @@ struct Arguments {
     command: Command,
 }
 
+// What a command says of itself stands with it.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the firewall in the foreground; systemd starts it this way.
     Daemon(daemon::Daemon),
-    /// Starts a command as a run of an agent.
     Run(run::Run),
-    /// Checks the configuration and names every error at once.
     Check(check::Check),
-    /// Shows what the daemon enforces and what the agents have spent.
     Status(status::Show),
-    /// Has the daemon read its configuration again.
     Reload(reload::Reload),
-    /// Shows Guard's certificate authority, and how clients come to trust it.
     #[command(subcommand)]
     Ca(ca::Ca),
-    /// Reads the audit log.
     #[command(subcommand)]
     Audit(audit::Audit),
-    /// Takes the programs out of the kernel, on purpose.
     Detach(detach::Detach),
 }
 

@@ -19,7 +19,7 @@ const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 pub enum ClientError {
     /// Nobody listens.
     #[error(
-        "guard-agent is not running (nothing answers at {0}).\n\
+        "the daemon is not running (nothing answers at {0}).\n\
          Start it with `systemctl start guard-agent`; `journalctl -u guard-agent` says why it stopped."
     )]
     NotRunning(PathBuf),
@@ -30,10 +30,10 @@ pub enum ClientError {
     #[error(transparent)]
     Refused(#[from] AdminError),
     /// The connection broke or took too long.
-    #[error("guard-agent did not answer; `journalctl -u guard-agent` may say why")]
+    #[error("the daemon did not answer; `journalctl -u guard-agent` may say why")]
     Broken(#[source] io::Error),
     /// What came back is not an answer.
-    #[error("the answer cannot be read ({0}): are guard-agent and this command of the same version?")]
+    #[error("the answer cannot be read ({0}): are the daemon and this command of the same version?")]
     Unreadable(String),
 }
 

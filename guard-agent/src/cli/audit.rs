@@ -7,11 +7,12 @@ use anyhow::Context as _;
 
 use super::output::{complain, print};
 use super::{FAILED, OK};
+use crate::audit::tail::{Follow, last};
+use crate::audit::{VerifyReport, verify};
 
 mod line;
-mod source;
-
-use source::{Follow, VerifyReport, last, verify};
+#[cfg(test)]
+mod tests;
 
 /// Directory of the records in `state_dir`.
 const DIRECTORY: &str = "audit";

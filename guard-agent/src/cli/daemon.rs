@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::output::complain;
 use super::{OK, USAGE};
-use crate::config::{self, Config};
+use crate::config;
 use crate::telemetry::{self, LogFormat};
 
 /// Runs the firewall in the foreground; systemd starts it this way.
@@ -35,12 +35,7 @@ impl Daemon {
         for problem in &checked.problems {
             tracing::warn!("{problem}");
         }
-        serve(config, path)?;
+        crate::app::run(path, config)?;
         Ok(OK)
     }
-}
-
-/// Composition root: `crate::app::run(config, path)`.
-fn serve(_config: Config, _path: &Path) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no daemon")
 }

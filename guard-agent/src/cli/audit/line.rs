@@ -38,34 +38,32 @@ fn call(value: &Value) -> String {
     if let Some(reason) = text("reason") {
         return format!("{} {model} at {provider}: {reason}", decision.to_uppercase());
     }
-    let cost = value
-        .get("cost_pico_usd")
-        .and_then(Value::as_u64)
-        .map(|pico| Pico(pico).to_string());
-    let usage = value
-        .get("usage")
-        .filter(|usage| usage.get("known").and_then(Value::as_bool) == Some(true));
-    let tokens = |name: &str| {
-        usage
-            .and_then(|usage| usage.get(name))
+    let mut parts = vec![format!("{decision} {model} at {provider}")];
+    parts.extend(
+        value
+            .get("cost_pico_usd")
             .and_then(Value::as_u64)
-            .unwrap_or(0)
-    };
-    let usage = if usage.is_some() {
-        let input = ["input", "cache_read", "cache_write_5m", "cache_write_1h"].map(tokens);
-        let input = input.iter().fold(0_u64, |sum, part| sum.saturating_add(*part));
-        format!("{input} in, {} out", tokens("output"))
-    } else {
-        "usage unknown".to_owned()
-    };
-    let status = value
-        .get("status")
-        .and_then(Value::as_u64)
-        .map_or_else(String::new, |code| format!(", {code}"));
-    format!(
-        "{decision} {model} at {provider}  {}  {usage}{status}",
-        cost.as_deref().unwrap_or("free")
-    )
+            .map(|pico| Pico(pico).to_string()),
+    );
+    parts.extend(value.get("usage").and_then(tokens));
+    parts.extend(
+        value
+            .get("status")
+            .and_then(Value::as_u64)
+            .map(|code| code.to_string()),
+    );
+    parts.join(", ")
+}
+
+/// Nothing where no usage could be, `unknown` where one should have been.
+fn tokens(usage: &Value) -> Option<String> {
+    if !usage.get("known")?.as_bool()? {
+        return Some("usage unknown".to_owned());
+    }
+    let count = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let input = ["input", "cache_read", "cache_write_5m", "cache_write_1h"].map(count);
+    let input = input.iter().fold(0_u64, |sum, part| sum.saturating_add(*part));
+    Some(format!("{input} in, {} out", count("output")))
 }
 
 /// What the other kinds say beside the head that all share.
@@ -111,7 +109,7 @@ mod tests {
         for (record, line) in [
             (
                 r#"{"v":1,"time":"2026-11-23T09:00:00.123456Z","kind":"call","agent":"coder","provider":"openai","model":"gpt-5","decision":"allowed","reason":null,"usage":{"known":true,"input":10,"cache_read":2,"output":34},"cost_pico_usd":123000000,"status":200}"#,
-                "2026-11-23 09:00:00  coder        call       allowed gpt-5 at openai  $0.000123  12 in, 34 out, 200",
+                "2026-11-23 09:00:00  coder        call       allowed gpt-5 at openai, $0.000123, 12 in, 34 out, 200",
             ),
             (
                 r#"{"time":"2026-11-23T09:00:00.1Z","kind":"call","agent":"coder","provider":"openai","model_requested":"gpt-5","decision":"refused","reason":"budget_exceeded"}"#,
