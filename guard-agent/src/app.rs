@@ -87,11 +87,17 @@ fn admin_thread(
     stopping: CancellationToken,
 ) -> anyhow::Result<std::thread::JoinHandle<()>> {
     let host = daemon.config.load().host.clone();
-    let (socket, path) = crate::admin::bind(&host.runtime_dir)
-        .with_context(|| format!("the admin socket in {} cannot be opened", host.runtime_dir.display()))?;
+    let (socket, path) = crate::admin::bind(&host.runtime_dir).with_context(|| {
+        format!(
+            "the admin socket in {} cannot be opened",
+            host.runtime_dir.display()
+        )
+    })?;
     let health = std::net::TcpListener::bind(host.metrics)
         .with_context(|| format!("the metrics port {} cannot be opened", host.metrics))?;
-    health.set_nonblocking(true).context("the metrics port cannot be set up")?;
+    health
+        .set_nonblocking(true)
+        .context("the metrics port cannot be set up")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -128,7 +134,8 @@ impl Daemon {
             let lines: Vec<String> = bad.iter().map(ToString::to_string).collect();
             anyhow!("provider keys cannot be used:\n{}", lines.join("\n"))
         })?;
-        let placeholders = Placeholders::open(&host.state_dir).context("the placeholder secret cannot be used")?;
+        let placeholders =
+            Placeholders::open(&host.state_dir).context("the placeholder secret cannot be used")?;
         let prices = Arc::new(PriceTable::embedded().context("the embedded price table is broken")?);
         let labels = Labels::new(&config, labels(&prices));
         let metrics = Arc::new(Metrics::new(labels).context("metrics cannot be registered")?);
@@ -143,9 +150,17 @@ impl Daemon {
             tracing::warn!(calls = recovery.charged_in_full, amount = %recovery.charged_amount,
                 "the previous process did not settle these calls: they are charged in full");
         }
-        let audit = Audit::open(AuditSettings { dir: host.state_dir.join("audit"), clock: clock.clone() })
-            .context("the audit log cannot be opened")?;
-        let recorder = Arc::new(Recorder::new(audit, metrics.clone(), prices.clone(), clock.clone()));
+        let audit = Audit::open(AuditSettings {
+            dir: host.state_dir.join("audit"),
+            clock: clock.clone(),
+        })
+        .context("the audit log cannot be opened")?;
+        let recorder = Arc::new(Recorder::new(
+            audit,
+            metrics.clone(),
+            prices.clone(),
+            clock.clone(),
+        ));
         let known = knowing(&placeholders, &config);
         let policy = Arc::new(Policy::new(
             Snapshot::new(&config, vault, known, prices.clone()),
@@ -154,8 +169,11 @@ impl Daemon {
             metrics.clone(),
         ));
         let (kernel, governed) = enforce(&config)?;
-        let identifier =
-            Arc::new(Identifier::new(governed.clone(), host.cgroup_root.clone(), &config.agents));
+        let identifier = Arc::new(Identifier::new(
+            governed.clone(),
+            host.cgroup_root.clone(),
+            &config.agents,
+        ));
         let worker = worker::Worker::new(&config, &identifier, &policy, &recorder, drain)?;
         let now = clock.now();
         Ok(Self {
@@ -204,25 +222,35 @@ impl Daemon {
         keeping.abort();
         events.abort();
         let cut = drain.finish(DRAIN).await;
-        tracing::info!(cut, "stopped; the programs stay in the kernel and refuse governed calls");
+        tracing::info!(
+            cut,
+            "stopped; the programs stay in the kernel and refuse governed calls"
+        );
         Ok(())
     }
 
     /// Puts the file's present content in force, all of it or nothing.
     fn reload(&self) -> Result<Vec<String>, String> {
         let problems = |found: Vec<crate::config::Problem>| {
-            found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+            found
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
         };
         let config = crate::config::load(&self.config_path).map_err(problems)?;
         let notes = worker::needs_restart(&self.config.load(), &config);
         let vault = Vault::read(&config.providers)
             .map_err(|bad| bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         self.worker.replace(&config).map_err(|why| format!("{why:#}"))?;
-        self.governed.set_patterns(&patterns(&config)).map_err(|why| why.to_string())?;
+        self.governed
+            .set_patterns(&patterns(&config))
+            .map_err(|why| why.to_string())?;
         self.identifier.replace(&config.agents);
         self.metrics.relabel(Labels::new(&config, labels(&self.prices)));
         let known = knowing(&self.placeholders, &config);
-        self.policy.replace(Snapshot::new(&config, vault, known, self.prices.clone()));
+        self.policy
+            .replace(Snapshot::new(&config, vault, known, self.prices.clone()));
         tracing::info!(agents = config.agents.len(), "the configuration was reloaded");
         self.config.store(Arc::new(config));
         self.configured_at.store(Arc::new(Timestamp::now()));
@@ -241,7 +269,9 @@ fn enforce(config: &Config) -> anyhow::Result<(Arc<Kernel>, Arc<GovernedSet>)> {
             .context("the daemon's own cgroup cannot be found")?,
     };
     let kernel = Arc::new(Kernel::start(&settings).context("the kernel programs cannot be attached")?);
-    kernel.deny_ports(&[host.metrics.port()]).context("the metrics port cannot be closed to agents")?;
+    kernel
+        .deny_ports(&[host.metrics.port()])
+        .context("the metrics port cannot be closed to agents")?;
     let governed = GovernedSet::start(kernel.clone(), &host.cgroup_root, &patterns(config))
         .context("the agents' cgroups cannot be watched")?;
     // Patterns and runs are all the sources there are: whatever else an earlier daemon governed is let go.
@@ -250,12 +280,19 @@ fn enforce(config: &Config) -> anyhow::Result<(Arc<Kernel>, Arc<GovernedSet>)> {
 }
 
 fn patterns(config: &Config) -> Vec<(u32, Vec<String>)> {
-    config.agents.iter().map(|agent| (identify::number(&agent.name), agent.cgroups.clone())).collect()
+    config
+        .agents
+        .iter()
+        .map(|agent| (identify::number(&agent.name), agent.cgroups.clone()))
+        .collect()
 }
 
 fn knowing(placeholders: &Placeholders, config: &Config) -> Placeholders {
     let agents: Vec<Arc<str>> = config.agents.iter().map(|agent| agent.name.clone()).collect();
-    placeholders.knowing(&agents, config.providers.iter().map(|provider| provider.name.as_str()))
+    placeholders.knowing(
+        &agents,
+        config.providers.iter().map(|provider| provider.name.as_str()),
+    )
 }
 
 fn labels(prices: &PriceTable) -> impl Iterator<Item = String> {

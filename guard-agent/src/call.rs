@@ -144,7 +144,11 @@ impl Said {
 fn token(text: &str) -> &str {
     let text = text.trim();
     let (scheme, token) = text.split_once([' ', '\t']).unwrap_or((text, ""));
-    if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { text }
+    if scheme.eq_ignore_ascii_case("bearer") {
+        token.trim()
+    } else {
+        text
+    }
 }
 
 fn session(text: &str) -> Option<String> {

@@ -19,7 +19,9 @@ use crate::kernel::{Flow, cgroup};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unidentified {
     /// The cgroup is gone, or no configured agent owns it any more.
-    #[error("the caller's cgroup belongs to no configured agent; ask the operator to run `guard-agent status`")]
+    #[error(
+        "the caller's cgroup belongs to no configured agent; ask the operator to run `guard-agent status`"
+    )]
     NoAgent,
     /// The answer did not come within a second.
     #[error("the caller could not be identified within a second; try again")]
@@ -45,7 +47,11 @@ pub struct Identifier {
 impl Identifier {
     /// For these agents.
     pub fn new(governed: Arc<GovernedSet>, cgroup_root: PathBuf, agents: &[Arc<Agent>]) -> Self {
-        Self { governed, cgroup_root, agents: ArcSwap::from_pointee(numbered(agents)) }
+        Self {
+            governed,
+            cgroup_root,
+            agents: ArcSwap::from_pointee(numbered(agents)),
+        }
     }
 
     /// Puts other agents in force.
@@ -102,7 +108,10 @@ fn executable(pid: u32) -> Option<String> {
 }
 
 fn numbered(agents: &[Arc<Agent>]) -> HashMap<u32, Arc<Agent>> {
-    agents.iter().map(|agent| (number(&agent.name), agent.clone())).collect()
+    agents
+        .iter()
+        .map(|agent| (number(&agent.name), agent.clone()))
+        .collect()
 }
 
 #[cfg(test)]

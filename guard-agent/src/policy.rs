@@ -68,7 +68,11 @@ impl Permit {
     /// A permit for tests of the stages behind this one.
     #[cfg(test)]
     pub(crate) fn for_test(edits: BodyEdits, credential: Credential, settlement: Box<dyn Settle>) -> Self {
-        Self { edits, credential, settlement }
+        Self {
+            edits,
+            credential,
+            settlement,
+        }
     }
 }
 
@@ -126,8 +130,18 @@ pub struct Snapshot {
 impl Snapshot {
     /// The rules of a configuration.
     pub fn new(config: &Config, vault: Vault, placeholders: Placeholders, prices: Arc<PriceTable>) -> Self {
-        let agents = config.agents.iter().map(|agent| (agent.name.clone(), agent.clone())).collect();
-        Self { mode: config.host.mode, agents, vault, placeholders, prices }
+        let agents = config
+            .agents
+            .iter()
+            .map(|agent| (agent.name.clone(), agent.clone()))
+            .collect();
+        Self {
+            mode: config.host.mode,
+            agents,
+            vault,
+            placeholders,
+            prices,
+        }
     }
 }
 
@@ -176,16 +190,35 @@ impl Policy {
         draft: &mut Draft,
     ) -> Result<Verdict, Refusal> {
         let Some(agent) = rules.agents.get(&who.agent) else {
-            let gone = "This agent is no longer in the configuration. Ask the operator to add it to guard.toml.";
+            let gone =
+                "This agent is no longer in the configuration. Ask the operator to add it to guard.toml.";
             return Err(Refusal::new(Reason::Unidentified, gone));
         };
-        let mut judging = Judging { mode: rules.mode, draft };
+        let mut judging = Judging {
+            mode: rules.mode,
+            draft,
+        };
         let passage = judging
-            .weigh(access::endpoint(agent, &provider.name, call.endpoint, call.path()))?
-            .unwrap_or(if call.facts.is_some() { Passage::Metered } else { Passage::Listed });
+            .weigh(access::endpoint(
+                agent,
+                &provider.name,
+                call.endpoint,
+                call.path(),
+            ))?
+            .unwrap_or(if call.facts.is_some() {
+                Passage::Metered
+            } else {
+                Passage::Listed
+            });
         let credential = self.credential(rules, agent, provider, call, &mut judging)?;
-        let mut verdict = Verdict { edits: BodyEdits::default(), credential, hold: None };
-        let (Passage::Metered, Some(facts)) = (passage, &call.facts) else { return Ok(verdict) };
+        let mut verdict = Verdict {
+            edits: BodyEdits::default(),
+            credential,
+            hold: None,
+        };
+        let (Passage::Metered, Some(facts)) = (passage, &call.facts) else {
+            return Ok(verdict);
+        };
         judging.weigh(access::model(agent, &facts.model))?;
         let slot = judging.weigh(self.in_flight.enter(agent))?;
 
@@ -203,7 +236,14 @@ impl Policy {
         for tool in &verdict.edits.strip_tools {
             self.metrics.tool(&agent.name, tool, ToolVerdict::Stripped);
         }
-        let bill = money::Bill { agent, who, facts, stripped: &verdict.edits.strip_tools, price, cap };
+        let bill = money::Bill {
+            agent,
+            who,
+            facts,
+            stripped: &verdict.edits.strip_tools,
+            price,
+            cap,
+        };
         let reservation = match bill.reserve(&self.ledger, call) {
             Err(refusal) if rules.mode == Mode::Observe => {
                 judging.weigh::<()>(Err(refusal))?;
@@ -211,7 +251,11 @@ impl Policy {
             }
             reserved => Some(reserved?),
         };
-        verdict.hold = Some(Hold { price: price.cloned(), reservation, slot });
+        verdict.hold = Some(Hold {
+            price: price.cloned(),
+            reservation,
+            slot,
+        });
         Ok(verdict)
     }
 
@@ -224,7 +268,13 @@ impl Policy {
         judging: &mut Judging<'_>,
     ) -> Result<Credential, Refusal> {
         let real = rules.vault.key(&provider.name);
-        let judged = key::decide(agent, &provider.name, &call.said.credentials, &rules.placeholders, real.is_some());
+        let judged = key::decide(
+            agent,
+            &provider.name,
+            &call.said.credentials,
+            &rules.placeholders,
+            real.is_some(),
+        );
         let chosen = match judged {
             Ok(chosen) => chosen,
             Err(denied) => {
@@ -239,7 +289,10 @@ impl Policy {
         match (chosen, real) {
             (key::Credential::Guard, Some((name, secret))) => {
                 judging.draft.key(name);
-                Ok(Credential::Inject { header: provider.auth.header(&call.said), secret: secret.clone() })
+                Ok(Credential::Inject {
+                    header: provider.auth.header(&call.said),
+                    secret: secret.clone(),
+                })
             }
             (key::Credential::Guard | key::Credential::Caller, _) => Ok(Credential::Pass),
         }
@@ -270,16 +323,30 @@ impl Decide for Policy {
             Err(refusal) => (None, Err(refusal)),
         };
         let decided = match (slot, judged) {
-            (Some(slot), Ok(Verdict { edits, credential, hold })) => {
+            (
+                Some(slot),
+                Ok(Verdict {
+                    edits,
+                    credential,
+                    hold,
+                }),
+            ) => {
                 draft.rewrites(&edits, matches!(credential, Credential::Inject { .. }));
                 let settlement = Box::new(self.recorder.ticket(slot, draft, hold));
-                Ok(Permit { edits, credential, settlement })
+                Ok(Permit {
+                    edits,
+                    credential,
+                    settlement,
+                })
             }
             (slot, Err(refusal)) => {
                 self.recorder.refused_call(slot, draft, &refusal);
                 Err(refusal)
             }
-            (None, Ok(_)) => Err(Refusal::new(Reason::Internal, "A call without a place in the record.")),
+            (None, Ok(_)) => Err(Refusal::new(
+                Reason::Internal,
+                "A call without a place in the record.",
+            )),
         };
         self.metrics.added(Stage::Decide, started.elapsed());
         decided

@@ -51,7 +51,13 @@ pub(crate) struct Draft {
 impl Recorder {
     /// A recorder that writes to these.
     pub fn new(audit: Audit, metrics: Arc<Metrics>, prices: Arc<PriceTable>, clock: SharedClock) -> Self {
-        Self { audit, metrics, prices, clock, tally: Tally::default() }
+        Self {
+            audit,
+            metrics,
+            prices,
+            clock,
+            tally: Tally::default(),
+        }
     }
 
     /// Counts by agent, for `status`.
@@ -108,9 +114,19 @@ impl Recorder {
 
     /// A call that was refused.
     pub(crate) fn refused_call(&self, slot: Option<AuditSlot>, mut draft: Draft, refusal: &Refusal) {
-        let Draft { agent, provider, model, .. } = &draft;
+        let Draft {
+            agent,
+            provider,
+            model,
+            ..
+        } = &draft;
         self.metrics.refusal(agent, refusal.reason);
-        self.metrics.call(agent, provider, self.label(provider, model), metrics::Outcome::Refused);
+        self.metrics.call(
+            agent,
+            provider,
+            self.label(provider, model),
+            metrics::Outcome::Refused,
+        );
         if refusal.reason == Reason::ToolDenied {
             for tool in &draft.body.tools_declared {
                 self.metrics.tool(agent, tool, metrics::ToolVerdict::Refused);
@@ -125,12 +141,7 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn ticket(
-        self: &Arc<Self>,
-        mut slot: AuditSlot,
-        draft: Draft,
-        hold: Option<Hold>,
-    ) -> Ticket {
+    pub(crate) fn ticket(self: &Arc<Self>, mut slot: AuditSlot, draft: Draft, hold: Option<Hold>) -> Ticket {
         slot.expect(&draft.head.id, &draft.agent);
         self.tally.admitted(&draft.agent);
         Ticket::new(Arc::clone(self), slot, draft, hold)
@@ -138,7 +149,9 @@ impl Recorder {
 
     /// The model's metric label: its canonical name if it has a price, else nothing that a client chose.
     fn label<'a>(&'a self, provider: &str, model: &str) -> &'a str {
-        self.prices.find(provider, model).map_or("other", |price| price.label.as_str())
+        self.prices
+            .find(provider, model)
+            .map_or("other", |price| price.label.as_str())
     }
 
     /// Records something that is no call, if there is room; a full log loses it and counts.
@@ -153,13 +166,21 @@ impl Recorder {
     pub fn bypass_attempt(&self, agent: Option<&Arc<str>>, attempt: Kernel) {
         let mut head = Head::of_host(self.clock.now(), Ulid::new().to_string());
         head.agent = agent.cloned();
-        self.note(AuditRecord { head, body: Body::Kernel(attempt), findings: Vec::new() });
+        self.note(AuditRecord {
+            head,
+            body: Body::Kernel(attempt),
+            findings: Vec::new(),
+        });
     }
 
     /// A person or a tool changed something.
     pub fn admin(&self, action: crate::audit::record::Admin) {
         let head = Head::of_host(self.clock.now(), Ulid::new().to_string());
-        self.note(AuditRecord { head, body: Body::Admin(action), findings: Vec::new() });
+        self.note(AuditRecord {
+            head,
+            body: Body::Admin(action),
+            findings: Vec::new(),
+        });
     }
 }
 
@@ -187,11 +208,19 @@ impl Draft {
             (edits.include_usage, "include_usage"),
             (!edits.strip_tools.is_empty(), "tools"),
         ];
-        self.body.rewrites = done.iter().filter(|(did, _)| *did).map(|(_, name)| (*name).to_owned()).collect();
+        self.body.rewrites = done
+            .iter()
+            .filter(|(did, _)| *did)
+            .map(|(_, name)| (*name).to_owned())
+            .collect();
     }
 
     fn into_record(self) -> AuditRecord {
-        AuditRecord { head: self.head, body: Body::Call(Box::new(self.body)), findings: self.findings }
+        AuditRecord {
+            head: self.head,
+            body: Body::Call(Box::new(self.body)),
+            findings: self.findings,
+        }
     }
 }
 
@@ -210,14 +239,20 @@ impl Report for Recorder {
             ..CallBody::default()
         };
         let draft = Draft {
-            agent: early.identity.map_or_else(|| "other".into(), |who| who.agent.clone()),
+            agent: early
+                .identity
+                .map_or_else(|| "other".into(), |who| who.agent.clone()),
             provider: early.provider.name.clone(),
             model: String::new(),
             head,
             body,
             findings: Vec::new(),
         };
-        let slot = self.audit.slot().map_err(|_full| self.metrics.audit_dropped()).ok();
+        let slot = self
+            .audit
+            .slot()
+            .map_err(|_full| self.metrics.audit_dropped())
+            .ok();
         self.refused_call(slot, draft, refusal);
     }
 
@@ -245,7 +280,11 @@ impl Report for Recorder {
             received_bytes: connection.received,
             duration_ms: None,
         });
-        self.note(AuditRecord { head, body, findings: Vec::new() });
+        self.note(AuditRecord {
+            head,
+            body,
+            findings: Vec::new(),
+        });
     }
 
     fn untrusted(&self, identity: &Identity, sni: &str, how: Distrust) {

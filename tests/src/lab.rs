@@ -4,7 +4,7 @@
 //!   host namespace                                   net namespace
 //!     cgroup daemon          guard-agent daemon        203.0.113.10  api.openai.com     (fake)
 //!     cgroup agents/coder    clients, governed   veth  203.0.113.20  api.anthropic.com  (fake)
-//!     cgroup agents/other    clients, governed  <====> 203.0.113.30  www.example.org    (an ordinary site)
+//!     cgroup agents/second   clients, governed  <====> 203.0.113.30  www.example.org    (an ordinary site)
 //!     cgroup outside         clients, not governed     and 2001:db8:203::10, ::20, ::30
 //! ```
 
@@ -186,7 +186,7 @@ impl Lab {
         let cgroups = Cgroups {
             daemon: root.child("daemon")?,
             coder: root.child("agents/coder")?,
-            other: root.child("agents/other")?,
+            other: root.child("agents/second")?,
             outside: root.child("outside")?,
             root,
         };
@@ -238,7 +238,7 @@ impl Lab {
 
     /// Where agent `other` lives.
     pub fn other(&self) -> Place<'_> {
-        Place::governed(self, "other", &self.cgroups.other)
+        Place::governed(self, "second", &self.cgroups.other)
     }
 
     /// A place on the same host that no agent's rules cover.

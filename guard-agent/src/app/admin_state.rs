@@ -47,7 +47,8 @@ impl AdminState for Daemon {
     fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError> {
         let config = self.config.load();
         let Some(agent) = config.agents.iter().find(|known| &*known.name == agent) else {
-            let message = format!("no [[agent]] is named {agent:?}; `guard-agent status` lists those in force");
+            let message =
+                format!("no [[agent]] is named {agent:?}; `guard-agent status` lists those in force");
             return Err(AdminError::new(ErrorCode::NotFound, message));
         };
         let run = runs::start(&config.host.cgroup_root, &self.governed, &agent.name, peer_pid)
@@ -60,14 +61,24 @@ impl AdminState for Daemon {
             detail: Some(run.id.clone()),
             ..Admin::default()
         });
-        Ok(RunStarted { run: run.id, cgroup: run.cgroup, env: environment.set, remove: environment.remove })
+        Ok(RunStarted {
+            run: run.id,
+            cgroup: run.cgroup,
+            env: environment.set,
+            remove: environment.remove,
+        })
     }
 
     fn reload(&self) -> Result<Reloaded, AdminError> {
-        let notes =
-            Daemon::reload(self).map_err(|why| AdminError::new(ErrorCode::BadConfiguration, why))?;
-        self.recorder.admin(Admin { action: "reload".to_owned(), ..Admin::default() });
-        Ok(Reloaded { agents: self.config.load().agents.len() as u64, notes })
+        let notes = Daemon::reload(self).map_err(|why| AdminError::new(ErrorCode::BadConfiguration, why))?;
+        self.recorder.admin(Admin {
+            action: "reload".to_owned(),
+            ..Admin::default()
+        });
+        Ok(Reloaded {
+            agents: self.config.load().agents.len() as u64,
+            notes,
+        })
     }
 
     fn peer_is_governed(&self, pid: u32) -> bool {
@@ -82,7 +93,9 @@ impl AdminState for Daemon {
     fn ready(&self) -> Result<(), String> {
         if !self.metrics.is_enforcing() {
             let missing = self.kernel.attached().missing().join(", ");
-            return Err(format!("not enforcing; programs that are not attached: {missing}"));
+            return Err(format!(
+                "not enforcing; programs that are not attached: {missing}"
+            ));
         }
         if let Some(why) = self.ledger.stopped() {
             return Err(format!("the ledger admits nothing: {why}"));
@@ -106,7 +119,9 @@ impl Daemon {
             let soft = budget.soft_ppm.map(|ppm| part(budget.limit, ppm));
             let row = move |scope: ScopeKind, name: &str| {
                 let account = accounts.iter().find(|account| {
-                    account.scope.kind == scope && &*account.scope.name == name && account.window == budget.window
+                    account.scope.kind == scope
+                        && &*account.scope.name == name
+                        && account.window == budget.window
                 });
                 BudgetStatus {
                     scope: scope.label().to_owned(),
@@ -120,7 +135,10 @@ impl Daemon {
                 }
             };
             match budget.window {
-                Window::Run => lives.iter().map(|run| row(ScopeKind::Run, run)).collect::<Vec<_>>(),
+                Window::Run => lives
+                    .iter()
+                    .map(|run| row(ScopeKind::Run, run))
+                    .collect::<Vec<_>>(),
                 Window::Hour | Window::Day | Window::Week | Window::Month => {
                     vec![row(ScopeKind::Agent, &agent.name)]
                 }

@@ -62,7 +62,8 @@ impl Daemon {
                     settled: account.map_or(Pico::ZERO, |account| account.settled),
                     reserved: account.map_or(Pico::ZERO, |account| account.reserved),
                 };
-                self.metrics.budget(ScopeKind::Agent, &agent.name, budget.window, state);
+                self.metrics
+                    .budget(ScopeKind::Agent, &agent.name, budget.window, state);
             }
         }
     }
@@ -71,7 +72,9 @@ impl Daemon {
 fn price_age(daemon: &Daemon) -> Duration {
     let made = daemon.prices.date().to_zoned(jiff::tz::TimeZone::UTC);
     let age = made.map(|made| jiff::Timestamp::now().duration_since(made.timestamp()));
-    age.ok().and_then(|age| Duration::try_from(age).ok()).unwrap_or_default()
+    age.ok()
+        .and_then(|age| Duration::try_from(age).ok())
+        .unwrap_or_default()
 }
 
 /// Counts and records what the programs refused, gathered by agent and vector.

@@ -40,7 +40,10 @@ pub(super) fn start(root: &Path, governed: &GovernedSet, agent: &str, pid: u32) 
         }
         return Err(why);
     }
-    Ok(Run { id, cgroup: format!("/{}", relative.display()) })
+    Ok(Run {
+        id,
+        cgroup: format!("/{}", relative.display()),
+    })
 }
 
 fn enter(directory: &Path, pid: u32) -> Result<(), String> {

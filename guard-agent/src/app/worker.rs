@@ -52,24 +52,40 @@ impl Worker {
             dialects: dialect_for,
         };
         let proxy = Proxy::new(stages, snapshot(config, &dialer)?, drain);
-        Ok(Self { proxy: Arc::new(proxy), dialer })
+        Ok(Self {
+            proxy: Arc::new(proxy),
+            dialer,
+        })
     }
 
     /// Opens the listeners in the daemon's own network namespace, then points the programs at them.
     pub(super) fn listen(&self, kernel: &Kernel) -> anyhow::Result<()> {
         let listeners = kernel::open_listeners(0).context("the redirect listener cannot be opened")?;
         let cookie = kernel::netns_cookie(&listeners.v4).context("this network namespace has no cookie")?;
-        let port = listeners.v4.local_addr().context("the redirect listener has no address")?.port();
+        let port = listeners
+            .v4
+            .local_addr()
+            .context("the redirect listener has no address")?
+            .port();
         let limit = Connections::default();
         let has_v6 = listeners.v6.is_some();
         self.dialer.set_own(own_addresses()?);
         for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
-            listener.set_nonblocking(true).context("the redirect listener cannot be set up")?;
-            let listener = TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
+            listener
+                .set_nonblocking(true)
+                .context("the redirect listener cannot be set up")?;
+            let listener =
+                TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
             tokio::spawn(accept::listen(listener, self.proxy.clone(), limit.clone()));
         }
-        kernel.set_listener(cookie, port, has_v6).context("the programs cannot be told the listener")?;
-        tracing::info!(port, has_v6, "governed connections of this network namespace arrive here");
+        kernel
+            .set_listener(cookie, port, has_v6)
+            .context("the programs cannot be told the listener")?;
+        tracing::info!(
+            port,
+            has_v6,
+            "governed connections of this network namespace arrive here"
+        );
         Ok(())
     }
 
@@ -101,7 +117,11 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
 fn snapshot(config: &Config, dialer: &Dialer) -> anyhow::Result<Snapshot> {
     let clock = clock::system();
     let state_dir = &config.host.state_dir;
-    let hosts: Vec<String> = config.providers.iter().flat_map(|provider| provider.hosts.clone()).collect();
+    let hosts: Vec<String> = config
+        .providers
+        .iter()
+        .flat_map(|provider| provider.hosts.clone())
+        .collect();
     let authority = Authority::load_or_create(&state_dir.join(CA), &hosts, clock.now())
         .context("the certificate authority cannot be used")?;
     if let Some(created) = authority.created() {
@@ -124,7 +144,8 @@ fn roots(
     authority: &Authority,
 ) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let public = public_roots(own)?;
-    let count = write_bundle(bundle, &public, authority).context("the bundle for clients cannot be written")?;
+    let count =
+        write_bundle(bundle, &public, authority).context("the bundle for clients cannot be written")?;
     tracing::debug!(count, "wrote the bundle for clients");
     Ok(public)
 }
@@ -141,7 +162,10 @@ impl FlowSource for KernelFlows {
     fn flow_of(&self, stream: &TcpStream) -> Result<FlowInfo, NoFlow> {
         use std::os::fd::AsFd;
         let flow = kernel::flow_of(stream.as_fd()).or_else(|error| Err(NoFlow(error.to_string())))?;
-        Ok(FlowInfo { original_destination: flow.original_destination, record: Arc::new(flow) })
+        Ok(FlowInfo {
+            original_destination: flow.original_destination,
+            record: Arc::new(flow),
+        })
     }
 }
 
@@ -151,8 +175,13 @@ struct Identifies(Arc<Identifier>);
 impl Identify for Identifies {
     fn identify<'a>(&'a self, flow: &'a FlowInfo) -> BoxFuture<'a, Result<Identity, Unidentified>> {
         Box::pin(async move {
-            let flow = flow.record.downcast_ref::<Flow>().ok_or_else(|| Unidentified("no record".to_owned()))?;
-            self.0.identify(flow).or_else(|error| Err(Unidentified(error.to_string())))
+            let flow = flow
+                .record
+                .downcast_ref::<Flow>()
+                .ok_or_else(|| Unidentified("no record".to_owned()))?;
+            self.0
+                .identify(flow)
+                .or_else(|error| Err(Unidentified(error.to_string())))
         })
     }
 }

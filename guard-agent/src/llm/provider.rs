@@ -28,7 +28,10 @@ pub enum Auth {
 impl Auth {
     /// The header for the key: the one that the client chose where the provider takes both.
     pub fn header(self, said: &Said) -> HeaderName {
-        let bearer = said.credentials.iter().any(|shown| shown.header == Some(AUTHORIZATION));
+        let bearer = said
+            .credentials
+            .iter()
+            .any(|shown| shown.header == Some(AUTHORIZATION));
         match self {
             Self::XApiKeyOrBearer if !bearer => HeaderName::from_static("x-api-key"),
             Self::XApiKeyOrBearer | Self::Bearer => AUTHORIZATION,

@@ -43,15 +43,17 @@ impl InFlight {
             counts.entry(agent.name.clone()).or_default().clone()
         };
         let mut refusal = None;
-        let entered = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |running| {
-            match caps::in_flight(agent, running) {
+        let entered = count.fetch_update(
+            Ordering::AcqRel,
+            Ordering::Acquire,
+            |running| match caps::in_flight(agent, running) {
                 Ok(()) => Some(running.saturating_add(1)),
                 Err(busy) => {
                     refusal = Some(busy);
                     None
                 }
-            }
-        });
+            },
+        );
         match (entered, refusal) {
             (Err(_), Some(busy)) => Err(busy),
             (Ok(_) | Err(_), _) => Ok(Slot(count)),

@@ -158,7 +158,10 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| {
-                (http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap())
+                (
+                    http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    value.parse().unwrap(),
+                )
             })
             .collect();
         Said::read(&headers, &http::Uri::from_static("/")).credentials
@@ -264,7 +267,14 @@ mod tests {
             "sk-real-SECRET".to_owned(),
             case.placeholders.issue("spy", "openai"),
         ] {
-            let no = decide(&agent, "openai", &shown(&[("x-api-key", &text)]), &case.placeholders, true).unwrap_err();
+            let no = decide(
+                &agent,
+                "openai",
+                &shown(&[("x-api-key", &text)]),
+                &case.placeholders,
+                true,
+            )
+            .unwrap_err();
             let said = no.refusal.message;
             assert!(!said.contains(&text) && !said.contains("spy"), "{said}");
         }

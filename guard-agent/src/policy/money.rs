@@ -36,22 +36,31 @@ impl Bill<'_> {
     /// Reserves within the limits.
     pub(super) fn reserve(&self, ledger: &Ledger, call: &Call) -> Result<Reservation, Refusal> {
         let charges = self.charges(|limit| limit);
-        ledger.reserve(call.id, &charges, self.worst_case(call)?).map_err(|why| self.refusal(why))
+        ledger
+            .reserve(call.id, &charges, self.worst_case(call)?)
+            .map_err(|why| self.refusal(why))
     }
 
     /// Counts without limiting, for observe mode. What has no bound counts as nothing reserved.
     pub(super) fn reserve_unlimited(&self, ledger: &Ledger, call: &Call) -> Option<Reservation> {
         let charges = self.charges(|_limit| Pico(u64::MAX));
         let amount = self.worst_case(call).unwrap_or(Pico::ZERO);
-        ledger.reserve(call.id, &charges, amount).map_err(|why| tracing::warn!(%why, "not counted")).ok()
+        ledger
+            .reserve(call.id, &charges, amount)
+            .map_err(|why| tracing::warn!(%why, "not counted"))
+            .ok()
     }
 
     fn charges(&self, limit: impl Fn(Pico) -> Pico) -> Vec<Charge> {
         let scope = |window| match window {
-            Window::Run => Scope { kind: ScopeKind::Run, name: self.who.run.clone() },
-            Window::Hour | Window::Day | Window::Week | Window::Month => {
-                Scope { kind: ScopeKind::Agent, name: self.agent.name.clone() }
-            }
+            Window::Run => Scope {
+                kind: ScopeKind::Run,
+                name: self.who.run.clone(),
+            },
+            Window::Hour | Window::Day | Window::Week | Window::Month => Scope {
+                kind: ScopeKind::Agent,
+                name: self.agent.name.clone(),
+            },
         };
         let charge = |budget: &crate::config::Budget| Charge {
             scope: scope(budget.window),
@@ -63,7 +72,10 @@ impl Bill<'_> {
 
     fn worst_case(&self, call: &Call) -> Result<Pico, Refusal> {
         let (Some(price), Some(cap)) = (self.price, self.cap) else {
-            return Err(Refusal::new(Reason::Internal, "This call has no price or no output bound."));
+            return Err(Refusal::new(
+                Reason::Internal,
+                "This call has no price or no output bound.",
+            ));
         };
         let mut facts = self.facts.clone();
         let by_tools = facts.tools.iter().any(|tool| tool.server_side);
@@ -91,7 +103,16 @@ impl Bill<'_> {
 }
 
 fn exhausted(agent: &str, state: Exhausted) -> Refusal {
-    let Exhausted { scope, window, limit, settled, reserved, requested, resets_at, transient } = state;
+    let Exhausted {
+        scope,
+        window,
+        limit,
+        settled,
+        reserved,
+        requested,
+        resets_at,
+        transient,
+    } = state;
     let left = limit.saturating_sub(settled);
     let per = match window {
         Window::Run => "this run".to_owned(),
@@ -132,11 +153,17 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
         requested,
         resets_at,
     };
-    Refusal { reason, message, money: Some(money), retry_after }
+    Refusal {
+        reason,
+        message,
+        money: Some(money),
+        retry_after,
+    }
 }
 
 fn unbounded(why: &NoBound) -> Refusal {
-    let message = format!("Guard cannot say what this call may cost at most: {why}. Send the request without that.");
+    let message =
+        format!("Guard cannot say what this call may cost at most: {why}. Send the request without that.");
     let reason = match why {
         NoBound::ServerSideTools => Reason::ToolDenied,
         NoBound::Tier { .. } => Reason::Unpriced,

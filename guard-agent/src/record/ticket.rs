@@ -29,17 +29,41 @@ struct Bill {
 }
 
 impl Ticket {
-    pub(super) fn new(recorder: Arc<Recorder>, slot: AuditSlot, mut draft: Draft, hold: Option<Hold>) -> Self {
-        draft.body.reserved_pico_usd =
-            hold.as_ref().and_then(|hold| hold.reservation.as_ref()).map(|reservation| reservation.amount());
-        Self { recorder, slot, draft, hold, admitted: Instant::now() }
+    pub(super) fn new(
+        recorder: Arc<Recorder>,
+        slot: AuditSlot,
+        mut draft: Draft,
+        hold: Option<Hold>,
+    ) -> Self {
+        draft.body.reserved_pico_usd = hold
+            .as_ref()
+            .and_then(|hold| hold.reservation.as_ref())
+            .map(|reservation| reservation.amount());
+        Self {
+            recorder,
+            slot,
+            draft,
+            hold,
+            admitted: Instant::now(),
+        }
     }
 
     /// Settles the reservation: what was never forwarded, and what the provider answered with an error, costs nothing;
     /// what is not known costs the reservation.
     fn bill(&mut self, outcome: &Outcome) -> Bill {
-        let nothing = Bill { cost: None, usage: None, overrun: false };
-        let Some(Hold { price, reservation, slot }) = self.hold.take() else { return nothing };
+        let nothing = Bill {
+            cost: None,
+            usage: None,
+            overrun: false,
+        };
+        let Some(Hold {
+            price,
+            reservation,
+            slot,
+        }) = self.hold.take()
+        else {
+            return nothing;
+        };
         drop(slot);
         let refused_by_provider = outcome.status.is_some_and(|status| !status.is_success());
         let usage = outcome.facts.usage;
@@ -47,13 +71,25 @@ impl Ticket {
             if let Some(reservation) = reservation {
                 reservation.release();
             }
-            return Bill { cost: Some(Pico::ZERO), ..nothing };
+            return Bill {
+                cost: Some(Pico::ZERO),
+                ..nothing
+            };
         }
         let metrics = &self.recorder.metrics;
-        let Draft { agent, provider, model, .. } = &self.draft;
+        let Draft {
+            agent,
+            provider,
+            model,
+            ..
+        } = &self.draft;
         let label = self.recorder.label(provider, model);
         // The provider may have served another model than the one asked for: its price counts if it is known.
-        let served = outcome.facts.model.as_deref().and_then(|served| self.recorder.prices.find(provider, served));
+        let served = outcome
+            .facts
+            .model
+            .as_deref()
+            .and_then(|served| self.recorder.prices.find(provider, served));
         let tier = outcome.facts.service_tier.as_deref();
         let cost = usage.and_then(|usage| served.or(price.as_ref())?.cost(&usage, tier));
         match &usage {
@@ -61,16 +97,28 @@ impl Ticket {
             None => metrics.usage_unknown(agent, provider, label),
         }
         let Some(reservation) = reservation else {
-            return Bill { cost, usage: usage.map(CallUsage::Known), overrun: false };
+            return Bill {
+                cost,
+                usage: usage.map(CallUsage::Known),
+                overrun: false,
+            };
         };
         let reserved = reservation.amount();
         // A cost above what integers hold, or a tier without a price: unknown, so the reservation is charged.
-        let Settled { cost: booked, overrun, .. } = reservation.settle(cost.unwrap_or(reserved));
+        let Settled {
+            cost: booked,
+            overrun,
+            ..
+        } = reservation.settle(cost.unwrap_or(reserved));
         metrics.cost(agent, provider, label, booked);
         if cost.is_some() {
             metrics.estimate(provider, reserved, booked);
         }
-        Bill { cost: Some(booked), usage: Some(usage.map_or(CallUsage::Unknown, CallUsage::Known)), overrun }
+        Bill {
+            cost: Some(booked),
+            usage: Some(usage.map_or(CallUsage::Unknown, CallUsage::Known)),
+            overrun,
+        }
     }
 
     fn outcome_label(outcome: &Outcome) -> metrics::Outcome {
@@ -88,10 +136,21 @@ impl Ticket {
 impl Settle for Ticket {
     fn settle(mut self: Box<Self>, outcome: Outcome) {
         let bill = self.bill(&outcome);
-        let Self { recorder, slot, mut draft, admitted, .. } = *self;
+        let Self {
+            recorder,
+            slot,
+            mut draft,
+            admitted,
+            ..
+        } = *self;
         let metrics = &recorder.metrics;
         let label = recorder.label(&draft.provider, &draft.model);
-        metrics.call(&draft.agent, &draft.provider, label, Self::outcome_label(&outcome));
+        metrics.call(
+            &draft.agent,
+            &draft.provider,
+            label,
+            Self::outcome_label(&outcome),
+        );
         metrics.call_duration(&draft.provider, outcome.duration);
         if let Some(first) = outcome.first_token {
             metrics.first_token(&draft.provider, first);

@@ -114,7 +114,7 @@ trust = ["{trust}"]
             );
             toml.push_str(&part);
         }
-        for (name, lines) in [("coder", &self.coder), ("other", &self.other)] {
+        for (name, lines) in [("coder", &self.coder), ("second", &self.other)] {
             let lines = lines.as_deref().unwrap_or(USUAL);
             let head = format!("\n[[agent]]\nname = \"{name}\"\nowner = \"{name}-team\"");
             // writing to a String cannot fail
