@@ -129,8 +129,12 @@ fn build() -> Result<Suites> {
     for name in &names {
         wanted.extend(["--test", name]);
     }
-    let suites = compile("test", &[wanted.as_slice(), &["--no-run"]].concat())?;
-    let agent = compile("build", &["--package", "guard-agent", "--bin", "guard-agent"])?;
+    let suites = compile("test", &[wanted.as_slice(), &["--no-run"]].concat(), "test")?;
+    let agent = compile(
+        "build",
+        &["--package", "guard-agent", "--bin", "guard-agent"],
+        "bin",
+    )?;
     ensure!(
         suites.len() == names.len(),
         "cargo built {} of {names:?}",
@@ -140,8 +144,8 @@ fn build() -> Result<Suites> {
     Ok(Suites { suites, agent })
 }
 
-/// Runs cargo and gives the name and the path of each executable that it built or found up to date.
-fn compile(command: &str, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+/// Runs cargo and gives the name and the path of each executable of this kind that it built or found up to date.
+fn compile(command: &str, arguments: &[&str], kind: &str) -> Result<Vec<(String, PathBuf)>> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = Command::new(program);
     cargo
@@ -159,8 +163,11 @@ fn compile(command: &str, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> 
         .filter(|line| !line.is_empty())
     {
         let message: serde_json::Value = serde_json::from_slice(line).context("cargo's messages")?;
-        if let (Some(executable), Some(name)) =
-            (message["executable"].as_str(), message["target"]["name"].as_str())
+        // Beside a suite, cargo builds the programs of its package.
+        let kinds = message["target"]["kind"].as_array();
+        if kinds.is_some_and(|kinds| kinds.iter().any(|found| found == kind))
+            && let (Some(executable), Some(name)) =
+                (message["executable"].as_str(), message["target"]["name"].as_str())
         {
             built.push((name.to_owned(), PathBuf::from(executable)));
         }

@@ -19,7 +19,7 @@ ip link set lo up || echo "guard-machine: failed: lo stays down"
 export CI=true GUARD_TEST_PATIENCE=10 GUARD_AGENT_BIN=/usr/sbin/guard-agent
 echo "guard-machine: kernel $(uname -r)"
 cd /tmp
-guard-agent doctor
+guard-agent doctor || echo "guard-machine: failed: guard-agent doctor finds something missing"
 for suite in /suites/*; do
     "$suite" --test-threads=1 2>&1
     echo "guard-machine: suite ${suite##*/} $?"
