@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -31,6 +31,7 @@ use crate::record::Recorder;
 use crate::telemetry::metrics::{Labels, Metrics};
 
 mod admin_state;
+mod ended_runs;
 mod housekeeping;
 mod notify;
 mod runs;
@@ -55,6 +56,8 @@ struct Daemon {
     recorder: Arc<Recorder>,
     policy: Arc<Policy>,
     worker: worker::Worker,
+    /// Held while the rules are replaced: a signal and a request may ask at the same time.
+    reloading: Mutex<()>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -191,6 +194,7 @@ impl Daemon {
             recorder,
             policy,
             worker,
+            reloading: Mutex::new(()),
         })
     }
 
@@ -238,14 +242,17 @@ impl Daemon {
                 .collect::<Vec<_>>()
                 .join("\n")
         };
-        let config = crate::config::load(&self.config_path).map_err(problems)?;
-        let notes = worker::needs_restart(&self.config.load(), &config);
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = crate::config::load(&self.config_path).map_err(problems)?;
+        let notes = worker::keep_until_restart(&self.config.load().host, &mut config.host);
         let vault = Vault::read(&config.providers)
             .map_err(|bad| bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-        self.worker.replace(&config).map_err(|why| format!("{why:#}"))?;
+        let paths = self.worker.prepare(&config).map_err(|why| format!("{why:#}"))?;
+        // Nothing after this can fail. Until the lines below have run, a cgroup that is new here is refused.
         self.governed
             .set_patterns(&patterns(&config))
             .map_err(|why| why.to_string())?;
+        self.worker.replace(paths);
         self.identifier.replace(&config.agents);
         self.metrics.relabel(Labels::new(&config, labels(&self.prices)));
         let known = knowing(&self.placeholders, &config);

@@ -25,6 +25,8 @@ use crate::telemetry::metrics::{self, Metrics};
 use crate::tls::Distrust;
 
 pub mod tally;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 use tally::Tally;

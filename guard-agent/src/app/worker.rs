@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept::{self, Connections, FlowInfo, FlowSource, Identify, NoFlow, Unidentified};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Host};
 use crate::drain::Drain;
 use crate::forward::dial::{Dialer, HostAddresses};
 use crate::forward::pool::Upstreams;
@@ -89,16 +89,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Puts another configuration in force for the connections that follow.
-    pub(super) fn replace(&self, config: &Config) -> anyhow::Result<()> {
-        self.proxy.reload(snapshot(config, &self.dialer)?);
-        Ok(())
+    /// Builds what another configuration needs, and changes nothing yet.
+    pub(super) fn prepare(&self, config: &Config) -> anyhow::Result<Snapshot> {
+        snapshot(config, &self.dialer)
+    }
+
+    /// Puts it in force for the connections that follow.
+    pub(super) fn replace(&self, prepared: Snapshot) {
+        self.proxy.reload(prepared);
     }
 }
 
-/// What of a new configuration needs a restart, in sentences.
-pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let (old, new) = (&old.host, &new.host);
+/// Takes back what only a restart can change, and says so in sentences: half of it in force would be worse than none.
+pub(super) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
     let changed = [
         ("cgroup_root", old.cgroup_root != new.cgroup_root),
         ("state_dir", old.state_dir != new.state_dir),
@@ -107,6 +110,10 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("metrics", old.metrics != new.metrics),
         ("timezone", old.timezone != new.timezone),
     ];
+    *new = Host {
+        mode: new.mode,
+        ..old.clone()
+    };
     changed
         .into_iter()
         .filter(|(_, changed)| *changed)
@@ -183,5 +190,24 @@ impl Identify for Identifies {
                 .identify(flow)
                 .or_else(|error| Err(Unidentified(error.to_string())))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Mode;
+    use crate::policy::tests_support::config;
+
+    #[test]
+    fn a_reload_changes_the_mode_and_keeps_what_needs_a_restart() {
+        let old = config("providers = [\"openai\"]").host;
+        let mut new =
+            config("providers = [\"openai\"]\n[host]\nmode = \"observe\"\nstate_dir = \"/elsewhere\"\ntimezone = \"Europe/Paris\"")
+                .host;
+        let notes = keep_until_restart(&old, &mut new);
+        assert_eq!((new.mode, &new.state_dir), (Mode::Observe, &old.state_dir));
+        assert_eq!(new.timezone, old.timezone);
+        assert_eq!(notes.len(), 2, "{notes:?}");
     }
 }

@@ -31,7 +31,7 @@ pub fn output(
     model_max: Option<u64>,
     untouchable: bool,
 ) -> Result<OutputCap, Refusal> {
-    let as_sent = |tokens| OutputCap {
+    let unchanged = |tokens| OutputCap {
         tokens,
         rewrite: None,
     };
@@ -40,13 +40,13 @@ pub fn output(
         return facts
             .output_cap
             .or(model_max)
-            .map(as_sent)
+            .map(unchanged)
             .ok_or_else(|| unbounded(agent, facts));
     };
     let bound = model_max.map_or(agent_cap, |most| most.min(agent_cap));
     match (facts.output_cap, model_max) {
-        (Some(sent), _) if sent <= agent_cap => return Ok(as_sent(sent)),
-        (None, Some(most)) if most <= agent_cap => return Ok(as_sent(most)),
+        (Some(sent), _) if sent <= agent_cap => return Ok(unchanged(sent)),
+        (None, Some(most)) if most <= agent_cap => return Ok(unchanged(most)),
         (Some(_) | None, _) => {}
     }
     if untouchable {
@@ -68,6 +68,14 @@ pub fn output(
         tokens: bound,
         rewrite: Some(bound),
     })
+}
+
+/// What a request can bring forth when nothing is changed in it.
+pub(super) fn as_sent(facts: &RequestFacts, model_max: u64) -> OutputCap {
+    OutputCap {
+        tokens: facts.output_cap.unwrap_or(model_max),
+        rewrite: None,
+    }
 }
 
 fn refused(agent: &Agent, cap: u64, why: &str) -> Refusal {

@@ -91,7 +91,8 @@ impl Ticket {
             .as_deref()
             .and_then(|served| self.recorder.prices.find(provider, served));
         let tier = outcome.facts.service_tier.as_deref();
-        let cost = usage.and_then(|usage| served.or(price.as_ref())?.cost(&usage, tier));
+        let price = served.or(price.as_ref());
+        let cost = usage.and_then(|usage| price?.cost(&usage, tier));
         match &usage {
             Some(usage) => metrics.tokens(agent, provider, label, usage),
             None => metrics.usage_unknown(agent, provider, label),
@@ -115,7 +116,8 @@ impl Ticket {
             metrics.estimate(provider, reserved, booked);
         }
         Bill {
-            cost: Some(booked),
+            // Without a price (observe mode) what was booked is no cost but a blank.
+            cost: price.is_some().then_some(booked),
             usage: Some(usage.map_or(CallUsage::Unknown, CallUsage::Known)),
             overrun,
         }

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sha2::{Digest as _, Sha256};
+
 use super::{GovernedCgroup, pattern::Pattern};
 use crate::kernel::{Kernel, KernelError, cgroup};
 
@@ -21,6 +23,8 @@ const TIME_TO_ENTER: Duration = Duration::from_secs(10);
 pub(super) struct Shared {
     kernel: Arc<Kernel>,
     root: PathBuf,
+    /// Tells this boot of the machine from others.
+    boot: String,
     state: Mutex<State>,
 }
 
@@ -54,6 +58,7 @@ impl Shared {
         Self {
             kernel,
             root,
+            boot: boot_id(),
             state: Mutex::new(State {
                 patterns,
                 known: HashMap::new(),
@@ -174,8 +179,7 @@ impl Shared {
             tracing::error!(%error, cgroup = %directory.display(), "a cgroup of an agent is not governed");
             return;
         }
-        // A new life of the agent in the same cgroup (the configuration moved it) is a new run.
-        let run = ulid::Ulid::new().to_string();
+        let run = self.run_of_cgroup(id, agent);
         let cgroup = GovernedCgroup {
             agent,
             run,
@@ -190,6 +194,19 @@ impl Shared {
                 enters_until: Instant::now(),
             },
         );
+    }
+
+    /// The run that one life of a cgroup is. The kernel never gives a cgroup's id twice between two boots, so the run
+    /// keeps its name, and with it what it has spent, when this daemon is started again.
+    fn run_of_cgroup(&self, id: u64, agent: u32) -> String {
+        let digest = Sha256::new()
+            .chain_update(&self.boot)
+            .chain_update(id.to_le_bytes())
+            .chain_update(agent.to_le_bytes())
+            .finalize();
+        let mut short = [0; 16];
+        short.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        ulid::Ulid::from_bytes(short).to_string()
     }
 
     fn let_go(&self, state: &mut State, id: u64) {
@@ -322,6 +339,14 @@ impl State {
             .find(|pattern| pattern.matches(&names))
             .map(|pattern| pattern.agent)
     }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
+        // Runs then get new names at every start of the daemon.
+        tracing::warn!(%error, "this boot has no id");
+        ulid::Ulid::new().to_string()
+    })
 }
 
 fn relative(root: &Path, directory: &Path) -> String {

@@ -21,7 +21,7 @@ use crate::forward::dial::Dialer;
 use crate::identity::Process;
 use crate::keys::Secret;
 use crate::llm::{
-    BodyEdits, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
+    BodyEdits, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
 };
 use crate::policy::{Credential, Outcome, Permit, Settle};
 use crate::route::tests::provider;
@@ -138,7 +138,7 @@ impl Dialect for FakeDialect {
     }
     fn endpoint(&self, method: &Method, path: &str) -> EndpointKind {
         match (method.as_str(), path) {
-            ("POST", "/v1/chat") => EndpointKind::Inference,
+            ("POST", "/v1/chat/completions") => EndpointKind::Inference,
             ("GET", "/v1/models") => EndpointKind::Models,
             _ => EndpointKind::Other,
         }
@@ -248,11 +248,7 @@ impl Decide for World {
             }
         };
         let settlement = Box::new(Settled(self.outcomes.clone()));
-        Ok(Permit {
-            edits: self.edits.clone(),
-            credential,
-            settlement,
-        })
+        Ok(Permit::for_test(self.edits.clone(), credential, settlement))
     }
 }
 
@@ -393,7 +389,9 @@ impl Setup {
 }
 
 pub(super) fn post(h2: bool, text: &str) -> Request<AnyBody> {
-    request(h2, Method::POST, "/v1/chat").body(full(text)).unwrap()
+    request(h2, Method::POST, "/v1/chat/completions")
+        .body(full(text))
+        .unwrap()
 }
 
 pub(super) fn request(h2: bool, method: Method, path: &str) -> http::request::Builder {
