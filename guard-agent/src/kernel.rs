@@ -16,6 +16,7 @@ pub mod governed;
 mod load;
 mod netns;
 mod policy;
+pub mod probe;
 mod stats;
 mod sys;
 
@@ -60,9 +61,9 @@ impl Kernel {
     /// one, never none.
     pub fn start(settings: &KernelSettings) -> Result<Self, KernelError> {
         let pins = load::Pins::prepare(&settings.bpffs)?;
-        let loaded = load::load(&pins)?;
+        let loaded = load::load(&pins).map_err(probe::explain)?;
         let policy = policy::Policy::new(loaded.policy, settings.cgroup_root.clone())?;
-        let links = attach::attach(&loaded.programs, &pins, settings)?;
+        let links = attach::attach(&loaded.programs, &pins, settings).map_err(probe::explain)?;
         pins.sweep_other_versions();
         let dropped = Arc::default();
         Ok(Self {

@@ -11,5 +11,6 @@ pub mod demo;
 pub mod lab;
 pub mod mounts;
 pub mod netns;
+pub mod patience;
 pub mod process;
 pub mod provider;

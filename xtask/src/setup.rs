@@ -74,11 +74,16 @@ const STEPS: &[Step] = &[
 
 /// Runs all steps.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    perform(STEPS, options.check)
+}
+
+/// Looks for each thing and installs what is missing, or with `only_look` fails then.
+pub(crate) fn perform(steps: &[Step], only_look: bool) -> Result<()> {
     let mut missing = Vec::new();
-    for step in STEPS {
+    for step in steps {
         match (step.check)().with_context(|| format!("looking for {}", step.name))? {
             State::Present(seen) => println!("found      {}: {seen}", step.name),
-            State::Missing(lack) if options.check => {
+            State::Missing(lack) if only_look => {
                 println!("missing    {}: {lack}", step.name);
                 missing.push(step.name);
             }

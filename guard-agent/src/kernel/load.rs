@@ -26,7 +26,7 @@ use super::{KernelError, attach::PROGRAMS, sys};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
 
-const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
+pub(super) const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// Maps that outlive the daemon. Not EVENTS: a ring belongs to its reader.
 const PINNED: [&str; 9] = [
     "CFG",
@@ -133,6 +133,18 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
         stats: map(&mut object, "STATS")?,
         events: map(&mut object, "EVENTS")?,
     })
+}
+
+/// Loads all programs over maps of their own, and lets them go: says how many this kernel takes.
+pub(super) fn rehearse() -> Result<usize, KernelError> {
+    let mut object = EbpfLoader::new()
+        .btf(None)
+        .load(OBJECT)
+        .map_err(|error| refused("the maps", &flatten(&error)))?;
+    for (name, _) in &PROGRAMS {
+        program(&mut object, name)?;
+    }
+    Ok(PROGRAMS.len())
 }
 
 fn map<T: TryFrom<Map, Error: std::error::Error>>(
