@@ -116,7 +116,7 @@ impl Drop for Connection {
 }
 
 impl Metrics {
-    /// What the canary saw.
+    /// Whether every program was found attached.
     pub fn enforcing(&self, proven: bool) {
         self.enforcing.set(i64::from(proven));
     }
