@@ -210,10 +210,11 @@ impl Decide for Policy {
                     edits,
                     credential,
                     hold,
+                    place,
                 }),
             ) => {
                 draft.rewrites(&edits, matches!(credential, Credential::Inject { .. }));
-                let settlement = Box::new(self.recorder.ticket(slot, draft, hold));
+                let settlement = Box::new(self.recorder.ticket(slot, draft, hold, place));
                 Ok(Permit {
                     edits,
                     credential,
@@ -240,8 +241,6 @@ pub(crate) struct Hold {
     pub(crate) price: Option<Arc<ModelPrice>>,
     /// The money; none only in observe mode, when not even an unlimited reservation could be written.
     pub(crate) reservation: Option<crate::ledger::Reservation>,
-    /// The place among the agent's calls in flight.
-    pub(crate) slot: Option<in_flight::Slot>,
 }
 
 /// Longest piece of a caller's own text in a message, in characters.

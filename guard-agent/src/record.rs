@@ -19,6 +19,7 @@ use crate::llm::BodyEdits;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
 use crate::policy::Hold;
+use crate::policy::in_flight::Slot;
 use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
 use crate::telemetry::metrics::{self, Metrics};
@@ -144,10 +145,16 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn ticket(self: &Arc<Self>, mut slot: AuditSlot, draft: Draft, hold: Option<Hold>) -> Ticket {
+    pub(crate) fn ticket(
+        self: &Arc<Self>,
+        mut slot: AuditSlot,
+        draft: Draft,
+        hold: Option<Hold>,
+        place: Option<Slot>,
+    ) -> Ticket {
         slot.expect(&draft.head.id, &draft.agent);
         self.tally.admitted(&draft.agent);
-        Ticket::new(Arc::clone(self), slot, draft, hold)
+        Ticket::new(Arc::clone(self), slot, draft, hold, place)
     }
 
     /// The model's metric label: its canonical name if it has a price, else nothing that a client chose.

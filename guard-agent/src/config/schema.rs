@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = &[
     key("host", "metrics", "loopback address and port", "`127.0.0.1:9477`",
         "`/metrics`, `/healthz` and `/readyz`. Only a loopback address is accepted."),
     key("host", "mode", "`enforce` or `observe`", "`enforce`",
-        "`observe` changes no byte and no verdict; it records what would have been refused."),
+        "`observe` changes no byte and refuses nothing that a rule refuses; it records what would have been refused. Requests that cannot be read are refused all the same."),
     key("host", "timezone", "IANA time zone name", "`UTC`",
         "The calendar of the hour, day, week and month windows."),
     key("host", "when_down", "`refuse` or `direct`", "`refuse`",
@@ -168,7 +168,7 @@ pub const KEYS: &[Key] = &[
 
     key("agent.caps", "output_tokens", "tokens, above 0", "none",
         "Output cap of one call. A larger one is lowered to it, a missing one set to it."),
-    key("agent.caps", "in_flight", "calls, above 0", "none", "Calls at the same time."),
+    key("agent.caps", "in_flight", "calls, above 0", "1024", "Calls at the same time; never more than 1024."),
     key("agent.caps", "run_timeout", "duration", "none", "Longest life of a run.").planned(),
     key("agent.caps", "requests_per_minute", "calls", "none", "Rate of calls.").planned(),
     key("agent.caps", "tokens_per_minute", "tokens", "none", "Rate of tokens.").planned(),

@@ -11,6 +11,10 @@ use crate::refusal::{Reason, Refusal};
 /// give up on longer waits (`DESIGN` §4 allows at most 20).
 const BUSY_RETRY_SECONDS: u32 = 5;
 
+/// Calls in flight of one agent, whatever its own cap: a quarter of the places in the audit log, so that one agent's slow
+/// streams can't keep the others' calls from being recorded, and so from being made.
+const IN_FLIGHT: u32 = 1024;
+
 /// The output cap in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputCap {
@@ -107,9 +111,10 @@ fn unbounded(agent: &Agent, facts: &RequestFacts) -> Refusal {
 /// # Errors
 /// `InFlight`, with the seconds to wait.
 pub fn in_flight(agent: &Agent, running: u32) -> Result<(), Refusal> {
-    let Some(limit) = agent.caps.in_flight.filter(|limit| running >= *limit) else {
+    let limit = agent.caps.in_flight.unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
+    if running < limit {
         return Ok(());
-    };
+    }
     let name = &agent.name;
     let message = format!(
         "Agent {name:?} has {limit} calls in flight, which is its limit. Retry when one has ended; to allow more, the \
@@ -216,6 +221,7 @@ mod tests {
         assert!(in_flight(&limited, 1).is_ok());
         let no = in_flight(&limited, 2).unwrap_err();
         assert_eq!((no.reason, no.retry_after), (Reason::InFlight, Some(5)));
-        assert!(in_flight(&agent("providers = [\"openai\"]"), u32::MAX).is_ok());
+        let free = agent("providers = [\"openai\"]");
+        assert!(in_flight(&free, IN_FLIGHT - 1).is_ok() && in_flight(&free, IN_FLIGHT).is_err());
     }
 }

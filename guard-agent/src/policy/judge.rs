@@ -13,6 +13,7 @@ use crate::llm::provider::Provider;
 use crate::llm::{BodyEdits, DialectKind, RequestFacts};
 use crate::policy::access::{self, Passage};
 use crate::policy::caps::OutputCap;
+use crate::policy::in_flight::Slot;
 use crate::policy::money::{self, Bill};
 use crate::policy::{Credential, Hold, Policy, Snapshot, caps, key, tools};
 use crate::record::Draft;
@@ -34,6 +35,8 @@ pub(super) struct Verdict {
     pub(super) edits: BodyEdits,
     pub(super) credential: Credential,
     pub(super) hold: Option<Hold>,
+    /// The place among the agent's calls in flight, free ones too: each holds a place in the audit log.
+    pub(super) place: Option<Slot>,
 }
 
 impl<'a> Judging<'a> {
@@ -53,6 +56,7 @@ impl<'a> Judging<'a> {
             Passage::Listed
         });
         let credential = self.credential(agent)?;
+        let place = self.weigh(self.policy.in_flight.enter(agent))?;
         let (edits, hold) = match (passage, &call.facts) {
             (Passage::Metered, Some(facts)) => {
                 let (edits, hold) = self.inference(agent, facts)?;
@@ -71,13 +75,13 @@ impl<'a> Judging<'a> {
             edits,
             credential,
             hold,
+            place,
         })
     }
 
     /// What is checked for inference only. Money comes last.
     fn inference(&mut self, agent: &Agent, facts: &RequestFacts) -> Result<(BodyEdits, Hold), Refusal> {
         self.weigh(access::model(agent, &facts.model))?;
-        let slot = self.weigh(self.policy.in_flight.enter(agent))?;
         let price = self.weigh(self.price(facts))?;
         let cap = match price {
             Some(price) => {
@@ -117,7 +121,6 @@ impl<'a> Judging<'a> {
         let hold = Hold {
             price: price.cloned(),
             reservation,
-            slot,
         };
         Ok((edits, hold))
     }
