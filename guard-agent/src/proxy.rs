@@ -34,6 +34,7 @@ use crate::policy::Decide;
 use crate::refusal::{Reason, Refusal};
 use crate::report::{EarlyRefusal, Report, Unaccepted};
 use crate::route::{Route, Router};
+use crate::share::{Room, Share, Shares};
 use crate::telemetry::metrics::Stage;
 use crate::tls::{Distrust, Terminator, cause_of, is_h2};
 
@@ -76,6 +77,8 @@ pub struct Proxy {
     linger: Linger,
     patience: Patience,
     limits: BodyLimits,
+    shares: Shares,
+    nobody: Arc<str>,
 }
 
 /// A connection that is known and routed.
@@ -86,6 +89,7 @@ struct Connection {
     sni: String,
     snapshot: Arc<Snapshot>,
     requests: AtomicU64,
+    share: Share,
 }
 
 impl Proxy {
@@ -100,6 +104,8 @@ impl Proxy {
             linger,
             patience: Patience::default(),
             limits: BodyLimits::default(),
+            shares: Shares::default(),
+            nobody: "".into(),
         }
     }
 
@@ -133,6 +139,14 @@ impl Proxy {
         let started = Instant::now();
         let identity = self.identify(&flow).await;
         self.report().added(Stage::Identify, started.elapsed());
+        // Whoever is not known shares one small part of the host.
+        let share = self
+            .shares
+            .of(identity.as_ref().map_or(&self.nobody, |who| &who.agent));
+        let Some(_place) = share.connection() else {
+            self.report().unaccepted(Unaccepted::Full);
+            return reset(&stream);
+        };
         let _open = identity.as_ref().ok().and_then(|who| self.report().opened(who));
         let outside = Outside {
             identity: identity.as_ref(),
@@ -168,6 +182,7 @@ impl Proxy {
                     sni,
                     snapshot,
                     requests,
+                    share,
                 };
                 self.terminate(Rewind::new(bytes, stream), Arc::new(connection))
                     .await;
@@ -261,7 +276,8 @@ impl Proxy {
             Ok(identity) => identity,
             Err(error) => return early(None, unidentified(error)),
         };
-        let call = match self.read(connection, dialect, id, request).await {
+        let mut room = connection.share.room();
+        let call = match self.read(connection, dialect, id, request, &mut room).await {
             Ok(call) => call,
             Err(refusal) => return early(Some(identity), refusal),
         };
@@ -296,14 +312,18 @@ impl Proxy {
         dialect: &dyn Dialect,
         id: Ulid,
         request: Request<Incoming>,
+        room: &mut Room,
     ) -> Result<Call, Refusal> {
         let (parts, body) = request.into_parts();
         admit(&parts, &connection.sni, connection.original_destination.port())?;
-        let came = collect(&parts.headers, body, self.limits).await?;
+        let came = collect(&parts.headers, body, self.limits, room).await?;
         let started = Instant::now();
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
             .map_err(|error| Refusal::new(error.reason(), format!("{error}.")))?;
         let encoded = parts.headers.contains_key(CONTENT_ENCODING);
+        if encoded {
+            room.grow_to(came.len() + body.len())?;
+        }
         let endpoint = detect::endpoint(&connection.provider, &parts.method, parts.uri.path());
         let facts = match endpoint {
             EndpointKind::Inference => Some(

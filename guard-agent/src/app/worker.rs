@@ -24,6 +24,7 @@ use crate::policy::Policy;
 use crate::proxy::{Proxy, Snapshot, Stages};
 use crate::record::Recorder;
 use crate::route::Router;
+use crate::route::addresses::ProviderAddresses;
 use crate::tls::{Authority, Leaves, Terminator, write_bundle};
 
 /// Where the CA lives, below `state_dir`.
@@ -33,6 +34,7 @@ const CA: &str = "ca";
 pub(super) struct Worker {
     proxy: Arc<Proxy>,
     dialer: Dialer,
+    addresses: Arc<ProviderAddresses>,
 }
 
 impl Worker {
@@ -51,10 +53,15 @@ impl Worker {
             report: recorder.clone(),
             dialects: dialect_for,
         };
-        let proxy = Proxy::new(stages, snapshot(config, &dialer)?, drain);
+        let addresses = Arc::new(ProviderAddresses::default());
+        let proxy = Proxy::new(stages, snapshot(config, &dialer, &addresses)?, drain);
+        addresses
+            .keep_current()
+            .context("the thread that looks up providers cannot be started")?;
         Ok(Self {
             proxy: Arc::new(proxy),
             dialer,
+            addresses,
         })
     }
 
@@ -91,7 +98,7 @@ impl Worker {
 
     /// Builds what another configuration needs, and changes nothing yet.
     pub(super) fn prepare(&self, config: &Config) -> anyhow::Result<Snapshot> {
-        snapshot(config, &self.dialer)
+        snapshot(config, &self.dialer, &self.addresses)
     }
 
     /// Puts it in force for the connections that follow.
@@ -121,7 +128,11 @@ pub(super) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
         .collect()
 }
 
-fn snapshot(config: &Config, dialer: &Dialer) -> anyhow::Result<Snapshot> {
+fn snapshot(
+    config: &Config,
+    dialer: &Dialer,
+    addresses: &Arc<ProviderAddresses>,
+) -> anyhow::Result<Snapshot> {
     let clock = clock::system();
     let state_dir = &config.host.state_dir;
     let hosts: Vec<String> = config
@@ -129,6 +140,7 @@ fn snapshot(config: &Config, dialer: &Dialer) -> anyhow::Result<Snapshot> {
         .iter()
         .flat_map(|provider| provider.hosts.clone())
         .collect();
+    addresses.watch(hosts.clone());
     let authority = Authority::load_or_create(&state_dir.join(CA), &hosts, clock.now())
         .context("the certificate authority cannot be used")?;
     if let Some(created) = authority.created() {
@@ -138,7 +150,7 @@ fn snapshot(config: &Config, dialer: &Dialer) -> anyhow::Result<Snapshot> {
     let public = roots(&own, &state_dir.join(BUNDLE_FILE), &authority)?;
     let leaves = Leaves::new(authority, clock).context("no leaf key can be made")?;
     Ok(Snapshot {
-        router: Router::new(&config.providers),
+        router: Router::new(&config.providers).with_addresses(addresses.clone()),
         upstreams: Upstreams::new(&config.providers, &public, &own, dialer.clone())?,
         terminator: Terminator::new(Arc::new(leaves)).context("TLS cannot be set up")?,
     })
@@ -168,7 +180,7 @@ struct KernelFlows;
 impl FlowSource for KernelFlows {
     fn flow_of(&self, stream: &TcpStream) -> Result<FlowInfo, NoFlow> {
         use std::os::fd::AsFd;
-        let flow = kernel::flow_of(stream.as_fd()).or_else(|error| Err(NoFlow(error.to_string())))?;
+        let flow = kernel::flow_of(stream.as_fd()).map_err(|error| NoFlow(error.to_string()))?;
         Ok(FlowInfo {
             original_destination: flow.original_destination,
             record: Arc::new(flow),
@@ -188,7 +200,7 @@ impl Identify for Identifies {
                 .ok_or_else(|| Unidentified("no record".to_owned()))?;
             self.0
                 .identify(flow)
-                .or_else(|error| Err(Unidentified(error.to_string())))
+                .map_err(|error| Unidentified(error.to_string()))
         })
     }
 }

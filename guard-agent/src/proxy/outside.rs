@@ -25,7 +25,7 @@ pub(super) struct Outside<'a> {
 
 impl Outside<'_> {
     pub(super) fn route(&self, first: &First) -> Route {
-        self.snapshot.router.route(first, self.original_destination)
+        self.snapshot.router.route(first)
     }
 
     /// Connects to where the client was going; `None` when that was not possible or not allowed, which is reported.
@@ -51,6 +51,10 @@ impl Outside<'_> {
         name: Option<&str>,
         undecided: bool,
     ) {
+        let router = &self.snapshot.router;
+        if let Err(why) = router.judge_passage(self.original_destination, name).await {
+            return self.denied(name, why);
+        }
         let upstream = match upstream {
             Some(upstream) => upstream,
             None => match self.dial().await {

@@ -150,7 +150,9 @@ impl std::fmt::Debug for ProviderAddresses {
 /// Whether a resolver takes a text for an address (`203.0.113.7`, `0xcb007107`, `[::1]`): that is no name.
 fn is_address(name: &str) -> bool {
     let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    let hex = last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
+    let hex = last
+        .get(..2)
+        .is_some_and(|start| start.eq_ignore_ascii_case("0x"));
     name.contains(':') || hex || last.bytes().all(|b| b.is_ascii_digit())
 }
 
@@ -187,7 +189,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_providers_address_needs_a_name_that_leads_there() {
-        for address in ["203.0.113.1:443", "[2001:db8::1]:8443", "[::ffff:203.0.113.1]:443"] {
+        for address in [
+            "203.0.113.1:443",
+            "[2001:db8::1]:8443",
+            "[::ffff:203.0.113.1]:443",
+        ] {
             assert!(!passes(address, None).await, "{address}");
             for name in ["other.example", "unheard.example", ""] {
                 assert!(!passes(address, Some(name)).await, "{address} {name}");
@@ -203,7 +209,16 @@ mod tests {
         let addresses = ProviderAddresses::new(|_name| Ok(vec!["203.0.113.1".parse().unwrap()]));
         let destination: SocketAddr = "203.0.113.1:443".parse().unwrap();
         addresses.saw(&[destination.ip()], Instant::now());
-        for name in ["203.0.113.1", "203.0.113.1.", "3405803777", "0xcb007101", "203.0.28929", "::ffff:203.0.113.1", "[2001:db8::1]", "."] {
+        for name in [
+            "203.0.113.1",
+            "203.0.113.1.",
+            "3405803777",
+            "0xcb007101",
+            "203.0.28929",
+            "::ffff:203.0.113.1",
+            "[2001:db8::1]",
+            ".",
+        ] {
             assert!(addresses.judge(destination, Some(name)).await.is_err(), "{name}");
         }
         assert!(addresses.judge(destination, Some("a.example")).await.is_ok());
@@ -240,7 +255,9 @@ mod tests {
         addresses.saw(&["203.0.113.3".parse().unwrap()], now + KEPT);
         assert!(!addresses.is_provider(first));
         assert!(addresses.is_provider("203.0.113.2".parse().unwrap()));
-        let many: Vec<IpAddr> = (0..10_000_u32).map(|n| IpAddr::V4((0x0a00_0000 + n).into())).collect();
+        let many: Vec<IpAddr> = (0..10_000_u32)
+            .map(|n| IpAddr::V4((0x0a00_0000 + n).into()))
+            .collect();
         addresses.saw(&many, now + KEPT);
         assert_eq!(addresses.seen.load().len(), MOST);
     }

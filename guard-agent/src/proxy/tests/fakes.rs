@@ -24,6 +24,7 @@ use crate::llm::{
     BodyEdits, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
 };
 use crate::policy::{Credential, Outcome, Permit, Settle};
+use crate::report::ConnectionReport;
 use crate::route::tests::provider;
 
 pub(super) const HOST: &str = "api.fake.example";
