@@ -135,16 +135,18 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
     })
 }
 
-/// Loads all programs over maps of their own, and lets them go: says how many this kernel takes.
+/// Loads every program of the object over maps of their own, and lets them go: says how many this kernel takes.
 pub(super) fn rehearse() -> Result<usize, KernelError> {
     let mut object = EbpfLoader::new()
         .btf(None)
         .load(OBJECT)
         .map_err(|error| refused("the maps", &flatten(&error)))?;
-    for (name, _) in &PROGRAMS {
-        program(&mut object, name)?;
+    let mut count = 0;
+    for (name, program) in object.programs_mut() {
+        load_program(program).map_err(|error| refused(name, &flatten(&error)))?;
+        count += 1;
     }
-    Ok(PROGRAMS.len())
+    Ok(count)
 }
 
 fn map<T: TryFrom<Map, Error: std::error::Error>>(

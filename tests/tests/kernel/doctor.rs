@@ -39,6 +39,9 @@ fn everything_that_guard_needs_is_there_and_asking_leaves_nothing() {
         assert!(finding.present(), "{finding:?}");
     }
     assert!(findings.len() > 10, "{findings:?}");
+    let rehearsed = &findings.last().unwrap().fix;
+    let all = format!("{} programs", before.programs.len());
+    assert!(rehearsed.starts_with(&all), "not just some: {rehearsed}");
     assert_eq!(world.attached(&world.kernel), before);
     assert!(before.all());
 }
