@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::drain::Drain;
 use crate::forward::dial::tune;
@@ -51,10 +52,16 @@ pub trait FlowSource: Send + Sync {
     fn flow_of(&self, stream: &TcpStream) -> Result<FlowInfo, NoFlow>;
 }
 
-/// Nobody is known to be behind a record.
+/// No agent is known to be behind a record.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct Unidentified(pub String);
+pub enum Unidentified {
+    /// It cannot be told who it is: refused.
+    #[error("{0}")]
+    Unknown(String),
+    /// It was held back until it was known, and is no agent's: it passes untouched.
+    #[error("it is no agent's")]
+    Bystander,
+}
 
 /// Finds out who is behind a record.
 pub trait Identify: Send + Sync {
@@ -62,13 +69,14 @@ pub trait Identify: Send + Sync {
     fn identify<'a>(&'a self, flow: &'a FlowInfo) -> BoxFuture<'a, Result<Identity, Unidentified>>;
 }
 
-/// Accepts until Guard drains. Any number of listeners may share a proxy.
-pub async fn listen(listener: TcpListener, proxy: Arc<Proxy>, limit: Connections) {
+/// Accepts until Guard drains or the listener is no longer wanted. Any number of listeners may share a proxy.
+pub async fn listen(listener: TcpListener, proxy: Arc<Proxy>, limit: Connections, closed: CancellationToken) {
     let drain = proxy.drain().clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = drain.ending() => return,
+            () = closed.cancelled() => return,
         };
         match accepted {
             Ok((stream, _peer)) => start(&proxy, &drain, &limit, stream),

@@ -137,6 +137,9 @@ impl Proxy {
             }
         };
         let identity = self.identify(&flow).await;
+        if matches!(identity, Err(Unidentified::Bystander)) {
+            return self.let_by(stream, &identity, flow.original_destination).await;
+        }
         let (first, bytes) = peek(&mut stream, self.patience).await;
         let snapshot = self.snapshot.load_full();
         let original_destination = flow.original_destination;
@@ -198,11 +201,36 @@ impl Proxy {
         }
     }
 
+    /// Somebody who only had to wait until it was known that nobody governs them: nothing is read.
+    async fn let_by(
+        &self,
+        stream: TcpStream,
+        identity: &Result<Identity, Unidentified>,
+        original_destination: SocketAddr,
+    ) {
+        let counted = Counted::default();
+        let verdict = match self
+            .snapshot
+            .load()
+            .upstreams
+            .dialer()
+            .dial(Target::Original(original_destination))
+            .await
+        {
+            Ok(upstream) => match passthrough::relay(stream, upstream, false, |_| Ok(()), &counted).await {
+                Ok(()) => Verdict::Passed,
+                Err(_broken) => Verdict::Broken,
+            },
+            Err(error) => Verdict::Unreachable(error.to_string()),
+        };
+        self.tell(identity, original_destination, None, verdict, &counted);
+    }
+
     async fn identify(&self, flow: &FlowInfo) -> Result<Identity, Unidentified> {
         tokio::time::timeout(IDENTIFY, self.stages.identify.identify(flow))
             .await
             .unwrap_or_else(|_elapsed| {
-                Err(Unidentified(
+                Err(Unidentified::Unknown(
                     "the caller was not identified within a second".to_owned(),
                 ))
             })

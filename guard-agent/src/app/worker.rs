@@ -1,5 +1,6 @@
 //! The worker: everything that reads what others wrote. Built here from its stages and given its listeners.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,17 +8,20 @@ use anyhow::Context;
 use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Connections, FlowInfo, FlowSource, Identify, NoFlow, Unidentified};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Host};
 use crate::drain::Drain;
 use crate::forward::dial::{Dialer, HostAddresses};
 use crate::forward::pool::Upstreams;
 use crate::forward::roots::public_roots;
-use crate::identify::Identifier;
+use crate::identify::containers::Door;
+use crate::identify::{self, Identifier};
 use crate::identity::Identity;
-use crate::kernel::{self, Flow, Kernel};
+use crate::kernel::{self, Flow, Kernel, Listeners};
 use crate::keys::environment::BUNDLE_FILE;
 use crate::llm::provider::dialect_for;
 use crate::policy::Policy;
@@ -33,6 +37,7 @@ const CA: &str = "ca";
 pub(super) struct Worker {
     proxy: Arc<Proxy>,
     dialer: Dialer,
+    limit: Connections,
 }
 
 impl Worker {
@@ -55,6 +60,7 @@ impl Worker {
         Ok(Self {
             proxy: Arc::new(proxy),
             dialer,
+            limit: Connections::default(),
         })
     }
 
@@ -67,17 +73,9 @@ impl Worker {
             .local_addr()
             .context("the redirect listener has no address")?
             .port();
-        let limit = Connections::default();
         let has_v6 = listeners.v6.is_some();
         self.dialer.set_own(own_addresses()?);
-        for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
-            listener
-                .set_nonblocking(true)
-                .context("the redirect listener cannot be set up")?;
-            let listener =
-                TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
-            tokio::spawn(accept::listen(listener, self.proxy.clone(), limit.clone()));
-        }
+        self.accept_on(listeners, &CancellationToken::new())?;
         kernel
             .set_listener(cookie, port, has_v6)
             .context("the programs cannot be told the listener")?;
@@ -86,6 +84,49 @@ impl Worker {
             has_v6,
             "governed connections of this network namespace arrive here"
         );
+        Ok(())
+    }
+
+    /// Accepts on listeners inside other network namespaces, as the keeper opens and closes them.
+    pub(super) async fn serve_doors(&self, mut doors: mpsc::Receiver<Door>) {
+        let mut open: HashMap<u64, CancellationToken> = HashMap::new();
+        while let Some(door) = doors.recv().await {
+            match door {
+                Door::Opened {
+                    netns_cookie,
+                    listeners,
+                } => {
+                    let closed = CancellationToken::new();
+                    match self.accept_on(listeners, &closed) {
+                        Ok(()) => {
+                            open.insert(netns_cookie, closed);
+                        }
+                        Err(error) => tracing::error!("{error:#}"),
+                    }
+                }
+                Door::Closed { netns_cookie } => {
+                    if let Some(closed) = open.remove(&netns_cookie) {
+                        closed.cancel();
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept_on(&self, listeners: Listeners, closed: &CancellationToken) -> anyhow::Result<()> {
+        for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
+            listener
+                .set_nonblocking(true)
+                .context("the redirect listener cannot be set up")?;
+            let listener =
+                TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
+            tokio::spawn(accept::listen(
+                listener,
+                self.proxy.clone(),
+                self.limit.clone(),
+                closed.clone(),
+            ));
+        }
         Ok(())
     }
 
@@ -106,11 +147,20 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("bpffs", old.bpffs != new.bpffs),
         ("metrics", old.metrics != new.metrics),
         ("timezone", old.timezone != new.timezone),
+        ("docker", old.docker != new.docker),
+        ("container_cgroups", places(old) != places(new)),
     ];
     changed
         .into_iter()
         .filter(|(_, changed)| *changed)
         .map(|(key, _)| format!("[host] {key} takes effect after `systemctl restart guard-agent`"))
+        .collect()
+}
+
+fn places(host: &Host) -> Vec<(&Path, &str)> {
+    let written = host.container_cgroups.iter();
+    written
+        .map(|place| (place.parent.as_path(), place.name.glob().glob()))
         .collect()
 }
 
@@ -178,10 +228,11 @@ impl Identify for Identifies {
             let flow = flow
                 .record
                 .downcast_ref::<Flow>()
-                .ok_or_else(|| Unidentified("no record".to_owned()))?;
-            self.0
-                .identify(flow)
-                .or_else(|error| Err(Unidentified(error.to_string())))
+                .ok_or_else(|| Unidentified::Unknown("no record".to_owned()))?;
+            self.0.identify(flow).await.map_err(|error| match error {
+                identify::Unidentified::Bystander => Unidentified::Bystander,
+                error => Unidentified::Unknown(error.to_string()),
+            })
         })
     }
 }

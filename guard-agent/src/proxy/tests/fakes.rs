@@ -336,7 +336,12 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
     let proxy = Arc::new(Proxy::new(stages, snapshot, Drain::default()).with_limits(patience, limits));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(listen(listener, proxy.clone(), Connections::default()));
+    tokio::spawn(listen(
+        listener,
+        proxy.clone(),
+        Connections::default(),
+        CancellationToken::new(),
+    ));
     Setup {
         proxy,
         world,
