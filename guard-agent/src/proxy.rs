@@ -4,8 +4,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{Request, Response};
 use http_body_util::Either;
@@ -17,24 +19,28 @@ use ulid::Ulid;
 use crate::accept::{FlowInfo, FlowSource, IDENTIFY, Identify, Unidentified, prepare, reset};
 use crate::call::{Call, Fingerprint, Origin, Said};
 use crate::drain::Drain;
-use crate::forward::dial::Target;
 use crate::forward::pool::Upstreams;
 use crate::forward::{Destination, forward};
 use crate::http::admit::admit;
 use crate::http::body::{BodyLimits, collect};
-use crate::http::{Reply, refuse, refuse_plain, serve};
+use crate::http::{Reply, client_fault, refuse, refuse_plain, serve};
 use crate::identity::Identity;
 use crate::llm::encoding::decode_request;
 use crate::llm::provider::Provider;
 use crate::llm::{Dialect, EndpointKind, detect};
 use crate::meter::Linger;
-use crate::passthrough::{self, Counted, Cut};
+use crate::passthrough;
 use crate::peek::{First, Patience, Rewind, peek};
 use crate::policy::Decide;
 use crate::refusal::{Reason, Refusal};
-use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
+use crate::report::{EarlyRefusal, Report, Unaccepted};
 use crate::route::{Route, Router};
+use crate::telemetry::metrics::Stage;
 use crate::tls::{Distrust, Terminator, cause_of, is_h2};
+
+mod outside;
+
+use outside::Outside;
 
 /// Gives the dialect of a provider.
 pub type Dialects = fn(&Provider) -> &'static dyn Dialect;
@@ -121,44 +127,45 @@ impl Proxy {
 
     /// One connection: accept, identify, peek, route, then terminate or pass through.
     pub async fn serve_connection(self: &Arc<Self>, mut stream: TcpStream) {
-        let flow = match prepare(&stream)
-            .map_err(|error| error.to_string())
-            .and_then(|()| {
-                self.stages
-                    .flows
-                    .flow_of(&stream)
-                    .map_err(|error| error.to_string())
-            }) {
-            Ok(flow) => flow,
-            Err(error) => {
-                tracing::debug!(%error, "a connection without a record");
-                self.report().unaccepted(Unaccepted::NoFlow);
-                return reset(&stream);
-            }
+        let Some(flow) = self.flow_of(&stream) else {
+            self.report().unaccepted(Unaccepted::NoFlow);
+            return reset(&stream);
         };
+        let started = Instant::now();
         let identity = self.identify(&flow).await;
-        if matches!(identity, Err(Unidentified::Bystander)) {
-            return self.let_by(stream, &identity, flow.original_destination).await;
-        }
-        let (first, bytes) = peek(&mut stream, self.patience).await;
-        let snapshot = self.snapshot.load_full();
-        let original_destination = flow.original_destination;
-        let route = match &first {
-            Ok(first) => snapshot.router.route(first, original_destination),
-            Err(error) => {
-                let verdict = Verdict::Denied(error.to_string());
-                self.tell(
-                    &identity,
-                    original_destination,
-                    None,
-                    verdict,
-                    &Counted::default(),
-                );
-                return reset(&stream);
-            }
+        self.report().added(Stage::Identify, started.elapsed());
+        let _open = identity.as_ref().ok().and_then(|who| self.report().opened(who));
+        let outside = Outside {
+            identity: identity.as_ref(),
+            original_destination: flow.original_destination,
+            snapshot: self.snapshot.load_full(),
+            report: self.report(),
         };
-        match route {
-            Route::Terminate { provider, sni } => {
+        if matches!(outside.identity, Err(Unidentified::Bystander)) {
+            return outside
+                .pass(Rewind::new(Bytes::new(), stream), None, None, false)
+                .await;
+        }
+        let (mut first, mut bytes) = peek(&mut stream, self.patience).await;
+        let mut upstream = None;
+        if matches!(first, Ok(First::Silent)) {
+            // Either the server speaks first, or the client is only slow: whoever speaks now shows which.
+            let Some(dialled) = outside.dial().await else {
+                return;
+            };
+            if passthrough::client_speaks_first(&stream, &dialled).await {
+                (first, bytes) = peek(&mut stream, self.patience).await;
+            }
+            upstream = Some(dialled);
+        }
+        match first.map(|first| outside.route(&first)) {
+            Err(error) => {
+                self.report().client_error(error.kind());
+                outside.denied(None, error.to_string());
+                reset(&stream);
+            }
+            Ok(Route::Terminate { provider, sni }) => {
+                let (original_destination, snapshot) = (outside.original_destination, outside.snapshot);
                 let requests = AtomicU64::new(0);
                 let connection = Connection {
                     identity,
@@ -171,59 +178,27 @@ impl Proxy {
                 self.terminate(Rewind::new(bytes, stream), Arc::new(connection))
                     .await;
             }
-            Route::PlainProvider { provider } => {
-                let verdict = Verdict::Denied("a provider over plain HTTP".to_owned());
+            Ok(Route::PlainProvider { provider }) => {
                 let name = provider.hosts.first().map(String::as_str);
-                self.tell(
-                    &identity,
-                    original_destination,
-                    name,
-                    verdict,
-                    &Counted::default(),
-                );
+                outside.denied(name, "a provider over plain HTTP".to_owned());
                 refuse_plain(stream).await;
             }
-            Route::Passthrough { name, undecided } => {
+            Ok(Route::Passthrough { name, undecided }) => {
                 let client = Rewind::new(bytes, stream);
-                let counted = Counted::default();
-                let verdict = match &identity {
-                    Ok(_) => pass(&snapshot, client, original_destination, undecided, &counted).await,
-                    Err(error) => Verdict::Denied(error.to_string()),
-                };
-                self.tell(
-                    &identity,
-                    original_destination,
-                    name.as_deref(),
-                    verdict,
-                    &counted,
-                );
+                outside.pass(client, upstream, name.as_deref(), undecided).await;
             }
         }
     }
 
-    /// Somebody who only had to wait until it was known that nobody governs them: nothing is read.
-    async fn let_by(
-        &self,
-        stream: TcpStream,
-        identity: &Result<Identity, Unidentified>,
-        original_destination: SocketAddr,
-    ) {
-        let counted = Counted::default();
-        let verdict = match self
-            .snapshot
-            .load()
-            .upstreams
-            .dialer()
-            .dial(Target::Original(original_destination))
-            .await
-        {
-            Ok(upstream) => match passthrough::relay(stream, upstream, false, |_| Ok(()), &counted).await {
-                Ok(()) => Verdict::Passed,
-                Err(_broken) => Verdict::Broken,
-            },
-            Err(error) => Verdict::Unreachable(error.to_string()),
-        };
-        self.tell(identity, original_destination, None, verdict, &counted);
+    fn flow_of(&self, stream: &TcpStream) -> Option<FlowInfo> {
+        let flow = prepare(stream).map_err(|error| error.to_string()).and_then(|()| {
+            self.stages
+                .flows
+                .flow_of(stream)
+                .map_err(|error| error.to_string())
+        });
+        flow.inspect_err(|error| tracing::debug!(%error, "a connection without a record"))
+            .ok()
     }
 
     async fn identify(&self, flow: &FlowInfo) -> Result<Identity, Unidentified> {
@@ -234,24 +209,6 @@ impl Proxy {
                     "the caller was not identified within a second".to_owned(),
                 ))
             })
-    }
-
-    fn tell(
-        &self,
-        identity: &Result<Identity, Unidentified>,
-        original_destination: SocketAddr,
-        name: Option<&str>,
-        verdict: Verdict,
-        counted: &Counted,
-    ) {
-        self.report().connection(&ConnectionReport {
-            identity: identity.as_ref().ok(),
-            original_destination,
-            name,
-            verdict,
-            sent: counted.sent.load(Ordering::Relaxed),
-            received: counted.received.load(Ordering::Relaxed),
-        });
     }
 
     async fn terminate(self: &Arc<Self>, stream: Rewind<TcpStream>, connection: Arc<Connection>) {
@@ -271,6 +228,13 @@ impl Proxy {
             async move { Ok::<_, Infallible>(proxy.serve_call(&connection, request).await) }
         });
         let ended = serve(stream, h2, &self.drain, service).await;
+        if let Some(kind) = ended
+            .as_ref()
+            .err()
+            .and_then(|error| client_fault(error.as_ref()))
+        {
+            self.report().client_error(kind);
+        }
         if connection.requests.load(Ordering::Relaxed) == 0 {
             // An alert still says more; a plain close after the handshake is just that.
             let alert = ended.err().and_then(|error| cause_of(error.as_ref()));
@@ -342,6 +306,7 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         admit(&parts, &connection.sni, connection.original_destination.port())?;
         let came = collect(&parts.headers, body, self.limits).await?;
+        let started = Instant::now();
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
             .map_err(|error| Refusal::new(error.reason(), format!("{error}.")))?;
         let encoded = parts.headers.contains_key(CONTENT_ENCODING);
@@ -354,6 +319,7 @@ impl Proxy {
             ),
             _ => None,
         };
+        self.report().added(Stage::Parse, started.elapsed());
         Ok(Call {
             id,
             provider: connection.provider.clone(),
@@ -381,39 +347,6 @@ fn unidentified(error: &Unidentified) -> Refusal {
             "The host's firewall could not tell which agent this process belongs to ({error}). Ask the host's owner."
         ),
     )
-}
-
-/// Relays to the original destination; a name of a provider that comes late is cut.
-async fn pass(
-    snapshot: &Snapshot,
-    client: Rewind<TcpStream>,
-    original_destination: SocketAddr,
-    undecided: bool,
-    counted: &Counted,
-) -> Verdict {
-    let upstream = match snapshot
-        .upstreams
-        .dialer()
-        .dial(Target::Original(original_destination))
-        .await
-    {
-        Ok(upstream) => upstream,
-        Err(error @ crate::forward::dial::DialError::Forbidden(..)) => {
-            return Verdict::Denied(error.to_string());
-        }
-        Err(error) => return Verdict::Unreachable(error.to_string()),
-    };
-    let judge = |first: &First| match snapshot.router.route(first, original_destination) {
-        Route::Passthrough { .. } => Ok(()),
-        Route::Terminate { .. } | Route::PlainProvider { .. } => {
-            Err("a provider's name, after the server was given the first word".to_owned())
-        }
-    };
-    match passthrough::relay(client, upstream, undecided, judge, counted).await {
-        Ok(()) => Verdict::Passed,
-        Err(Cut::Io(_)) => Verdict::Broken,
-        Err(Cut::Denied(why)) => Verdict::Denied(why),
-    }
 }
 
 #[cfg(test)]

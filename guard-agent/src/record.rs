@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use ulid::Ulid;
 
 use crate::audit::record::{Body, Call as CallBody, Connection, Decision, Head, Kernel};
@@ -256,6 +257,10 @@ impl Report for Recorder {
         self.refused_call(slot, draft, refusal);
     }
 
+    fn passing(&self, identity: &Identity) -> Option<IntCounter> {
+        Some(self.metrics.passthrough(&identity.agent))
+    }
+
     fn connection(&self, connection: &ConnectionReport<'_>) {
         let id = Ulid::new().to_string();
         let head = match connection.identity {
@@ -267,10 +272,6 @@ impl Report for Recorder {
             Verdict::Denied(why) => (Decision::Refused, Some(why.clone())),
             Verdict::Unreachable(why) => (Decision::Failed, Some(why.clone())),
         };
-        if let Some(who) = connection.identity {
-            let bytes = connection.sent.saturating_add(connection.received);
-            self.metrics.passthrough(&who.agent).inc_by(bytes);
-        }
         let body = Body::Connection(Connection {
             original_destination: Some(connection.original_destination),
             sni: connection.name.map(str::to_owned),
@@ -295,7 +296,22 @@ impl Report for Recorder {
         );
     }
 
+    fn opened(&self, identity: &Identity) -> Option<metrics::Connection> {
+        Some(self.metrics.connection(&identity.agent))
+    }
+
+    fn client_error(&self, kind: metrics::ClientError) {
+        self.metrics.client_error(kind);
+    }
+
+    fn added(&self, stage: metrics::Stage, took: Duration) {
+        self.metrics.added(stage, took);
+    }
+
     fn unaccepted(&self, why: Unaccepted) {
+        if why == Unaccepted::NoFlow {
+            self.metrics.client_error(metrics::ClientError::NoRecord);
+        }
         tracing::debug!(?why, "a connection was reset");
     }
 }

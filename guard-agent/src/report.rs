@@ -2,13 +2,16 @@
 //! Implementations count and record; they must not block.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::Method;
+use prometheus::IntCounter;
 use ulid::Ulid;
 
 use crate::identity::Identity;
 use crate::llm::provider::Provider;
 use crate::refusal::Refusal;
+use crate::telemetry::metrics::{ClientError, Connection, Stage};
 use crate::tls::Distrust;
 
 /// Takes what the path has to tell.
@@ -16,11 +19,27 @@ pub trait Report: Send + Sync {
     /// A call that was refused before `decide` saw it.
     fn refused(&self, call: &EarlyRefusal<'_>, refusal: &Refusal);
 
+    /// The counter that grows while an agent's connection is passed through.
+    fn passing(&self, _identity: &Identity) -> Option<IntCounter> {
+        None
+    }
+
     /// A connection that ended (or was cut) without being terminated.
     fn connection(&self, connection: &ConnectionReport<'_>);
 
     /// A client that may not trust Guard's root.
     fn untrusted(&self, identity: &Identity, sni: &str, how: Distrust);
+
+    /// An agent's connection is open for as long as the value lives.
+    fn opened(&self, _identity: &Identity) -> Option<Connection> {
+        None
+    }
+
+    /// A connection was ended on account of the client.
+    fn client_error(&self, _kind: ClientError) {}
+
+    /// Time of Guard's own.
+    fn added(&self, _stage: Stage, _took: Duration) {}
 
     /// A connection without a kernel record, or beyond the limit of connections.
     fn unaccepted(&self, why: Unaccepted);

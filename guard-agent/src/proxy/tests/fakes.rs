@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::super::*;
 use crate::accept::{Connections, NoFlow, listen};
@@ -21,9 +22,10 @@ use crate::forward::dial::Dialer;
 use crate::identity::Process;
 use crate::keys::Secret;
 use crate::llm::{
-    BodyEdits, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
+    BodyEdits, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
 };
 use crate::policy::{Credential, Outcome, Permit, Settle};
+use crate::report::ConnectionReport;
 use crate::route::tests::provider;
 
 pub(super) const HOST: &str = "api.fake.example";
@@ -248,11 +250,7 @@ impl Decide for World {
             }
         };
         let settlement = Box::new(Settled(self.outcomes.clone()));
-        Ok(Permit {
-            edits: self.edits.clone(),
-            credential,
-            settlement,
-        })
+        Ok(Permit::for_test(self.edits.clone(), credential, settlement))
     }
 }
 
