@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drain::Drain;
 use crate::forward::dial::tune;
-use crate::identity::Identity;
+use crate::identity::{Identity, Stranger};
 use crate::proxy::Proxy;
 use crate::report::Unaccepted;
 
@@ -56,11 +56,34 @@ pub trait FlowSource: Send + Sync {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unidentified {
     /// It cannot be told who it is: refused.
-    #[error("{0}")]
-    Unknown(String),
+    #[error("{why}")]
+    Unknown {
+        /// Why not, in words for the client.
+        why: String,
+        /// What is known all the same.
+        who: Box<Stranger>,
+    },
     /// It was held back until it was known, and is no agent's: it passes untouched.
     #[error("it is no agent's")]
     Bystander,
+}
+
+impl Unidentified {
+    /// Nothing is known but why.
+    pub fn unknown(why: impl Into<String>) -> Self {
+        Self::Unknown {
+            why: why.into(),
+            who: Box::default(),
+        }
+    }
+
+    /// What is known of the caller.
+    pub fn who(&self) -> Option<&Stranger> {
+        match self {
+            Self::Unknown { who, .. } => Some(who),
+            Self::Bystander => None,
+        }
+    }
 }
 
 /// Finds out who is behind a record.

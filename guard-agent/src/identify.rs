@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use self::containers::{Containers, DENIED};
 use crate::config::Agent;
-use crate::identity::{Identity, Process};
+use crate::identity::{Identity, Process, Stranger};
 use crate::kernel::governed::GovernedSet;
 use crate::kernel::{Flow, UNIDENTIFIED, cgroup};
 
@@ -128,13 +128,19 @@ impl Identifier {
             container: containers.and_then(|containers| containers.about(&governed.path)),
             cgroup: self.cgroup(flow.cgroup_id).unwrap_or(governed.path),
             unit: None,
-            process: Process {
-                pid: flow.pid,
-                uid: flow.uid,
-                exe: executable(flow.pid),
-                comm: flow.comm.clone(),
-            },
+            process: process(flow),
         })
+    }
+
+    /// What can be said of a caller that is no agent's.
+    pub fn stranger(&self, flow: &Flow) -> Stranger {
+        let cgroup = self.cgroup(flow.cgroup_id);
+        let containers = self.containers.as_deref();
+        Stranger {
+            container: containers.and_then(|containers| containers.about(cgroup.as_deref()?)),
+            cgroup,
+            process: Some(process(flow)),
+        }
     }
 
     /// Why nobody governs this caller.
@@ -155,6 +161,15 @@ impl Identifier {
         let path = cgroup::path_of(id, &self.cgroup_root).ok()?;
         let below = path.strip_prefix(&self.cgroup_root).ok()?;
         Some(format!("/{}", below.display()))
+    }
+}
+
+fn process(flow: &Flow) -> Process {
+    Process {
+        pid: flow.pid,
+        uid: flow.uid,
+        exe: executable(flow.pid),
+        comm: flow.comm.clone(),
     }
 }
 

@@ -205,8 +205,8 @@ impl Proxy {
         tokio::time::timeout(IDENTIFY, self.stages.identify.identify(flow))
             .await
             .unwrap_or_else(|_elapsed| {
-                Err(Unidentified::Unknown(
-                    "the caller was not identified within a second".to_owned(),
+                Err(Unidentified::unknown(
+                    "the caller was not identified within a second",
                 ))
             })
     }
@@ -255,6 +255,7 @@ impl Proxy {
             let call = EarlyRefusal {
                 id,
                 identity,
+                stranger: connection.identity.as_ref().err().and_then(Unidentified::who),
                 provider,
                 original_destination,
                 method: &method,

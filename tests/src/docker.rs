@@ -138,11 +138,15 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Kills the engine's process; containers go on.
-    pub fn kill_engine(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.kill();
-        }
+    /// Stops the engine's process; containers go on.
+    ///
+    /// # Errors
+    /// It does not run, or does not stop.
+    pub fn stop_engine(&mut self) -> Result<()> {
+        let running = self.running.take().context("no engine runs")?;
+        running.signal(nix::sys::signal::Signal::SIGTERM)?;
+        running.wait(READY_WITHIN)?;
+        Ok(())
     }
 
     fn spawn(&self, program: impl AsRef<OsStr>) -> Spawn {

@@ -228,10 +228,13 @@ impl Identify for Identifies {
             let flow = flow
                 .record
                 .downcast_ref::<Flow>()
-                .ok_or_else(|| Unidentified::Unknown("no record".to_owned()))?;
+                .ok_or_else(|| Unidentified::unknown("no record"))?;
             self.0.identify(flow).await.map_err(|error| match error {
                 identify::Unidentified::Bystander => Unidentified::Bystander,
-                error => Unidentified::Unknown(error.to_string()),
+                error => Unidentified::Unknown {
+                    why: error.to_string(),
+                    who: Box::new(self.0.stranger(flow)),
+                },
             })
         })
     }
