@@ -123,7 +123,7 @@ fn a_container_whose_first_act_is_to_connect_never_gets_a_packet_out() -> Result
     let packets = Packets::to(&lab, PROVIDER)?;
     // As quickly as a program can: a static one that does nothing else, over and over for the first second.
     let hurry = "i=0; while [ $i -lt 40 ]; do nc -w 1 203.0.113.10 443 </dev/null; i=$((i+1)); done; exit 0";
-    let starts = std::env::var("GUARD_DOCKER_STARTS").map_or(Ok(STARTS), |text| text.parse())?;
+    let starts = starts()?;
     for number in 0..starts {
         let network = if number % 5 == 4 { "none" } else { "bridge" };
         let container = Container::new(&format!("first-{number}"))
@@ -140,6 +140,24 @@ fn a_container_whose_first_act_is_to_connect_never_gets_a_packet_out() -> Result
         .run()?;
     assert!(!packets.seen().is_empty());
     Ok(())
+}
+
+#[test]
+fn an_unlabelled_container_whose_first_act_is_to_connect_is_never_refused() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    for number in 0..starts()? {
+        let network = if number % 5 == 4 { "host" } else { "bridge" };
+        let container = Container::new(&format!("by-{number}")).network(network);
+        let connect = ["nc", "-w", "10", PROVIDER, "443"];
+        let done = engine.run(lab.outside(), &container, &connect)?.run()?;
+        assert!(done.success(), "start {number}: {done:?}");
+    }
+    Ok(())
+}
+
+fn starts() -> Result<usize> {
+    Ok(std::env::var("GUARD_DOCKER_STARTS").map_or(Ok(STARTS), |text| text.parse())?)
 }
 
 #[test]

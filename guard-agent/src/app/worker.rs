@@ -211,7 +211,7 @@ struct KernelFlows;
 impl FlowSource for KernelFlows {
     fn flow_of(&self, stream: &TcpStream) -> Result<FlowInfo, NoFlow> {
         use std::os::fd::AsFd;
-        let flow = kernel::flow_of(stream.as_fd()).or_else(|error| Err(NoFlow(error.to_string())))?;
+        let flow = kernel::flow_of(stream.as_fd()).map_err(|error| NoFlow(error.to_string()))?;
         Ok(FlowInfo {
             original_destination: flow.original_destination,
             record: Arc::new(flow),

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, ContainerSummary, EventMessage};
@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::containers::{Containers, Described};
+use crate::clock;
 use crate::identity::Container;
 
 /// How long one answer may take.
@@ -61,7 +62,7 @@ async fn session(
         Docker::connect_with_unix(&socket.to_string_lossy(), PATIENCE.as_secs(), API_DEFAULT_VERSION)?;
     let engine = within(engine.negotiate_version()).await?;
     // Events from before the list on: what happens in between is heard, some of it twice.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = clock::system().now().as_second();
     let all = ListContainersOptions {
         all: true,
         ..ListContainersOptions::default()
@@ -74,7 +75,7 @@ async fn session(
         look_at(&engine, containers, &id);
     }
     let events = engine.events(Some(EventsOptions {
-        since: Some(since.as_secs().to_string()),
+        since: Some(since.to_string()),
         filters: Some(filters()),
         ..EventsOptions::default()
     }));

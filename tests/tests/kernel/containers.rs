@@ -47,7 +47,11 @@ fn a_child_of_a_watched_parent_is_held_back_until_it_is_let_pass_or_governed() {
         assert_eq!((flow.agent, flow.governed_cgroup_id), (0, one.id().unwrap()));
     }
     assert_eq!(dial(&world, &world.outside), "ENETUNREACH", "nobody else is");
-    assert_eq!(dial(&world, &parent), "ENETUNREACH", "nor the parent's own processes");
+    assert_eq!(
+        dial(&world, &parent),
+        "ENETUNREACH",
+        "nor the parent's own processes"
+    );
     world.kernel.let_pass(one.id().unwrap()).unwrap();
     assert_eq!(dial(&world, &one), "ENETUNREACH");
     assert_eq!(dial(&world, &nested), "ENETUNREACH");
@@ -116,8 +120,12 @@ impl Engine {
     }
 
     fn identify(&self, flow: &Flow) -> Result<guard_agent::identity::Identity, Unidentified> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let answer = async { tokio::time::timeout(Duration::from_secs(1), self.identifier.identify(flow)).await };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let answer =
+            async { tokio::time::timeout(Duration::from_secs(1), self.identifier.identify(flow)).await };
         runtime.block_on(answer).unwrap_or(Err(Unidentified::TooSlow))
     }
 }
@@ -179,19 +187,28 @@ fn a_container_that_is_never_named_is_refused_after_a_second() {
 #[test]
 fn what_is_named_before_its_cgroup_exists_is_governed_as_soon_as_that_does() {
     let engine = Engine::new();
-    engine.containers.described(described(ID, &[("guard.agent", "coder")]));
+    engine
+        .containers
+        .described(described(ID, &[("guard.agent", "coder")]));
     engine.containers.described(described(OTHER, &[]));
-    let (cgroup, other) = (engine.parent.child(ID).unwrap(), engine.parent.child(OTHER).unwrap());
+    let (cgroup, other) = (
+        engine.parent.child(ID).unwrap(),
+        engine.parent.child(OTHER).unwrap(),
+    );
     let kernel: &Kernel = &engine.world.kernel;
     let (cgroup, other) = (cgroup.id().unwrap(), other.id().unwrap());
-    eventually("it is the agent's", || kernel.governed().contains(&(cgroup, number("coder"))));
+    eventually("it is the agent's", || {
+        kernel.governed().contains(&(cgroup, number("coder")))
+    });
     eventually("the other passes", || kernel.passing().contains(&other));
 }
 
 #[test]
 fn the_listener_of_a_container_is_closed_when_its_cgroup_goes() {
     let mut engine = Engine::new();
-    engine.containers.described(described(ID, &[("guard.agent", "coder")]));
+    engine
+        .containers
+        .described(described(ID, &[("guard.agent", "coder")]));
     let (cgroup, client) = engine.client(ID);
     let listener = engine.listener();
     let cookie = guard_agent::kernel::netns_cookie(&listener).unwrap();
