@@ -33,7 +33,7 @@ pub use self::{
     netns::{Listeners, netns_cookie, open_listeners},
     stats::KernelStats,
 };
-pub use guard_common::event::Reason;
+pub use guard_common::{event::Reason, policy::UNIDENTIFIED};
 
 /// Where the programs live.
 #[derive(Clone, Debug)]
@@ -103,6 +103,34 @@ impl Kernel {
     #[must_use]
     pub fn governed(&self) -> Vec<(u64, u32)> {
         self.policy.governed()
+    }
+
+    /// The namespaces that have a listener, those of an earlier daemon among them.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<u64> {
+        self.policy.listeners()
+    }
+
+    /// The cgroups whose every child is a container: a child that is neither governed nor let pass is held back.
+    /// Replaces the earlier list.
+    pub fn hold_back(&self, parents: &[u64]) -> Result<(), KernelError> {
+        self.policy.hold_back(parents)
+    }
+
+    /// A child of a parent that is held back is known to be no agent's.
+    pub fn let_pass(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        self.policy.let_pass(cgroup_id)
+    }
+
+    /// Takes back [`Self::let_pass`].
+    pub fn forget(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        self.policy.forget(cgroup_id)
+    }
+
+    /// Every cgroup that is let pass, those of an earlier daemon among them.
+    #[must_use]
+    pub fn passing(&self) -> Vec<u64> {
+        self.policy.passing()
     }
 
     /// The loopback ports that governed processes may neither reach nor take; replaces the earlier list.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{Request, Response};
 use http_body_util::Either;
@@ -154,6 +155,11 @@ impl Proxy {
             snapshot: self.snapshot.load_full(),
             report: self.report(),
         };
+        if matches!(outside.identity, Err(Unidentified::Bystander)) {
+            return outside
+                .pass(Rewind::new(Bytes::new(), stream), None, None, false)
+                .await;
+        }
         let (mut first, mut bytes) = peek(&mut stream, self.patience).await;
         let mut upstream = None;
         if matches!(first, Ok(First::Silent)) {
@@ -214,8 +220,8 @@ impl Proxy {
         tokio::time::timeout(IDENTIFY, self.stages.identify.identify(flow))
             .await
             .unwrap_or_else(|_elapsed| {
-                Err(Unidentified(
-                    "the caller was not identified within a second".to_owned(),
+                Err(Unidentified::unknown(
+                    "the caller was not identified within a second",
                 ))
             })
     }
@@ -264,6 +270,7 @@ impl Proxy {
             let call = EarlyRefusal {
                 id,
                 identity,
+                stranger: connection.identity.as_ref().err().and_then(Unidentified::who),
                 provider,
                 original_destination,
                 method: &method,

@@ -239,7 +239,7 @@ impl Report for Recorder {
         let id = early.id.to_string();
         let head = match early.identity {
             Some(who) => Head::of_caller(self.clock.now(), id, who),
-            None => Head::of_host(self.clock.now(), id),
+            None => Head::of_stranger(self.clock.now(), id, early.stranger),
         };
         let body = CallBody {
             original_destination: Some(early.original_destination),
@@ -274,7 +274,7 @@ impl Report for Recorder {
         let id = Ulid::new().to_string();
         let head = match connection.identity {
             Some(who) => Head::of_caller(self.clock.now(), id, who),
-            None => Head::of_host(self.clock.now(), id),
+            None => Head::of_stranger(self.clock.now(), id, connection.stranger),
         };
         let (decision, rule) = match &connection.verdict {
             Verdict::Passed | Verdict::Broken => (Decision::Allowed, None),

@@ -8,7 +8,7 @@ use http::Method;
 use prometheus::IntCounter;
 use ulid::Ulid;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Stranger};
 use crate::llm::provider::Provider;
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{ClientError, Connection, Stage};
@@ -51,6 +51,8 @@ pub struct EarlyRefusal<'a> {
     pub id: Ulid,
     /// Who called; `None` when that is why it was refused.
     pub identity: Option<&'a Identity>,
+    /// What is known of the caller when it is no agent's.
+    pub stranger: Option<&'a Stranger>,
     /// Whom it called.
     pub provider: &'a Provider,
     /// Where the client meant to connect.
@@ -65,6 +67,8 @@ pub struct EarlyRefusal<'a> {
 pub struct ConnectionReport<'a> {
     /// Who opened it, if known.
     pub identity: Option<&'a Identity>,
+    /// What is known of who opened it when that is no agent.
+    pub stranger: Option<&'a Stranger>,
     /// Where to.
     pub original_destination: SocketAddr,
     /// The name in its first bytes.

@@ -30,10 +30,12 @@ pub enum Reason {
     SocketKind = 10,
     /// `socket()` for Multipath TCP, which would hide its subflows.
     Multipath = 11,
+    /// The caller is in a new container that nobody has identified yet.
+    Unidentified = 12,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 11] = [
+pub const REASONS: [Reason; 12] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -45,6 +47,7 @@ pub const REASONS: [Reason; 11] = [
     Reason::BindPort,
     Reason::SocketKind,
     Reason::Multipath,
+    Reason::Unidentified,
 ];
 
 impl Reason {
@@ -70,6 +73,7 @@ impl Reason {
             Self::BindPort => "bind_port",
             Self::SocketKind => "socket_kind",
             Self::Multipath => "multipath",
+            Self::Unidentified => "unidentified",
         }
     }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{bindings::bpf_sock_addr, helpers::generated::bpf_get_socket_cooki
 use guard_common::{
     event::Reason,
     flow::Flow,
-    policy::{HAS_V6_LOOPBACK, NetnsEntry, Stat},
+    policy::{HAS_V6_LOOPBACK, NetnsEntry, Stat, UNIDENTIFIED},
 };
 
 use crate::{
@@ -85,6 +85,7 @@ fn judge(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Result<Opt
             count(Stat::StorageFailed);
             Reason::Storage
         }
+        Verdict::Refuse(Reason::NoListener) if who.agent == UNIDENTIFIED => Reason::Unidentified,
         Verdict::Refuse(reason) => reason,
     };
     let attempt = Attempt {

@@ -8,6 +8,7 @@ pub mod authority;
 pub mod cgroup;
 pub mod clients;
 pub mod demo;
+pub mod docker;
 pub mod lab;
 pub mod mounts;
 pub mod netns;

@@ -12,6 +12,8 @@
 
 #[path = "kernel/bypass.rs"]
 mod bypass;
+#[path = "kernel/containers.rs"]
+mod containers;
 #[path = "kernel/doctor.rs"]
 mod doctor;
 #[path = "kernel/governed.rs"]

@@ -1,5 +1,6 @@
 //! The worker: everything that reads what others wrote. Built here from its stages and given its listeners.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +8,8 @@ use anyhow::Context;
 use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Connections, FlowInfo, FlowSource, Identify, NoFlow, Unidentified};
 use crate::clock;
@@ -15,9 +18,10 @@ use crate::drain::Drain;
 use crate::forward::dial::{Dialer, HostAddresses};
 use crate::forward::pool::Upstreams;
 use crate::forward::roots::public_roots;
-use crate::identify::Identifier;
+use crate::identify::containers::Door;
+use crate::identify::{self, Identifier};
 use crate::identity::Identity;
-use crate::kernel::{self, Flow, Kernel};
+use crate::kernel::{self, Flow, Kernel, Listeners};
 use crate::keys::environment::BUNDLE_FILE;
 use crate::llm::provider::dialect_for;
 use crate::policy::Policy;
@@ -35,6 +39,7 @@ pub(super) struct Worker {
     proxy: Arc<Proxy>,
     dialer: Dialer,
     addresses: Arc<ProviderAddresses>,
+    limit: Connections,
 }
 
 impl Worker {
@@ -62,6 +67,7 @@ impl Worker {
             proxy: Arc::new(proxy),
             dialer,
             addresses,
+            limit: Connections::default(),
         })
     }
 
@@ -74,17 +80,9 @@ impl Worker {
             .local_addr()
             .context("the redirect listener has no address")?
             .port();
-        let limit = Connections::default();
         let has_v6 = listeners.v6.is_some();
         self.dialer.set_own(own_addresses()?);
-        for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
-            listener
-                .set_nonblocking(true)
-                .context("the redirect listener cannot be set up")?;
-            let listener =
-                TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
-            tokio::spawn(accept::listen(listener, self.proxy.clone(), limit.clone()));
-        }
+        self.accept_on(listeners, &CancellationToken::new())?;
         kernel
             .set_listener(cookie, port, has_v6)
             .context("the programs cannot be told the listener")?;
@@ -93,6 +91,49 @@ impl Worker {
             has_v6,
             "governed connections of this network namespace arrive here"
         );
+        Ok(())
+    }
+
+    /// Accepts on listeners inside other network namespaces, as the keeper opens and closes them.
+    pub(super) async fn serve_doors(&self, mut doors: mpsc::Receiver<Door>) {
+        let mut open: HashMap<u64, CancellationToken> = HashMap::new();
+        while let Some(door) = doors.recv().await {
+            match door {
+                Door::Opened {
+                    netns_cookie,
+                    listeners,
+                } => {
+                    let closed = CancellationToken::new();
+                    match self.accept_on(listeners, &closed) {
+                        Ok(()) => {
+                            open.insert(netns_cookie, closed);
+                        }
+                        Err(error) => tracing::error!("{error:#}"),
+                    }
+                }
+                Door::Closed { netns_cookie } => {
+                    if let Some(closed) = open.remove(&netns_cookie) {
+                        closed.cancel();
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept_on(&self, listeners: Listeners, closed: &CancellationToken) -> anyhow::Result<()> {
+        for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
+            listener
+                .set_nonblocking(true)
+                .context("the redirect listener cannot be set up")?;
+            let listener =
+                TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
+            tokio::spawn(accept::listen(
+                listener,
+                self.proxy.clone(),
+                self.limit.clone(),
+                closed.clone(),
+            ));
+        }
         Ok(())
     }
 
@@ -116,6 +157,8 @@ pub(super) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
         ("bpffs", old.bpffs != new.bpffs),
         ("metrics", old.metrics != new.metrics),
         ("timezone", old.timezone != new.timezone),
+        ("docker", old.docker != new.docker),
+        ("container_cgroups", places(old) != places(new)),
     ];
     *new = Host {
         mode: new.mode,
@@ -125,6 +168,13 @@ pub(super) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
         .into_iter()
         .filter(|(_, changed)| *changed)
         .map(|(key, _)| format!("[host] {key} takes effect after `systemctl restart guard-agent`"))
+        .collect()
+}
+
+fn places(host: &Host) -> Vec<(&Path, &str)> {
+    let written = host.container_cgroups.iter();
+    written
+        .map(|place| (place.parent.as_path(), place.name.glob().glob()))
         .collect()
 }
 
@@ -197,10 +247,14 @@ impl Identify for Identifies {
             let flow = flow
                 .record
                 .downcast_ref::<Flow>()
-                .ok_or_else(|| Unidentified("no record".to_owned()))?;
-            self.0
-                .identify(flow)
-                .map_err(|error| Unidentified(error.to_string()))
+                .ok_or_else(|| Unidentified::unknown("no record"))?;
+            self.0.identify(flow).await.map_err(|error| match error {
+                identify::Unidentified::Bystander => Unidentified::Bystander,
+                error => Unidentified::Unknown {
+                    why: error.to_string(),
+                    who: Box::new(self.0.stranger(flow)),
+                },
+            })
         })
     }
 }

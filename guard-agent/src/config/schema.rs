@@ -104,7 +104,11 @@ pub const KEYS: &[Key] = &[
         "What governed processes get while Guard is down.").only("refuse"),
     key("host", "unknown_when_down", "`refuse` or `direct`", "`refuse`",
         "What containers get that were born under a watched parent while Guard was down.").only("refuse"),
-    key("host", "docker", "socket address", "none", "The Docker engine to ask about containers.").planned(),
+    key("host", "docker", "`unix:///absolute/path`",
+        "`unix:///var/run/docker.sock` if an agent has a `container_label`, else none",
+        "The engine that knows the containers' labels. Where one is set, a container whose `guard.agent` label names no agent is refused."),
+    key("host", "container_cgroups", "list of paths", "`[\"/docker/*\", \"/system.slice/docker-*.scope\"]`",
+        "Where the engine puts containers, below `host.cgroup_root`; wildcards in the last part only. Where that part is `*`, every child is a container, and one that is not identified yet is refused."),
 
     key("defaults", "budget", "array of budgets", "`[{ window = \"day\", usd = 10.0, soft = 0.8 }]`",
         "Budgets of every agent that has no `budget` of its own."),
@@ -159,7 +163,7 @@ pub const KEYS: &[Key] = &[
 
     key("agent.match", "cgroup", "cgroup pattern", "none",
         "Cgroup below `host.cgroup_root`, from `/`; `*` matches within one level, `**` any number of levels."),
-    key("agent.match", "container_label", "`KEY=VALUE`", "none", "A container with this label.").planned(),
+    key("agent.match", "container_label", "`KEY=VALUE`", "none", "A container with exactly this label."),
     key("agent.match", "unit", "unit pattern", "none", "A systemd unit or slice.").planned(),
 
     key("agent.tools", "allow", "list of patterns", "required", "Names of the tools that may be declared."),

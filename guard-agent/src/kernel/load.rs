@@ -28,9 +28,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gu
 
 pub(super) const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// Maps that outlive the daemon. Not EVENTS: a ring belongs to its reader.
-const PINNED: [&str; 9] = [
+const PINNED: [&str; 11] = [
     "CFG",
     "AGENTS",
+    "PARENTS",
+    "KNOWN",
     "NETNS",
     "DENY_PORTS",
     "TAG",
@@ -94,6 +96,8 @@ impl Pins {
 pub(super) struct PolicyMaps {
     pub(super) config: Array<MapData, Config>,
     pub(super) agents: HashMap<MapData, u64, AgentEntry>,
+    pub(super) parents: HashMap<MapData, u64, u32>,
+    pub(super) known: HashMap<MapData, u64, u32>,
     pub(super) netns: HashMap<MapData, u64, NetnsEntry>,
     pub(super) deny_ports: HashMap<MapData, u32, u32>,
 }
@@ -127,6 +131,8 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
         policy: PolicyMaps {
             config: map(&mut object, "CFG")?,
             agents: map(&mut object, "AGENTS")?,
+            parents: map(&mut object, "PARENTS")?,
+            known: map(&mut object, "KNOWN")?,
             netns: map(&mut object, "NETNS")?,
             deny_ports: map(&mut object, "DENY_PORTS")?,
         },

@@ -30,7 +30,7 @@ impl Outside<'_> {
 
     /// Connects to where the client was going; `None` when that was not possible or not allowed, which is reported.
     pub(super) async fn dial(&self) -> Option<TcpStream> {
-        if let Err(error) = self.identity {
+        if let Err(error @ Unidentified::Unknown { .. }) = self.identity {
             self.denied(None, error.to_string());
             return None;
         }
@@ -88,6 +88,7 @@ impl Outside<'_> {
     fn tell(&self, name: Option<&str>, verdict: Verdict, counted: &Counted) {
         self.report.connection(&ConnectionReport {
             identity: self.identity.ok(),
+            stranger: self.identity.err().and_then(Unidentified::who),
             original_destination: self.original_destination,
             name,
             verdict,

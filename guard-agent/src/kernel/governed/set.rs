@@ -254,8 +254,20 @@ impl Shared {
         }
     }
 
+    /// Without a gap where a pattern matches: then it is the pattern's from now on.
     pub(super) fn release(&self, id: u64) {
-        self.let_go(&mut self.lock(), id);
+        let mut state = self.lock();
+        let directory = state
+            .known
+            .get(&id)
+            .map(|entry| self.directory(&entry.cgroup.path));
+        let agent = directory
+            .as_deref()
+            .and_then(|path| state.agent_of(&self.root, path));
+        match (directory, agent) {
+            (Some(directory), Some(agent)) => self.govern(&mut state, id, agent, &directory),
+            _ => self.let_go(&mut state, id),
+        }
     }
 
     /// Removes the cgroups of runs whose last process is gone, and lets go what its owner removed.
@@ -267,6 +279,11 @@ impl Shared {
             .map(|(id, entry)| (*id, self.directory(&entry.cgroup.path)))
             .collect();
         for (id, directory) in adopted {
+            // A container that starts again gets a cgroup of the same name.
+            if cgroup::id_of(&directory).is_ok_and(|now| now != id) {
+                self.let_go(state, id);
+                continue;
+            }
             match cgroup::is_populated(&directory) {
                 Ok(true) => {
                     if let Some(entry) = state.known.get_mut(&id) {

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::super::*;
 use crate::accept::{Connections, NoFlow, listen};
@@ -333,7 +334,12 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
     let proxy = Arc::new(Proxy::new(stages, snapshot, Drain::default()).with_limits(patience, limits));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(listen(listener, proxy.clone(), Connections::default()));
+    tokio::spawn(listen(
+        listener,
+        proxy.clone(),
+        Connections::default(),
+        CancellationToken::new(),
+    ));
     Setup {
         proxy,
         world,
