@@ -10,7 +10,7 @@ use crate::kernels;
 /// What to run beside the suites.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct Options {
-    /// Only the kernel suites, on the oldest and the newest supported kernel, emulated: about ten minutes.
+    /// Only the kernel suites, on the oldest and the newest supported kernel, emulated: ten to twenty minutes.
     #[arg(long)]
     pub(crate) kernels: bool,
     /// Every supported client (not available in this version).
