@@ -71,6 +71,17 @@ impl Container {
         self.option("--network").option(name)
     }
 
+    /// Puts its cgroup below another one of the lab's than [`CONTAINERS`].
+    ///
+    /// # Errors
+    /// The lab's cgroup is not below the mount of cgroup2.
+    pub fn cgroup_parent(self, lab: &Lab, name: &str) -> Result<Self> {
+        let parent = hierarchy_path(lab.cgroup_root().path())?.join(name);
+        Ok(self
+            .option("--cgroup-parent")
+            .option(&format!("/{}", parent.display())))
+    }
+
     /// Any other option of `docker run`.
     #[must_use]
     pub fn option(mut self, option: &str) -> Self {

@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 const GPT: &str = "openai --model gpt-5 --max-tokens 1000";
 /// The fake OpenAI.
 const PROVIDER: &str = "203.0.113.10";
+/// As quickly as a program can: a static one that does nothing else, over and over.
+const HURRY: &str =
+    "i=0; while [ $i -lt 40 ]; do nc -w 1 203.0.113.10 443 </dev/null; i=$((i+1)); done; exit 0";
 /// How often the race of a container's first packet is run, unless `GUARD_DOCKER_STARTS` says otherwise.
 const STARTS: usize = 20;
 
@@ -121,23 +124,23 @@ fn a_container_whose_first_act_is_to_connect_never_gets_a_packet_out() -> Result
     let lab = Lab::builder().containers().start()?;
     let engine = Engine::start(&lab)?;
     let packets = Packets::to(&lab, PROVIDER)?;
-    // As quickly as a program can: a static one that does nothing else, over and over for the first second.
-    let hurry = "i=0; while [ $i -lt 40 ]; do nc -w 1 203.0.113.10 443 </dev/null; i=$((i+1)); done; exit 0";
+    let command = ["sh", "-c", HURRY];
     let starts = starts()?;
     for number in 0..starts {
         let network = if number % 5 == 4 { "none" } else { "bridge" };
         let container = Container::new(&format!("first-{number}"))
             .agent("coder")
             .network(network);
-        let done = engine.run(lab.coder(), &container, &["sh", "-c", hurry])?.run()?;
+        let done = engine.run(lab.coder(), &container, &command)?.run()?;
         assert!(done.success(), "{done:?}");
     }
     assert_eq!(packets.seen(), Vec::<String>::new(), "in {starts} starts");
-    // The same container without Guard: the capture would have seen it.
-    let container = Container::new("control");
-    engine
-        .run(lab.outside(), &container, &["nc", "-w", "1", PROVIDER, "443"])?
-        .run()?;
+    // The same containers where Guard only follows them from their start on: the race is real, and would be seen.
+    for number in 0..3 {
+        let container = Container::new(&format!("late-{number}")).agent("coder");
+        let container = container.cgroup_parent(&lab, "elsewhere")?;
+        engine.run(lab.coder(), &container, &command)?.run()?;
+    }
     assert!(!packets.seen().is_empty());
     Ok(())
 }
@@ -187,6 +190,31 @@ fn a_restart_is_a_new_run_and_exec_belongs_to_it() -> Result<()> {
     let calls = lab.calls(2)?;
     assert_eq!(calls[0]["container"], calls[1]["container"]);
     assert_ne!(calls[0]["run"], calls[1]["run"]);
+    Ok(())
+}
+
+#[test]
+fn a_container_with_a_cgroup_parent_of_its_own_is_governed_once_it_runs() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    let container = Container::new("elsewhere")
+        .agent("coder")
+        .cgroup_parent(&lab, "elsewhere")?;
+    let id = engine.start_container(lab.coder(), &container, &["sleep", "600"])?;
+    let cgroup = format!("/elsewhere/{id}");
+    eventually("it is followed", || Ok(lab.daemon_said().contains(&cgroup)))?;
+    let command = engine.sdk(GPT);
+    let mut exec = vec!["exec", "elsewhere"];
+    exec.extend(words(&command));
+    let mut said = json!(null);
+    eventually("it is governed", || {
+        said = engine.docker(&exec)?.json_lines()?.pop().unwrap_or_default();
+        Ok(said["ok"] == true)
+    })
+    .with_context(|| said.to_string())?;
+    let record = lab.calls(1)?.pop().context("no record")?;
+    assert_eq!(record["container"]["name"], "elsewhere", "{record}");
+    assert_eq!(record["cgroup"], cgroup, "{record}");
     Ok(())
 }
 
