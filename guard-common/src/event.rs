@@ -30,10 +30,14 @@ pub enum Reason {
     SocketKind = 10,
     /// `socket()` for Multipath TCP, which would hide its subflows.
     Multipath = 11,
+    /// `setsockopt` with an option that gives packets a route of their own.
+    SocketOption = 12,
+    /// A packet that was about to leave by a device other than loopback.
+    Egress = 13,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 11] = [
+pub const REASONS: [Reason; 13] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -45,6 +49,8 @@ pub const REASONS: [Reason; 11] = [
     Reason::BindPort,
     Reason::SocketKind,
     Reason::Multipath,
+    Reason::SocketOption,
+    Reason::Egress,
 ];
 
 impl Reason {
@@ -70,6 +76,8 @@ impl Reason {
             Self::BindPort => "bind_port",
             Self::SocketKind => "socket_kind",
             Self::Multipath => "multipath",
+            Self::SocketOption => "socket_option",
+            Self::Egress => "egress",
         }
     }
 }
@@ -80,29 +88,29 @@ impl Reason {
 pub struct Event {
     /// The monotonic clock.
     pub ktime_ns: u64,
-    /// The cgroup of the task.
+    /// The cgroup of the task; of the socket for [`Reason::Egress`].
     pub cgroup_id: u64,
     /// The key in `AGENTS` that made the call governed.
     pub governed_cgroup_id: u64,
     /// The namespace, 0 where the hook cannot tell.
     pub netns_cookie: u64,
-    /// The destination in the form of [`crate::flow::Flow::address`]; zero for `socket()`.
+    /// The destination in the form of [`crate::flow::Flow::address`]; zero for `socket()` and `setsockopt`.
     pub address: [u32; 4],
     /// A [`Reason`].
     pub reason: u32,
     /// The agent.
     pub agent: u32,
-    /// The process.
+    /// The process; 0 for [`Reason::Egress`], where whoever happens to run is not the sender.
     pub pid: u32,
     /// The user.
     pub uid: u32,
     /// The destination's port, host order.
     pub port: u16,
-    /// The IP protocol number (262 for Multipath TCP).
+    /// The IP protocol number (262 for Multipath TCP); the option's level for `setsockopt`.
     pub protocol: u16,
     /// Zero.
     pub reserved: u32,
-    /// The thread's name.
+    /// The thread's name; empty for [`Reason::Egress`].
     pub comm: [u8; COMM_LEN],
 }
 

@@ -12,11 +12,19 @@
 
 #[path = "kernel/bypass.rs"]
 mod bypass;
+#[path = "kernel/cost.rs"]
+mod cost;
+#[path = "kernel/doors.rs"]
+mod doors;
 #[path = "kernel/governed.rs"]
 mod governed;
 #[path = "kernel/life.rs"]
 mod life;
+#[path = "kernel/range.rs"]
+mod range;
 #[path = "kernel/redirect.rs"]
 mod redirect;
+#[path = "kernel/vectors.rs"]
+mod vectors;
 #[path = "kernel/world.rs"]
 mod world;

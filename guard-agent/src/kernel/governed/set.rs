@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{GovernedCgroup, pattern::Pattern};
-use crate::kernel::{Kernel, KernelError, cgroup};
+use crate::kernel::{Cut, Kernel, KernelError, cgroup, cut_connections};
 
 /// Where `guard-agent run` makes its cgroups: `/guard.slice/<agent>/<run>`.
 const RUN_SLICE: &str = "guard.slice";
@@ -116,7 +116,7 @@ impl Shared {
     ) -> Result<(), KernelError> {
         let id = cgroup::id_of(path).map_err(KernelError::path("cannot look at", path))?;
         let mut state = self.lock();
-        self.kernel.govern(id, agent)?;
+        self.enrol(id, agent, path)?;
         let cgroup = GovernedCgroup {
             agent,
             run: run.to_owned(),
@@ -170,7 +170,7 @@ impl Shared {
     }
 
     fn govern(&self, state: &mut State, id: u64, agent: u32, directory: &Path) {
-        if let Err(error) = self.kernel.govern(id, agent) {
+        if let Err(error) = self.enrol(id, agent, directory) {
             tracing::error!(%error, cgroup = %directory.display(), "a cgroup of an agent is not governed");
             return;
         }
@@ -192,7 +192,31 @@ impl Shared {
         );
     }
 
+    /// Governs, and cuts what had been opened before; nothing could have been if a cgroup above was governed.
+    fn enrol(&self, id: u64, agent: u32, directory: &Path) -> Result<(), KernelError> {
+        let covered = self.is_covered(directory);
+        self.kernel.govern(id, agent)?;
+        if !covered {
+            cut(id, directory);
+        }
+        Ok(())
+    }
+
+    /// Whether this directory or one above is governed.
+    fn is_covered(&self, directory: &Path) -> bool {
+        directory
+            .ancestors()
+            .take_while(|at| at.starts_with(&self.root))
+            .any(|at| cgroup::id_of(at).is_ok_and(|id| self.kernel.is_governed(id)))
+    }
+
     fn let_go(&self, state: &mut State, id: u64) {
+        if let Some(entry) = state.known.get(&id) {
+            let directory = self.directory(&entry.cgroup.path);
+            if !directory.parent().is_some_and(|above| self.is_covered(above)) {
+                cut(id, &directory);
+            }
+        }
         if let Err(error) = self.kernel.ungovern(id) {
             tracing::error!(%error, cgroup_id = id, "a cgroup stays governed");
             return;
@@ -321,6 +345,39 @@ impl State {
             .iter()
             .find(|pattern| pattern.matches(&names))
             .map(|pattern| pattern.agent)
+    }
+}
+
+/// Cuts the connections of a cgroup and of all below it.
+fn cut(id: u64, directory: &Path) {
+    let mut ids = HashSet::from([id]);
+    // A directory that took its place is none of ours; one that is gone has nothing below.
+    if cgroup::id_of(directory).is_ok_and(|found| found == id) {
+        collect_below(directory, &mut ids);
+    }
+    match cut_connections(&ids) {
+        Ok(Cut { closed: 0, failed: 0 }) => {}
+        Ok(cut) => tracing::info!(
+            cgroup = %directory.display(),
+            closed = cut.closed,
+            failed = cut.failed,
+            "connections were cut"
+        ),
+        Err(error) => {
+            tracing::error!(%error, cgroup = %directory.display(), "old connections cannot be cut; what they send is dropped");
+        }
+    }
+}
+
+fn collect_below(directory: &Path, ids: &mut HashSet<u64>) {
+    let Ok(children) = fs::read_dir(directory) else {
+        return;
+    };
+    for child in children.flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            ids.extend(cgroup::id_of(&child.path()));
+            collect_below(&child.path(), ids);
+        }
     }
 }
 
