@@ -10,10 +10,11 @@ use futures_util::future::BoxFuture;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::drain::Drain;
 use crate::forward::dial::tune;
-use crate::identity::Identity;
+use crate::identity::{Identity, Stranger};
 use crate::proxy::Proxy;
 use crate::report::Unaccepted;
 
@@ -51,10 +52,39 @@ pub trait FlowSource: Send + Sync {
     fn flow_of(&self, stream: &TcpStream) -> Result<FlowInfo, NoFlow>;
 }
 
-/// Nobody is known to be behind a record.
+/// No agent is known to be behind a record.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct Unidentified(pub String);
+pub enum Unidentified {
+    /// It cannot be told who it is: refused.
+    #[error("{why}")]
+    Unknown {
+        /// Why not, in words for the client.
+        why: String,
+        /// What is known all the same.
+        who: Box<Stranger>,
+    },
+    /// It was held back until it was known, and is no agent's: it passes untouched.
+    #[error("it is no agent's")]
+    Bystander,
+}
+
+impl Unidentified {
+    /// Nothing is known but why.
+    pub fn unknown(why: impl Into<String>) -> Self {
+        Self::Unknown {
+            why: why.into(),
+            who: Box::default(),
+        }
+    }
+
+    /// What is known of the caller.
+    pub fn who(&self) -> Option<&Stranger> {
+        match self {
+            Self::Unknown { who, .. } => Some(who),
+            Self::Bystander => None,
+        }
+    }
+}
 
 /// Finds out who is behind a record.
 pub trait Identify: Send + Sync {
@@ -62,13 +92,14 @@ pub trait Identify: Send + Sync {
     fn identify<'a>(&'a self, flow: &'a FlowInfo) -> BoxFuture<'a, Result<Identity, Unidentified>>;
 }
 
-/// Accepts until Guard drains. Any number of listeners may share a proxy.
-pub async fn listen(listener: TcpListener, proxy: Arc<Proxy>, limit: Connections) {
+/// Accepts until Guard drains or the listener is no longer wanted. Any number of listeners may share a proxy.
+pub async fn listen(listener: TcpListener, proxy: Arc<Proxy>, limit: Connections, closed: CancellationToken) {
     let drain = proxy.drain().clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = drain.ending() => return,
+            () = closed.cancelled() => return,
         };
         match accepted {
             Ok((stream, _peer)) => start(&proxy, &drain, &limit, stream),

@@ -35,6 +35,12 @@ pub trait AdminState: Send + Sync + 'static {
     /// Unknown agent; the process is gone; the cgroup cannot be made.
     fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError>;
 
+    /// The environment that processes of `agent` need, for those that Guard does not start itself.
+    ///
+    /// # Errors
+    /// Unknown agent.
+    fn environment(&self, agent: &str) -> Result<AgentEnvironment, AdminError>;
+
     /// Reads the configuration again.
     ///
     /// # Errors
@@ -64,7 +70,7 @@ pub struct Status {
     pub version: String,
     /// `enforce` or `observe`.
     pub mode: String,
-    /// Whether a canary inside the governed tree found no way out.
+    /// Whether every program was found attached just now.
     pub enforcing: bool,
     /// Why calls cannot be served, when they cannot.
     pub not_ready: Option<String>,
@@ -148,6 +154,15 @@ pub struct RunStarted {
     pub env: BTreeMap<String, String>,
     /// Environment to remove: variables in which a real key would enter the cgroup.
     #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// `GET /v1/agents/NAME/environment`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentEnvironment {
+    /// To set: trust in the CA, placeholders for keys.
+    pub env: BTreeMap<String, String>,
+    /// Not to be set: variables in which a real key would enter the cgroup.
     pub remove: Vec<String>,
 }
 

@@ -6,20 +6,23 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Audit, AuditSettings};
 use crate::clock;
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::identify::{self, Identifier};
+use crate::identify::containers::{Containers, Door};
+use crate::identify::{self, Identifier, docker};
 use crate::kernel::governed::GovernedSet;
 use crate::kernel::{Kernel, KernelSettings, cgroup};
 use crate::keys::placeholder::Placeholders;
@@ -31,6 +34,7 @@ use crate::record::Recorder;
 use crate::telemetry::metrics::{Labels, Metrics};
 
 mod admin_state;
+mod ended_runs;
 mod housekeeping;
 mod notify;
 mod runs;
@@ -38,6 +42,9 @@ mod worker;
 
 /// How long calls in flight may take to end after a stop was asked for; systemd's own limit is longer.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// Listeners that may wait for the worker.
+const DOORS: usize = 1024;
 
 /// Everything that lives as long as the daemon.
 struct Daemon {
@@ -47,6 +54,9 @@ struct Daemon {
     started_at: Timestamp,
     kernel: Arc<Kernel>,
     governed: Arc<GovernedSet>,
+    containers: Option<Arc<Containers>>,
+    /// What the keeper opens and closes, until the worker takes it over.
+    doors: Mutex<Option<mpsc::Receiver<Door>>>,
     identifier: Arc<Identifier>,
     placeholders: Placeholders,
     prices: Arc<PriceTable>,
@@ -55,6 +65,8 @@ struct Daemon {
     recorder: Arc<Recorder>,
     policy: Arc<Policy>,
     worker: worker::Worker,
+    /// Held while the rules are replaced: a signal and a request may ask at the same time.
+    reloading: Mutex<()>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -169,8 +181,10 @@ impl Daemon {
             metrics.clone(),
         ));
         let (kernel, governed) = enforce(&config)?;
+        let (containers, doors) = containers(&config, &kernel, &governed)?;
         let identifier = Arc::new(Identifier::new(
             governed.clone(),
+            containers.clone(),
             host.cgroup_root.clone(),
             &config.agents,
         ));
@@ -183,6 +197,8 @@ impl Daemon {
             config: ArcSwap::from_pointee(config),
             kernel,
             governed,
+            containers,
+            doors: Mutex::new(Some(doors)),
             identifier,
             placeholders,
             prices,
@@ -191,6 +207,7 @@ impl Daemon {
             recorder,
             policy,
             worker,
+            reloading: Mutex::new(()),
         })
     }
 
@@ -200,6 +217,7 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
         let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
         self.worker.listen(&self.kernel)?;
+        let inside = self.follow_containers();
         let keeping = tokio::spawn(housekeeping::keep(self.clone()));
         let events = tokio::spawn(housekeeping::kernel_events(self.clone()));
         notify::notify("READY=1");
@@ -221,12 +239,29 @@ impl Daemon {
         tracing::info!("stopping: calls in flight may end, new ones are refused");
         keeping.abort();
         events.abort();
+        inside.iter().for_each(JoinHandle::abort);
         let cut = drain.finish(DRAIN).await;
         tracing::info!(
             cut,
             "stopped; the programs stay in the kernel and refuse governed calls"
         );
         Ok(())
+    }
+
+    /// Follows the engine, and serves the listeners inside containers.
+    fn follow_containers(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
+        let mut tasks = Vec::new();
+        if let Some(doors) = self.doors.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let daemon = self.clone();
+            tasks.push(tokio::spawn(
+                async move { daemon.worker.serve_doors(doors).await },
+            ));
+        }
+        let socket = self.config.load().host.docker.clone();
+        if let (Some(socket), Some(containers)) = (socket, &self.containers) {
+            tasks.push(tokio::spawn(docker::follow(socket, containers.clone())));
+        }
+        tasks
     }
 
     /// Puts the file's present content in force, all of it or nothing.
@@ -238,15 +273,21 @@ impl Daemon {
                 .collect::<Vec<_>>()
                 .join("\n")
         };
-        let config = crate::config::load(&self.config_path).map_err(problems)?;
-        let notes = worker::needs_restart(&self.config.load(), &config);
+        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = crate::config::load(&self.config_path).map_err(problems)?;
+        let notes = worker::keep_until_restart(&self.config.load().host, &mut config.host);
         let vault = Vault::read(&config.providers)
             .map_err(|bad| bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-        self.worker.replace(&config).map_err(|why| format!("{why:#}"))?;
+        let paths = self.worker.prepare(&config).map_err(|why| format!("{why:#}"))?;
+        // Nothing after this can fail. Until the lines below have run, a cgroup that is new here is refused.
         self.governed
             .set_patterns(&patterns(&config))
             .map_err(|why| why.to_string())?;
+        self.worker.replace(paths);
         self.identifier.replace(&config.agents);
+        if let Some(containers) = &self.containers {
+            containers.replace(&config.agents);
+        }
         self.metrics.relabel(Labels::new(&config, labels(&self.prices)));
         let known = knowing(&self.placeholders, &config);
         self.policy
@@ -274,9 +315,36 @@ fn enforce(config: &Config) -> anyhow::Result<(Arc<Kernel>, Arc<GovernedSet>)> {
         .context("the metrics port cannot be closed to agents")?;
     let governed = GovernedSet::start(kernel.clone(), &host.cgroup_root, &patterns(config))
         .context("the agents' cgroups cannot be watched")?;
-    // Patterns and runs are all the sources there are: whatever else an earlier daemon governed is let go.
-    governed.release_leftovers(&HashSet::new());
+    if host.docker.is_none() {
+        // Patterns and runs are all the sources there are: whatever else an earlier daemon governed is let go.
+        governed.release_leftovers(&HashSet::new());
+        kernel.hold_back(&[]).context("containers cannot be let pass")?;
+    }
     Ok((kernel, Arc::new(governed)))
+}
+
+/// Starts to follow containers, if the configuration names an engine.
+fn containers(
+    config: &Config,
+    kernel: &Arc<Kernel>,
+    governed: &Arc<GovernedSet>,
+) -> anyhow::Result<(Option<Arc<Containers>>, mpsc::Receiver<Door>)> {
+    let (keeper, worker) = mpsc::channel(DOORS);
+    let host = &config.host;
+    if host.docker.is_none() {
+        return Ok((None, worker));
+    }
+    let (root, places) = (&host.cgroup_root, &host.container_cgroups);
+    let containers = Containers::start(
+        kernel.clone(),
+        governed.clone(),
+        root,
+        places,
+        &config.agents,
+        keeper,
+    )
+    .context("containers cannot be followed")?;
+    Ok((Some(Arc::new(containers)), worker))
 }
 
 fn patterns(config: &Config) -> Vec<(u32, Vec<String>)> {

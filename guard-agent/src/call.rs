@@ -91,7 +91,7 @@ pub const CREDENTIAL_HEADERS: [HeaderName; 4] = [
 ];
 
 /// Query parameters in which clients present a credential.
-pub const CREDENTIAL_PARAMETERS: [&str; 3] = ["key", "api_key", "api-key"];
+const CREDENTIAL_PARAMETERS: [&str; 4] = ["key", "api_key", "api-key", "access_token"];
 
 /// Session headers of agents, most specific first.
 const SESSION_HEADERS: [&str; 5] = [
@@ -119,7 +119,7 @@ impl Said {
             }
         }
         for (name, value) in parameters(target.query().unwrap_or_default()) {
-            if CREDENTIAL_PARAMETERS.contains(&name) {
+            if is_credential_parameter(name) {
                 credentials.push(Presented {
                     header: None,
                     secret: Secret::new(value),
@@ -154,6 +154,28 @@ fn token(text: &str) -> &str {
 fn session(text: &str) -> Option<String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
     (!text.is_empty() && text.len() <= MAX_SESSION && text.bytes().all(plain)).then(|| text.to_owned())
+}
+
+/// Whether a query parameter presents a credential, however its name is written: `%6bey` is `key` to a provider.
+pub fn is_credential_parameter(name: &str) -> bool {
+    let mut plain = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        let escaped = others.get(..2).filter(|_| *first == b'%').map(hex::decode);
+        match escaped {
+            Some(Ok(byte)) => {
+                plain.extend(byte);
+                rest = others.get(2..).unwrap_or_default();
+            }
+            Some(Err(_)) | None => {
+                plain.push(*first);
+                rest = others;
+            }
+        }
+    }
+    CREDENTIAL_PARAMETERS
+        .iter()
+        .any(|known| plain.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// The `name=value` pairs of a query, as they are written.
@@ -209,6 +231,22 @@ mod tests {
         let found: Vec<_> = said.credentials.iter().map(|c| c.secret.expose()).collect();
         assert_eq!(found, ["one", "two", "three", "four"]);
         assert_eq!(said.credentials[3].header, None);
+    }
+
+    #[test]
+    fn a_credential_in_the_query_is_found_however_its_name_is_written() {
+        for query in [
+            "/?%6bey=x",
+            "/?%6B%65%79=x",
+            "/?KEY=x",
+            "/?a=1&api%5Fkey=x",
+            "/?access_token=x",
+        ] {
+            assert_eq!(said(&[], query).credentials.len(), 1, "{query}");
+        }
+        for query in ["/?keys=x", "/?%=x", "/?%6=x", "/?%zzkey=x", "/?a=key"] {
+            assert!(said(&[], query).credentials.is_empty(), "{query}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod ca;
 mod check;
 mod daemon;
 mod detach;
+mod doctor;
 mod output;
 mod reload;
 mod run;
@@ -51,6 +52,7 @@ enum Command {
     Daemon(daemon::Daemon),
     Run(run::Run),
     Check(check::Check),
+    Doctor(doctor::Doctor),
     Status(status::Show),
     Reload(reload::Reload),
     #[command(subcommand)]
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Daemon(command) => command.run(&config),
         Command::Run(command) => command.run(&config),
         Command::Check(command) => command.run(&config),
+        Command::Doctor(command) => command.run(&config),
         Command::Status(command) => command.run(&config),
         Command::Reload(command) => command.run(&config),
         Command::Ca(command) => command.run(&config),

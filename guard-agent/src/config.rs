@@ -170,9 +170,14 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         .and_then(budget::read)
         .unwrap_or_else(budget::fallback);
     let providers = providers::apply(&overrides, builtin);
+    let agents = agents::read(&agents, &providers, &budgets);
+    let mut host = host::read(host.as_ref());
+    if host.docker.is_none() && agents.iter().any(|agent| !agent.container_labels.is_empty()) {
+        host.docker = Some(PathBuf::from(host::ENGINE));
+    }
     Config {
-        host: host::read(host.as_ref()),
-        agents: agents::read(&agents, &providers, &budgets),
+        host,
+        agents,
         providers,
     }
 }
@@ -205,6 +210,30 @@ pub struct Host {
     pub mode: Mode,
     /// Calendar of the budget windows.
     pub timezone: jiff::tz::TimeZone,
+    /// Socket of the container engine; none if containers are not watched.
+    pub docker: Option<PathBuf>,
+    /// Where the engine puts containers.
+    pub container_cgroups: Vec<ContainerCgroup>,
+}
+
+/// A place where a container engine makes cgroups.
+#[derive(Debug, Clone)]
+pub struct ContainerCgroup {
+    /// The directory, relative to `cgroup_root`.
+    pub parent: PathBuf,
+    /// Names of containers' cgroups in it.
+    pub name: GlobMatcher,
+    /// Everything in it is a container's: what is not identified yet is held back.
+    pub dedicated: bool,
+}
+
+/// A label of a container, compared byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ContainerLabel {
+    /// Key.
+    pub key: String,
+    /// Value.
+    pub value: String,
 }
 
 /// Whether rules change anything.
@@ -225,6 +254,8 @@ pub struct Agent {
     pub owner: Arc<str>,
     /// Cgroup patterns, relative to `cgroup_root`.
     pub cgroups: Vec<String>,
+    /// Labels of its containers.
+    pub container_labels: Vec<ContainerLabel>,
     /// Providers that it may use, by name; empty means none.
     pub providers: Vec<String>,
     /// Models that it may use.

@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 
-use crate::call::{CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Call, parameters};
+use crate::call::{CREDENTIAL_HEADERS, Call, is_credential_parameter, parameters};
 use crate::http::headers::end_to_end;
 use crate::identity::Identity;
 use crate::keys::Secret;
@@ -197,11 +197,11 @@ fn without_credentials(target: &str) -> String {
     let Some((path, query)) = target.split_once('?') else {
         return target.to_owned();
     };
-    if !parameters(query).any(|(name, _)| CREDENTIAL_PARAMETERS.contains(&name)) {
+    if !parameters(query).any(|(name, _)| is_credential_parameter(name)) {
         return target.to_owned();
     }
     let kept: Vec<String> = parameters(query)
-        .filter(|(name, _)| !CREDENTIAL_PARAMETERS.contains(name))
+        .filter(|(name, _)| !is_credential_parameter(name))
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     if kept.is_empty() {

@@ -20,6 +20,7 @@ use crate::drain::Drain;
 use crate::llm::Dialect;
 use crate::meter::Metered;
 use crate::refusal::Refusal;
+use crate::telemetry::metrics::ClientError;
 
 pub mod admit;
 pub mod body;
@@ -84,6 +85,16 @@ where
         () = drain.ending() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
+}
+
+/// What the client did wrong, when that is why a connection ended.
+pub fn client_fault(error: &(dyn std::error::Error + 'static)) -> Option<ClientError> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    if error.is_timeout() {
+        return Some(ClientError::Slow);
+    }
+    // Too large a head counts as malformed: it is answered 431 and the connection ends.
+    (error.is_parse() || error.is_parse_too_large()).then_some(ClientError::MalformedHttp)
 }
 
 /// The refusal as the provider itself would have worded it.

@@ -23,6 +23,17 @@ pub struct Identity {
     pub process: Process,
 }
 
+/// What is known of a caller that is no agent's.
+#[derive(Debug, Clone, Default)]
+pub struct Stranger {
+    /// Its cgroup, relative to the host's cgroup root.
+    pub cgroup: Option<String>,
+    /// Its container, when its cgroup belongs to one.
+    pub container: Option<Container>,
+    /// The process that called connect(2).
+    pub process: Option<Process>,
+}
+
 /// A container, as its engine describes it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Container {

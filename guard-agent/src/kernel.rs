@@ -20,6 +20,7 @@ pub mod lab;
 mod load;
 mod netns;
 mod policy;
+pub mod probe;
 mod stats;
 mod sys;
 
@@ -37,7 +38,7 @@ pub use self::{
     netns::{Listeners, netns_cookie, open_listeners},
     stats::KernelStats,
 };
-pub use guard_common::event::Reason;
+pub use guard_common::{event::Reason, policy::UNIDENTIFIED};
 
 /// Where the programs live.
 #[derive(Clone, Debug)]
@@ -67,11 +68,11 @@ impl Kernel {
     /// one, never none.
     pub fn start(settings: &KernelSettings) -> Result<Self, KernelError> {
         let pins = load::Pins::prepare(&settings.bpffs)?;
-        let loaded = load::load(&pins)?;
+        let loaded = load::load(&pins).map_err(probe::explain)?;
         let root = &settings.cgroup_root;
         let egress = egress::EgressLinks::new(loaded.egress, &pins.links(), root.clone())?;
         let policy = policy::Policy::new(loaded.policy, egress, root.clone())?;
-        let links = attach::attach(&loaded.programs, &pins, settings)?;
+        let links = attach::attach(&loaded.programs, &pins, settings).map_err(probe::explain)?;
         pins.sweep_other_versions();
         let dropped = Arc::default();
         Ok(Self {
@@ -118,6 +119,34 @@ impl Kernel {
     #[must_use]
     pub fn governed(&self) -> Vec<(u64, u32)> {
         self.policy.governed()
+    }
+
+    /// The namespaces that have a listener, those of an earlier daemon among them.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<u64> {
+        self.policy.listeners()
+    }
+
+    /// The cgroups whose every child is a container: a child that is neither governed nor let pass is held back.
+    /// Replaces the earlier list.
+    pub fn hold_back(&self, parents: &[u64]) -> Result<(), KernelError> {
+        self.policy.hold_back(parents)
+    }
+
+    /// A child of a parent that is held back is known to be no agent's.
+    pub fn let_pass(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        self.policy.let_pass(cgroup_id)
+    }
+
+    /// Takes back [`Self::let_pass`].
+    pub fn forget(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        self.policy.forget(cgroup_id)
+    }
+
+    /// Every cgroup that is let pass, those of an earlier daemon among them.
+    #[must_use]
+    pub fn passing(&self) -> Vec<u64> {
+        self.policy.passing()
     }
 
     /// The loopback ports that governed processes may neither reach nor take; replaces the earlier list.

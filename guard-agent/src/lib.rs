@@ -19,6 +19,8 @@ pub mod accept;
 
 pub mod identify;
 
+pub mod share;
+
 pub mod peek;
 
 pub mod route;

@@ -1,20 +1,28 @@
 //! In: a connection that is not a provider's. Out: both directions relayed to their end, counted. On failure: both
 //! sides are closed.
 //!
-//! A client that was silent at first is relayed too (its server may be the one to speak first), but what it says
-//! later is inspected before it goes on: a late ClientHello for a provider is cut.
+//! A client that was silent at first may be waiting for its server to speak, or may only be slow (a busy host, a client
+//! that sets up TLS after it connected). Who speaks first shows which: a slow client's first bytes are routed like any
+//! other's; once the server has spoken, they are relayed, but inspected before: a ClientHello for a provider is cut.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::peek::{First, Patience, PeekError, peek};
 
 /// Bytes per read: few system calls for a download, and what a socket's buffer holds anyway.
 const BUFFER: usize = 64 * 1024;
 /// How long an undecided client may stay silent: as long as its connection lives; TCP keep-alive ends a dead one.
-const SILENCE: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 60 * 60);
+const SILENCE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// How long one direction may be idle after the other has ended. A client that is gone and one that only said all it
+/// had to say look alike; the first must not hold a connection for ever.
+const HALF_OPEN: Duration = Duration::from_secs(300);
 
 /// Bytes relayed so far.
 #[derive(Debug, Default)]
@@ -23,6 +31,18 @@ pub struct Counted {
     pub sent: AtomicU64,
     /// To the client.
     pub received: AtomicU64,
+    /// The agent's metric, which grows as bytes pass.
+    pub metric: Option<IntCounter>,
+}
+
+impl Counted {
+    fn add(&self, direction: &AtomicU64, bytes: usize) {
+        let bytes = bytes as u64;
+        direction.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(metric) = &self.metric {
+            metric.inc_by(bytes);
+        }
+    }
 }
 
 /// How a relay ended, other than by both sides closing.
@@ -34,6 +54,16 @@ pub enum Cut {
     /// What a silent client said at last is not allowed.
     #[error("{0}")]
     Denied(String),
+}
+
+/// Waits until one side has something to say, and tells whether it is the client alone. A server that spoke decides:
+/// from then on the client's first bytes can only be relayed or cut.
+pub async fn client_speaks_first(client: &TcpStream, upstream: &TcpStream) -> bool {
+    tokio::select! {
+        biased;
+        _ = upstream.readable() => false,
+        _ = client.readable() => true,
+    }
 }
 
 /// Relays until both directions have ended. `judge` sees the first bytes of a client that was `undecided`.
@@ -53,18 +83,31 @@ where
 {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
+    let other_ended = AtomicBool::new(false);
     let up = async {
         if undecided {
             inspect(&mut from_client, &mut to_upstream, judge, counted).await?;
         }
-        pump(&mut from_client, &mut to_upstream, &counted.sent)
-            .await
-            .map_err(Cut::Io)
+        pump(
+            &mut from_client,
+            &mut to_upstream,
+            &counted.sent,
+            counted,
+            &other_ended,
+        )
+        .await
+        .map_err(Cut::Io)
     };
     let down = async {
-        pump(&mut from_upstream, &mut to_client, &counted.received)
-            .await
-            .map_err(Cut::Io)
+        pump(
+            &mut from_upstream,
+            &mut to_client,
+            &counted.received,
+            counted,
+            &other_ended,
+        )
+        .await
+        .map_err(Cut::Io)
     };
     tokio::try_join!(up, down).map(|((), ())| ())
 }
@@ -91,24 +134,40 @@ where
         Err(error) => return Err(Cut::Denied(error.to_string())),
     }
     to.write_all(&bytes).await?;
-    counted.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    counted.add(&counted.sent, bytes.len());
     Ok(())
 }
 
 /// Copies to the end and passes the end on.
-async fn pump<R, W>(from: &mut R, to: &mut W, count: &AtomicU64) -> io::Result<()>
+async fn pump<R, W>(
+    from: &mut R,
+    to: &mut W,
+    direction: &AtomicU64,
+    counted: &Counted,
+    other_ended: &AtomicBool,
+) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let read = from.read(&mut buffer).await?;
+        // The clock is looked at only while nothing comes, so a busy relay pays nothing for it.
+        let read = loop {
+            match tokio::time::timeout(HALF_OPEN, from.read(&mut buffer)).await {
+                Ok(read) => break read?,
+                Err(_idle) if other_ended.load(Ordering::Relaxed) => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(_idle) => {}
+            }
+        };
         if read == 0 {
+            other_ended.store(true, Ordering::Relaxed);
             return to.shutdown().await;
         }
         to.write_all(buffer.get(..read).unwrap_or_default()).await?;
-        count.fetch_add(read as u64, Ordering::Relaxed);
+        counted.add(direction, read);
     }
 }
 
@@ -152,6 +211,16 @@ mod tests {
             (counted.sent.into_inner(), counted.received.into_inner()),
             (5000, 3000)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_half_open_ends_after_a_while() {
+        let (client, ours) = duplex(1000);
+        let (theirs, _server_that_never_closes) = duplex(1000);
+        drop(client);
+        let counted = Counted::default();
+        let ended = relay(ours, theirs, false, judge, &counted).await;
+        assert!(matches!(ended, Err(Cut::Io(why)) if why.kind() == io::ErrorKind::TimedOut));
     }
 
     #[tokio::test]

@@ -21,6 +21,8 @@ pub use rewind::Rewind;
 
 use client_hello::HelloReader;
 
+use crate::telemetry::metrics::ClientError;
+
 /// How long Guard waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -70,6 +72,18 @@ pub enum PeekError {
     /// The socket failed.
     #[error("reading the first bytes: {0}")]
     Io(#[from] io::Error),
+}
+
+impl PeekError {
+    /// What the client did, for the metric.
+    pub fn kind(&self) -> ClientError {
+        match self {
+            Self::Hello(_) => ClientError::MalformedTls,
+            Self::Head(_) => ClientError::MalformedHttp,
+            Self::Slow => ClientError::Slow,
+            Self::Closed(_) | Self::Io(_) => ClientError::Gone,
+        }
+    }
 }
 
 /// Decides, byte by byte, what a stream is.

@@ -24,21 +24,22 @@ use crate::keys::vault::Vault;
 use crate::ledger::Ledger;
 use crate::llm::prices::{ModelPrice, PriceTable};
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, DialectKind, ReplyFacts, RequestFacts};
-use crate::record::{Draft, Recorder};
+use crate::llm::{BodyEdits, ReplyFacts};
+use crate::record::Recorder;
 use crate::refusal::{Reason, Refusal};
-use crate::telemetry::metrics::{Metrics, Stage, ToolVerdict};
+use crate::telemetry::metrics::{Metrics, Stage};
 
 pub mod access;
 pub mod budget;
 pub mod caps;
 pub mod in_flight;
+mod judge;
 pub mod key;
 mod money;
 pub mod tools;
 
-use access::Passage;
 use in_flight::InFlight;
+use judge::{Judging, Verdict};
 
 /// Judges calls. Synchronous: a decision reads memory and appends to a journal, nothing else.
 pub trait Decide: Send + Sync {
@@ -180,136 +181,6 @@ impl Policy {
     pub fn replace(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
     }
-
-    fn judge(
-        &self,
-        rules: &Snapshot,
-        who: &Identity,
-        provider: &Provider,
-        call: &Call,
-        draft: &mut Draft,
-    ) -> Result<Verdict, Refusal> {
-        let Some(agent) = rules.agents.get(&who.agent) else {
-            let gone =
-                "This agent is no longer in the configuration. Ask the operator to add it to guard.toml.";
-            return Err(Refusal::new(Reason::Unidentified, gone));
-        };
-        let mut judging = Judging {
-            mode: rules.mode,
-            draft,
-        };
-        let passage = judging
-            .weigh(access::endpoint(
-                agent,
-                &provider.name,
-                call.endpoint,
-                call.path(),
-            ))?
-            .unwrap_or(if call.facts.is_some() {
-                Passage::Metered
-            } else {
-                Passage::Listed
-            });
-        let credential = self.credential(rules, agent, provider, call, &mut judging)?;
-        let mut verdict = Verdict {
-            edits: BodyEdits::default(),
-            credential,
-            hold: None,
-        };
-        let (Passage::Metered, Some(facts)) = (passage, &call.facts) else {
-            return Ok(verdict);
-        };
-        judging.weigh(access::model(agent, &facts.model))?;
-        let slot = judging.weigh(self.in_flight.enter(agent))?;
-
-        let price = judging.weigh(self.price(rules, provider, facts, who))?;
-        let max_output = price.map(|price| price.max_output);
-        let cap = judging.weigh(caps::output(agent, facts, max_output, facts.untouchable))?;
-        let stripped = judging.weigh(tools::declared(agent, &facts.tools, facts.untouchable))?;
-        if rules.mode == Mode::Enforce {
-            verdict.edits = BodyEdits {
-                output_cap: cap.and_then(|cap| cap.rewrite),
-                include_usage: asks_for_usage(provider, facts),
-                strip_tools: stripped.unwrap_or_default(),
-            };
-        }
-        for tool in &verdict.edits.strip_tools {
-            self.metrics.tool(&agent.name, tool, ToolVerdict::Stripped);
-        }
-        let bill = money::Bill {
-            agent,
-            who,
-            facts,
-            stripped: &verdict.edits.strip_tools,
-            price,
-            cap,
-        };
-        let reservation = match bill.reserve(&self.ledger, call) {
-            Err(refusal) if rules.mode == Mode::Observe => {
-                judging.weigh::<()>(Err(refusal))?;
-                bill.reserve_unlimited(&self.ledger, call)
-            }
-            reserved => Some(reserved?),
-        };
-        verdict.hold = Some(Hold {
-            price: price.cloned(),
-            reservation,
-            slot,
-        });
-        Ok(verdict)
-    }
-
-    fn credential(
-        &self,
-        rules: &Snapshot,
-        agent: &Agent,
-        provider: &Provider,
-        call: &Call,
-        judging: &mut Judging<'_>,
-    ) -> Result<Credential, Refusal> {
-        let real = rules.vault.key(&provider.name);
-        let judged = key::decide(
-            agent,
-            &provider.name,
-            &call.said.credentials,
-            &rules.placeholders,
-            real.is_some(),
-        );
-        let chosen = match judged {
-            Ok(chosen) => chosen,
-            Err(denied) => {
-                if let Some(finding) = denied.finding {
-                    judging.draft.finding(finding.label());
-                    self.metrics.finding(&agent.name, finding.label());
-                }
-                judging.weigh::<()>(Err(denied.refusal))?;
-                key::Credential::Caller
-            }
-        };
-        match (chosen, real) {
-            (key::Credential::Guard, Some((name, secret))) => {
-                judging.draft.key(name);
-                Ok(Credential::Inject {
-                    header: provider.auth.header(&call.said),
-                    secret: secret.clone(),
-                })
-            }
-            (key::Credential::Guard | key::Credential::Caller, _) => Ok(Credential::Pass),
-        }
-    }
-
-    fn price<'p>(
-        &self,
-        rules: &'p Snapshot,
-        provider: &Provider,
-        facts: &RequestFacts,
-        who: &Identity,
-    ) -> Result<&'p Arc<ModelPrice>, Refusal> {
-        rules.prices.find(&provider.name, &facts.model).ok_or_else(|| {
-            self.metrics.unpriced(&who.agent, &provider.name);
-            money::unpriced(&provider.name, &facts.model)
-        })
-    }
 }
 
 impl Decide for Policy {
@@ -319,7 +190,17 @@ impl Decide for Policy {
         let mut draft = self.recorder.draft(who, provider, call);
         // The audit slot comes first: what can't be recorded may not happen.
         let (slot, judged) = match self.recorder.slot() {
-            Ok(slot) => (Some(slot), self.judge(&rules, who, provider, call, &mut draft)),
+            Ok(slot) => {
+                let judging = Judging {
+                    policy: self,
+                    rules: &rules,
+                    who,
+                    provider,
+                    call,
+                    draft: &mut draft,
+                };
+                (Some(slot), judging.judge())
+            }
             Err(refusal) => (None, Err(refusal)),
         };
         let decided = match (slot, judged) {
@@ -329,10 +210,11 @@ impl Decide for Policy {
                     edits,
                     credential,
                     hold,
+                    place,
                 }),
             ) => {
                 draft.rewrites(&edits, matches!(credential, Credential::Inject { .. }));
-                let settlement = Box::new(self.recorder.ticket(slot, draft, hold));
+                let settlement = Box::new(self.recorder.ticket(slot, draft, hold, place));
                 Ok(Permit {
                     edits,
                     credential,
@@ -353,45 +235,12 @@ impl Decide for Policy {
     }
 }
 
-/// What `judge` found for a call that may happen.
-struct Verdict {
-    edits: BodyEdits,
-    credential: Credential,
-    hold: Option<Hold>,
-}
-
 /// What a metered call holds until it is settled.
 pub(crate) struct Hold {
     /// The price at which it is settled.
     pub(crate) price: Option<Arc<ModelPrice>>,
     /// The money; none only in observe mode, when not even an unlimited reservation could be written.
     pub(crate) reservation: Option<crate::ledger::Reservation>,
-    /// The place among the agent's calls in flight.
-    pub(crate) slot: Option<in_flight::Slot>,
-}
-
-/// Turns refusals into notes in observe mode.
-struct Judging<'a> {
-    mode: Mode,
-    draft: &'a mut Draft,
-}
-
-impl Judging<'_> {
-    fn weigh<T>(&mut self, result: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
-        match (result, self.mode) {
-            (Ok(value), _) => Ok(Some(value)),
-            (Err(refusal), Mode::Enforce) => Err(refusal),
-            (Err(refusal), Mode::Observe) => {
-                self.draft.would_refuse(refusal.reason);
-                Ok(None)
-            }
-        }
-    }
-}
-
-/// Whether usage has to be asked for: a stream of this format has none otherwise.
-fn asks_for_usage(provider: &Provider, facts: &RequestFacts) -> bool {
-    provider.dialect == DialectKind::OpenaiChat && facts.stream && !facts.include_usage && !facts.untouchable
 }
 
 /// Longest piece of a caller's own text in a message, in characters.
@@ -406,6 +255,11 @@ pub(crate) fn quoted(text: &str) -> String {
     }
     format!("\"{short}\"")
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 pub(crate) mod tests_support {

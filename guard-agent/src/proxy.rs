@@ -4,8 +4,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{Request, Response};
 use http_body_util::Either;
@@ -17,24 +19,29 @@ use ulid::Ulid;
 use crate::accept::{FlowInfo, FlowSource, IDENTIFY, Identify, Unidentified, prepare, reset};
 use crate::call::{Call, Fingerprint, Origin, Said};
 use crate::drain::Drain;
-use crate::forward::dial::Target;
 use crate::forward::pool::Upstreams;
 use crate::forward::{Destination, forward};
 use crate::http::admit::admit;
 use crate::http::body::{BodyLimits, collect};
-use crate::http::{Reply, refuse, refuse_plain, serve};
+use crate::http::{Reply, client_fault, refuse, refuse_plain, serve};
 use crate::identity::Identity;
 use crate::llm::encoding::decode_request;
 use crate::llm::provider::Provider;
 use crate::llm::{Dialect, EndpointKind, detect};
 use crate::meter::Linger;
-use crate::passthrough::{self, Counted, Cut};
+use crate::passthrough;
 use crate::peek::{First, Patience, Rewind, peek};
 use crate::policy::Decide;
 use crate::refusal::{Reason, Refusal};
-use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
+use crate::report::{EarlyRefusal, Report, Unaccepted};
 use crate::route::{Route, Router};
+use crate::share::{Room, Share, Shares};
+use crate::telemetry::metrics::Stage;
 use crate::tls::{Distrust, Terminator, cause_of, is_h2};
+
+mod outside;
+
+use outside::Outside;
 
 /// Gives the dialect of a provider.
 pub type Dialects = fn(&Provider) -> &'static dyn Dialect;
@@ -71,6 +78,8 @@ pub struct Proxy {
     linger: Linger,
     patience: Patience,
     limits: BodyLimits,
+    shares: Shares,
+    nobody: Arc<str>,
 }
 
 /// A connection that is known and routed.
@@ -81,6 +90,7 @@ struct Connection {
     sni: String,
     snapshot: Arc<Snapshot>,
     requests: AtomicU64,
+    share: Share,
 }
 
 impl Proxy {
@@ -95,6 +105,8 @@ impl Proxy {
             linger,
             patience: Patience::default(),
             limits: BodyLimits::default(),
+            shares: Shares::default(),
+            nobody: "".into(),
         }
     }
 
@@ -121,41 +133,53 @@ impl Proxy {
 
     /// One connection: accept, identify, peek, route, then terminate or pass through.
     pub async fn serve_connection(self: &Arc<Self>, mut stream: TcpStream) {
-        let flow = match prepare(&stream)
-            .map_err(|error| error.to_string())
-            .and_then(|()| {
-                self.stages
-                    .flows
-                    .flow_of(&stream)
-                    .map_err(|error| error.to_string())
-            }) {
-            Ok(flow) => flow,
-            Err(error) => {
-                tracing::debug!(%error, "a connection without a record");
-                self.report().unaccepted(Unaccepted::NoFlow);
-                return reset(&stream);
-            }
+        let Some(flow) = self.flow_of(&stream) else {
+            self.report().unaccepted(Unaccepted::NoFlow);
+            return reset(&stream);
         };
+        let started = Instant::now();
         let identity = self.identify(&flow).await;
-        let (first, bytes) = peek(&mut stream, self.patience).await;
-        let snapshot = self.snapshot.load_full();
-        let original_destination = flow.original_destination;
-        let route = match &first {
-            Ok(first) => snapshot.router.route(first, original_destination),
-            Err(error) => {
-                let verdict = Verdict::Denied(error.to_string());
-                self.tell(
-                    &identity,
-                    original_destination,
-                    None,
-                    verdict,
-                    &Counted::default(),
-                );
-                return reset(&stream);
-            }
+        self.report().added(Stage::Identify, started.elapsed());
+        // Whoever is not known shares one small part of the host.
+        let share = self
+            .shares
+            .of(identity.as_ref().map_or(&self.nobody, |who| &who.agent));
+        let Some(_place) = share.connection() else {
+            self.report().unaccepted(Unaccepted::Full);
+            return reset(&stream);
         };
-        match route {
-            Route::Terminate { provider, sni } => {
+        let _open = identity.as_ref().ok().and_then(|who| self.report().opened(who));
+        let outside = Outside {
+            identity: identity.as_ref(),
+            original_destination: flow.original_destination,
+            snapshot: self.snapshot.load_full(),
+            report: self.report(),
+        };
+        if matches!(outside.identity, Err(Unidentified::Bystander)) {
+            return outside
+                .pass(Rewind::new(Bytes::new(), stream), None, None, false)
+                .await;
+        }
+        let (mut first, mut bytes) = peek(&mut stream, self.patience).await;
+        let mut upstream = None;
+        if matches!(first, Ok(First::Silent)) {
+            // Either the server speaks first, or the client is only slow: whoever speaks now shows which.
+            let Some(dialled) = outside.dial().await else {
+                return;
+            };
+            if passthrough::client_speaks_first(&stream, &dialled).await {
+                (first, bytes) = peek(&mut stream, self.patience).await;
+            }
+            upstream = Some(dialled);
+        }
+        match first.map(|first| outside.route(&first)) {
+            Err(error) => {
+                self.report().client_error(error.kind());
+                outside.denied(None, error.to_string());
+                reset(&stream);
+            }
+            Ok(Route::Terminate { provider, sni }) => {
+                let (original_destination, snapshot) = (outside.original_destination, outside.snapshot);
                 let requests = AtomicU64::new(0);
                 let connection = Connection {
                     identity,
@@ -164,66 +188,42 @@ impl Proxy {
                     sni,
                     snapshot,
                     requests,
+                    share,
                 };
                 self.terminate(Rewind::new(bytes, stream), Arc::new(connection))
                     .await;
             }
-            Route::PlainProvider { provider } => {
-                let verdict = Verdict::Denied("a provider over plain HTTP".to_owned());
+            Ok(Route::PlainProvider { provider }) => {
                 let name = provider.hosts.first().map(String::as_str);
-                self.tell(
-                    &identity,
-                    original_destination,
-                    name,
-                    verdict,
-                    &Counted::default(),
-                );
+                outside.denied(name, "a provider over plain HTTP".to_owned());
                 refuse_plain(stream).await;
             }
-            Route::Passthrough { name, undecided } => {
+            Ok(Route::Passthrough { name, undecided }) => {
                 let client = Rewind::new(bytes, stream);
-                let counted = Counted::default();
-                let verdict = match &identity {
-                    Ok(_) => pass(&snapshot, client, original_destination, undecided, &counted).await,
-                    Err(error) => Verdict::Denied(error.to_string()),
-                };
-                self.tell(
-                    &identity,
-                    original_destination,
-                    name.as_deref(),
-                    verdict,
-                    &counted,
-                );
+                outside.pass(client, upstream, name.as_deref(), undecided).await;
             }
         }
+    }
+
+    fn flow_of(&self, stream: &TcpStream) -> Option<FlowInfo> {
+        let flow = prepare(stream).map_err(|error| error.to_string()).and_then(|()| {
+            self.stages
+                .flows
+                .flow_of(stream)
+                .map_err(|error| error.to_string())
+        });
+        flow.inspect_err(|error| tracing::debug!(%error, "a connection without a record"))
+            .ok()
     }
 
     async fn identify(&self, flow: &FlowInfo) -> Result<Identity, Unidentified> {
         tokio::time::timeout(IDENTIFY, self.stages.identify.identify(flow))
             .await
             .unwrap_or_else(|_elapsed| {
-                Err(Unidentified(
-                    "the caller was not identified within a second".to_owned(),
+                Err(Unidentified::unknown(
+                    "the caller was not identified within a second",
                 ))
             })
-    }
-
-    fn tell(
-        &self,
-        identity: &Result<Identity, Unidentified>,
-        original_destination: SocketAddr,
-        name: Option<&str>,
-        verdict: Verdict,
-        counted: &Counted,
-    ) {
-        self.report().connection(&ConnectionReport {
-            identity: identity.as_ref().ok(),
-            original_destination,
-            name,
-            verdict,
-            sent: counted.sent.load(Ordering::Relaxed),
-            received: counted.received.load(Ordering::Relaxed),
-        });
     }
 
     async fn terminate(self: &Arc<Self>, stream: Rewind<TcpStream>, connection: Arc<Connection>) {
@@ -243,6 +243,13 @@ impl Proxy {
             async move { Ok::<_, Infallible>(proxy.serve_call(&connection, request).await) }
         });
         let ended = serve(stream, h2, &self.drain, service).await;
+        if let Some(kind) = ended
+            .as_ref()
+            .err()
+            .and_then(|error| client_fault(error.as_ref()))
+        {
+            self.report().client_error(kind);
+        }
         if connection.requests.load(Ordering::Relaxed) == 0 {
             // An alert still says more; a plain close after the handshake is just that.
             let alert = ended.err().and_then(|error| cause_of(error.as_ref()));
@@ -263,6 +270,7 @@ impl Proxy {
             let call = EarlyRefusal {
                 id,
                 identity,
+                stranger: connection.identity.as_ref().err().and_then(Unidentified::who),
                 provider,
                 original_destination,
                 method: &method,
@@ -275,7 +283,8 @@ impl Proxy {
             Ok(identity) => identity,
             Err(error) => return early(None, unidentified(error)),
         };
-        let call = match self.read(connection, dialect, id, request).await {
+        let mut room = connection.share.room();
+        let call = match self.read(connection, dialect, id, request, &mut room).await {
             Ok(call) => call,
             Err(refusal) => return early(Some(identity), refusal),
         };
@@ -310,13 +319,18 @@ impl Proxy {
         dialect: &dyn Dialect,
         id: Ulid,
         request: Request<Incoming>,
+        room: &mut Room,
     ) -> Result<Call, Refusal> {
         let (parts, body) = request.into_parts();
         admit(&parts, &connection.sni, connection.original_destination.port())?;
-        let came = collect(&parts.headers, body, self.limits).await?;
+        let came = collect(&parts.headers, body, self.limits, room).await?;
+        let started = Instant::now();
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
             .map_err(|error| Refusal::new(error.reason(), format!("{error}.")))?;
         let encoded = parts.headers.contains_key(CONTENT_ENCODING);
+        if encoded {
+            room.grow_to(came.len() + body.len())?;
+        }
         let endpoint = detect::endpoint(&connection.provider, &parts.method, parts.uri.path());
         let facts = match endpoint {
             EndpointKind::Inference => Some(
@@ -326,6 +340,7 @@ impl Proxy {
             ),
             _ => None,
         };
+        self.report().added(Stage::Parse, started.elapsed());
         Ok(Call {
             id,
             provider: connection.provider.clone(),
@@ -353,39 +368,6 @@ fn unidentified(error: &Unidentified) -> Refusal {
             "The host's firewall could not tell which agent this process belongs to ({error}). Ask the host's owner."
         ),
     )
-}
-
-/// Relays to the original destination; a name of a provider that comes late is cut.
-async fn pass(
-    snapshot: &Snapshot,
-    client: Rewind<TcpStream>,
-    original_destination: SocketAddr,
-    undecided: bool,
-    counted: &Counted,
-) -> Verdict {
-    let upstream = match snapshot
-        .upstreams
-        .dialer()
-        .dial(Target::Original(original_destination))
-        .await
-    {
-        Ok(upstream) => upstream,
-        Err(error @ crate::forward::dial::DialError::Forbidden(..)) => {
-            return Verdict::Denied(error.to_string());
-        }
-        Err(error) => return Verdict::Unreachable(error.to_string()),
-    };
-    let judge = |first: &First| match snapshot.router.route(first, original_destination) {
-        Route::Passthrough { .. } => Ok(()),
-        Route::Terminate { .. } | Route::PlainProvider { .. } => {
-            Err("a provider's name, after the server was given the first word".to_owned())
-        }
-    };
-    match passthrough::relay(client, upstream, undecided, judge, counted).await {
-        Ok(()) => Verdict::Passed,
-        Err(Cut::Io(_)) => Verdict::Broken,
-        Err(Cut::Denied(why)) => Verdict::Denied(why),
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use ulid::Ulid;
 
 use crate::audit::record::{Body, Call as CallBody, Connection, Decision, Head, Kernel};
@@ -18,12 +19,15 @@ use crate::llm::BodyEdits;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
 use crate::policy::Hold;
+use crate::policy::in_flight::Slot;
 use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
 use crate::telemetry::metrics::{self, Metrics};
 use crate::tls::Distrust;
 
 pub mod tally;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 use tally::Tally;
@@ -141,10 +145,16 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn ticket(self: &Arc<Self>, mut slot: AuditSlot, draft: Draft, hold: Option<Hold>) -> Ticket {
+    pub(crate) fn ticket(
+        self: &Arc<Self>,
+        mut slot: AuditSlot,
+        draft: Draft,
+        hold: Option<Hold>,
+        place: Option<Slot>,
+    ) -> Ticket {
         slot.expect(&draft.head.id, &draft.agent);
         self.tally.admitted(&draft.agent);
-        Ticket::new(Arc::clone(self), slot, draft, hold)
+        Ticket::new(Arc::clone(self), slot, draft, hold, place)
     }
 
     /// The model's metric label: its canonical name if it has a price, else nothing that a client chose.
@@ -229,7 +239,7 @@ impl Report for Recorder {
         let id = early.id.to_string();
         let head = match early.identity {
             Some(who) => Head::of_caller(self.clock.now(), id, who),
-            None => Head::of_host(self.clock.now(), id),
+            None => Head::of_stranger(self.clock.now(), id, early.stranger),
         };
         let body = CallBody {
             original_destination: Some(early.original_destination),
@@ -256,21 +266,21 @@ impl Report for Recorder {
         self.refused_call(slot, draft, refusal);
     }
 
+    fn passing(&self, identity: &Identity) -> Option<IntCounter> {
+        Some(self.metrics.passthrough(&identity.agent))
+    }
+
     fn connection(&self, connection: &ConnectionReport<'_>) {
         let id = Ulid::new().to_string();
         let head = match connection.identity {
             Some(who) => Head::of_caller(self.clock.now(), id, who),
-            None => Head::of_host(self.clock.now(), id),
+            None => Head::of_stranger(self.clock.now(), id, connection.stranger),
         };
         let (decision, rule) = match &connection.verdict {
             Verdict::Passed | Verdict::Broken => (Decision::Allowed, None),
             Verdict::Denied(why) => (Decision::Refused, Some(why.clone())),
             Verdict::Unreachable(why) => (Decision::Failed, Some(why.clone())),
         };
-        if let Some(who) = connection.identity {
-            let bytes = connection.sent.saturating_add(connection.received);
-            self.metrics.passthrough(&who.agent).inc_by(bytes);
-        }
         let body = Body::Connection(Connection {
             original_destination: Some(connection.original_destination),
             sni: connection.name.map(str::to_owned),
@@ -295,7 +305,22 @@ impl Report for Recorder {
         );
     }
 
+    fn opened(&self, identity: &Identity) -> Option<metrics::Connection> {
+        Some(self.metrics.connection(&identity.agent))
+    }
+
+    fn client_error(&self, kind: metrics::ClientError) {
+        self.metrics.client_error(kind);
+    }
+
+    fn added(&self, stage: metrics::Stage, took: Duration) {
+        self.metrics.added(stage, took);
+    }
+
     fn unaccepted(&self, why: Unaccepted) {
+        if why == Unaccepted::NoFlow {
+            self.metrics.client_error(metrics::ClientError::NoRecord);
+        }
         tracing::debug!(?why, "a connection was reset");
     }
 }

@@ -2,13 +2,16 @@
 //! Implementations count and record; they must not block.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::Method;
+use prometheus::IntCounter;
 use ulid::Ulid;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Stranger};
 use crate::llm::provider::Provider;
 use crate::refusal::Refusal;
+use crate::telemetry::metrics::{ClientError, Connection, Stage};
 use crate::tls::Distrust;
 
 /// Takes what the path has to tell.
@@ -16,11 +19,27 @@ pub trait Report: Send + Sync {
     /// A call that was refused before `decide` saw it.
     fn refused(&self, call: &EarlyRefusal<'_>, refusal: &Refusal);
 
+    /// The counter that grows while an agent's connection is passed through.
+    fn passing(&self, _identity: &Identity) -> Option<IntCounter> {
+        None
+    }
+
     /// A connection that ended (or was cut) without being terminated.
     fn connection(&self, connection: &ConnectionReport<'_>);
 
     /// A client that may not trust Guard's root.
     fn untrusted(&self, identity: &Identity, sni: &str, how: Distrust);
+
+    /// An agent's connection is open for as long as the value lives.
+    fn opened(&self, _identity: &Identity) -> Option<Connection> {
+        None
+    }
+
+    /// A connection was ended on account of the client.
+    fn client_error(&self, _kind: ClientError) {}
+
+    /// Time of Guard's own.
+    fn added(&self, _stage: Stage, _took: Duration) {}
 
     /// A connection without a kernel record, or beyond the limit of connections.
     fn unaccepted(&self, why: Unaccepted);
@@ -32,6 +51,8 @@ pub struct EarlyRefusal<'a> {
     pub id: Ulid,
     /// Who called; `None` when that is why it was refused.
     pub identity: Option<&'a Identity>,
+    /// What is known of the caller when it is no agent's.
+    pub stranger: Option<&'a Stranger>,
     /// Whom it called.
     pub provider: &'a Provider,
     /// Where the client meant to connect.
@@ -46,6 +67,8 @@ pub struct EarlyRefusal<'a> {
 pub struct ConnectionReport<'a> {
     /// Who opened it, if known.
     pub identity: Option<&'a Identity>,
+    /// What is known of who opened it when that is no agent.
+    pub stranger: Option<&'a Stranger>,
     /// Where to.
     pub original_destination: SocketAddr,
     /// The name in its first bytes.

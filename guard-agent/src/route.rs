@@ -1,5 +1,5 @@
-//! In: the first bytes' meaning and the original destination. Out: what to do with the connection. On failure: there
-//! is none; what is not a provider's passes through, what would get around Guard is denied.
+//! In: the first bytes' meaning, and for what passes the original destination. Out: what to do with the connection. On
+//! failure: there is none; what is not a provider's passes through, what would get around Guard is denied.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use crate::llm::provider::Provider;
 use crate::peek::First;
+
+pub mod addresses;
+
+use addresses::ProviderAddresses;
 
 /// What to do with a connection.
 #[derive(Debug, Clone)]
@@ -36,6 +40,7 @@ pub enum Route {
 #[derive(Debug, Clone, Default)]
 pub struct Router {
     hosts: HashMap<String, Arc<Provider>>,
+    addresses: Arc<ProviderAddresses>,
 }
 
 impl Router {
@@ -49,7 +54,23 @@ impl Router {
         });
         Self {
             hosts: hosts.collect(),
+            addresses: Arc::default(),
         }
+    }
+
+    /// The same, knowing addresses of providers too.
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: Arc<ProviderAddresses>) -> Self {
+        self.addresses = addresses;
+        self
+    }
+
+    /// Whether a connection that is not a provider's by name may pass to where it is going.
+    ///
+    /// # Errors
+    /// Why not, for the record: the address is a provider's.
+    pub async fn judge_passage(&self, destination: SocketAddr, name: Option<&str>) -> Result<(), String> {
+        self.addresses.judge(destination, name).await
     }
 
     /// The provider to whom a host belongs.
@@ -57,9 +78,9 @@ impl Router {
         self.hosts.get(host)
     }
 
-    /// Decides what to do. A provider's outer name is terminated whatever encrypted_client_hello says. The original
-    /// destination is not looked at yet: names decide.
-    pub fn route(&self, first: &First, _original_destination: SocketAddr) -> Route {
+    /// Decides what to do, by name. A provider's outer name is terminated whatever encrypted_client_hello says. What
+    /// passes is judged by its address too, in [`Router::judge_passage`].
+    pub fn route(&self, first: &First) -> Route {
         match first {
             First::Tls(hello) => match hello.sni.as_deref().map(|sni| (sni, self.provider(sni))) {
                 Some((sni, Some(provider))) => Route::Terminate {
@@ -114,7 +135,7 @@ pub(crate) mod tests {
 
     fn route(first: First) -> Route {
         let router = Router::new(&[Arc::new(provider("openai", "API.openai.com"))]);
-        router.route(&first, "203.0.113.1:443".parse().unwrap())
+        router.route(&first)
     }
 
     fn hello(sni: &str, ech: bool) -> First {

@@ -30,14 +30,16 @@ pub enum Reason {
     SocketKind = 10,
     /// `socket()` for Multipath TCP, which would hide its subflows.
     Multipath = 11,
+    /// The caller is in a new container that nobody has identified yet.
+    Unidentified = 12,
     /// `setsockopt` with an option that gives packets a route of their own.
-    SocketOption = 12,
+    SocketOption = 13,
     /// A packet that was about to leave by a device other than loopback.
-    Egress = 13,
+    Egress = 14,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 13] = [
+pub const REASONS: [Reason; 14] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -49,6 +51,7 @@ pub const REASONS: [Reason; 13] = [
     Reason::BindPort,
     Reason::SocketKind,
     Reason::Multipath,
+    Reason::Unidentified,
     Reason::SocketOption,
     Reason::Egress,
 ];
@@ -76,6 +79,7 @@ impl Reason {
             Self::BindPort => "bind_port",
             Self::SocketKind => "socket_kind",
             Self::Multipath => "multipath",
+            Self::Unidentified => "unidentified",
             Self::SocketOption => "socket_option",
             Self::Egress => "egress",
         }

@@ -11,6 +11,13 @@ pub const HAS_V6_LOOPBACK: u16 = 1;
 /// The deepest cgroup level (root is 0) at which an agent can be registered, plus one.
 pub const MAX_LEVEL: u32 = 16;
 
+/// The agent number of whoever is held back because nobody has said yet who it is; no agent has it.
+pub const UNIDENTIFIED: u32 = 0;
+
+/// Entries of `PARENTS`.
+pub const MAX_PARENTS: u32 = 64;
+/// Entries of `KNOWN`. A full map holds the next container back; nothing is evicted.
+pub const MAX_KNOWN: u32 = 16_384;
 /// Entries of `AGENTS`. A full map refuses the next agent; nothing is evicted.
 pub const MAX_AGENTS: u32 = 4096;
 /// Entries of `NETNS`.
@@ -32,8 +39,8 @@ pub struct Config {
     pub levels: u32,
     /// The configuration's generation, copied into each record.
     pub generation: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Bit N: some parent of containers is registered at cgroup level N.
+    pub parent_levels: u32,
     /// The monotonic clock when the daemon last said that it lives.
     pub heartbeat_ns: u64,
     /// How old the heartbeat may be before [`FAIL_OPEN`] applies.

@@ -10,11 +10,11 @@ use guard_common::{
     COMM_LEN,
     countermeasure::Countermeasure,
     flow::Tag,
-    policy::{Config, FAIL_OPEN, MAX_LEVEL, Stat},
+    policy::{Config, FAIL_OPEN, MAX_LEVEL, Stat, UNIDENTIFIED},
 };
 
 use crate::{
-    maps::{AGENTS, CFG, TAG},
+    maps::{AGENTS, CFG, KNOWN, PARENTS, TAG},
     refuse::count,
     storage,
 };
@@ -56,7 +56,7 @@ pub(crate) struct Task {
 #[inline(always)]
 pub(crate) fn governed(sk: *mut c_void) -> Option<Governed> {
     let config = CFG.get(0)?;
-    if config.levels == 0 {
+    if config.levels | config.parent_levels == 0 {
         return None;
     }
     let tag = storage::get(&TAG, sk);
@@ -86,7 +86,7 @@ pub(crate) fn governed(sk: *mut c_void) -> Option<Governed> {
 #[inline(always)]
 pub(crate) fn governed_task() -> Option<Governed> {
     let config = CFG.get(0)?;
-    if config.levels == 0 {
+    if config.levels | config.parent_levels == 0 {
         return None;
     }
     let (cgroup_id, agent) = current(config)?;
@@ -135,6 +135,34 @@ fn current(config: &Config) -> Option<(u64, u32)> {
         let entry = unsafe { AGENTS.get(id) };
         if let Some(entry) = entry {
             return Some((id, entry.agent));
+        }
+    }
+    if config.parent_levels == 0 {
+        return None;
+    }
+    unidentified(config.parent_levels)
+}
+
+/// The container of the current task, if its parent is watched and nobody has said yet whose it is.
+#[inline(always)]
+fn unidentified(parent_levels: u32) -> Option<(u64, u32)> {
+    let mut level = MAX_LEVEL - 1;
+    while level > 1 {
+        level -= 1;
+        if parent_levels & (1 << level) == 0 {
+            continue;
+        }
+        // SAFETY: a helper without pointers; 0 if the task's cgroup is not that deep.
+        let parent = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        // SAFETY: the value is not read.
+        if parent == 0 || unsafe { PARENTS.get(parent) }.is_none() {
+            continue;
+        }
+        // SAFETY: as above; 0 for a task of the parent itself, which is no container's.
+        let container = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32 + 1) };
+        // SAFETY: the value is not read.
+        if container != 0 && unsafe { KNOWN.get(container) }.is_none() {
+            return Some((container, UNIDENTIFIED));
         }
     }
     None

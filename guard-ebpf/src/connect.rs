@@ -8,7 +8,7 @@ use guard_common::{
     countermeasure::Countermeasure,
     event::Reason,
     flow::Flow,
-    policy::{HAS_V6_LOOPBACK, NetnsEntry, Stat},
+    policy::{HAS_V6_LOOPBACK, NetnsEntry, Stat, UNIDENTIFIED},
 };
 
 use crate::{
@@ -87,6 +87,7 @@ fn judge(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Result<Opt
             count(Stat::StorageFailed);
             Reason::Storage
         }
+        Verdict::Refuse(Reason::NoListener) if who.agent == UNIDENTIFIED => Reason::Unidentified,
         Verdict::Refuse(reason) => reason,
     };
     let attempt = Attempt {

@@ -10,8 +10,8 @@ use aya_ebpf::{
 use guard_common::{
     flow::{Flow, FlowKey, Tag},
     policy::{
-        AgentEntry, Config, EVENTS_BYTES, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_NETNS, NetnsEntry,
-        STATS as STAT_COUNT,
+        AgentEntry, Config, EVENTS_BYTES, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_KNOWN, MAX_NETNS,
+        MAX_PARENTS, NetnsEntry, STATS as STAT_COUNT,
     },
 };
 
@@ -26,6 +26,14 @@ pub(crate) static CFG: Array<Config, 1> = Array::new();
 /// Cgroup id to agent.
 #[btf_map]
 pub(crate) static AGENTS: HashMap<u64, AgentEntry, { MAX_AGENTS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Cgroups whose every child is a container.
+#[btf_map]
+pub(crate) static PARENTS: HashMap<u64, u32, { MAX_PARENTS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Children of `PARENTS` that are known to be no agent's.
+#[btf_map]
+pub(crate) static KNOWN: HashMap<u64, u32, { MAX_KNOWN as usize }, NO_PREALLOC> = HashMap::new();
 
 /// Namespace cookie to listener.
 #[btf_map]

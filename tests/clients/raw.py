@@ -145,6 +145,15 @@ def tls_late(stream, args, deadline):
     return rest(stream, deadline)
 
 
+def http_late(stream, args, deadline):
+    """Connects, is silent for a second, then makes a call like any other."""
+    time.sleep(1.0)
+    body = b'{"model":"gpt-5","max_tokens":100,"messages":[{"role":"user","content":"Hi"}]}'
+    tls = secure(stream, args)
+    tls.sendall(head(args, len(body)) + body)
+    return rest(tls, deadline)
+
+
 def http_garbage(stream, args, deadline):
     tls = secure(stream, args)
     tls.sendall(b"THIS IS NOT HTTP\r\n\r\n")

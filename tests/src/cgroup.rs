@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::patience::patient;
+
 /// What every name that the lab leaves on the machine begins with; the process id follows, then a number.
 pub const PREFIX: &str = "guard-test-";
 
@@ -146,7 +148,7 @@ fn remove(path: &Path) -> Result<()> {
     kill_below(path)?;
     for directory in deepest_first(path)? {
         // a zombie's cgroup stays busy for a moment after the kill
-        let deadline = Instant::now() + EMPTY_WITHIN;
+        let deadline = Instant::now() + patient(EMPTY_WITHIN);
         loop {
             match fs::remove_dir(&directory) {
                 Ok(()) => break,
@@ -162,7 +164,7 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 fn kill_below(path: &Path) -> Result<()> {
-    let deadline = Instant::now() + EMPTY_WITHIN;
+    let deadline = Instant::now() + patient(EMPTY_WITHIN);
     while populated(path)? {
         // cgroup.kill came with Linux 5.14; without it, members are killed one by one until none is left
         if fs::write(path.join("cgroup.kill"), "1").is_err() {

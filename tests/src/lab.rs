@@ -256,6 +256,21 @@ impl Lab {
         self.files.at("guard.toml")
     }
 
+    /// The lab's own directory.
+    pub fn directory(&self) -> PathBuf {
+        self.files.directory.path().to_owned()
+    }
+
+    /// The host's network namespace.
+    pub fn host(&self) -> &NetNs {
+        &self.host
+    }
+
+    /// Every name of the lab's internet, with its IPv4 address.
+    pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+        SITES.into_iter().map(|(_, name, v4, _)| (name, v4))
+    }
+
     /// The daemon's state directory.
     pub fn state_dir(&self) -> PathBuf {
         self.files.at("state")

@@ -17,6 +17,7 @@ use self::entry::Entry;
 use crate::cgroup::Cgroup;
 use crate::mounts::Mounts;
 use crate::netns::NetNs;
+use crate::patience::patient;
 
 mod capture;
 mod entry;
@@ -231,7 +232,7 @@ impl Running {
     /// # Errors
     /// It ends, or patience does, before there is one.
     pub fn line(&mut self) -> Result<String> {
-        self.stdout.line(self.patience).with_context(|| {
+        self.stdout.line(patient(self.patience)).with_context(|| {
             format!(
                 "{} said no further line; on standard error: {}",
                 self.shown,
@@ -259,6 +260,7 @@ impl Running {
     /// # Errors
     /// It is not done after `patience`: it is killed, and the error has what it said.
     pub fn wait(mut self, patience: Duration) -> Result<Done> {
+        let patience = patient(patience);
         let deadline = Instant::now() + patience;
         let status = loop {
             if let Some(status) = self.child.try_wait()? {

@@ -12,8 +12,12 @@
 
 #[path = "kernel/bypass.rs"]
 mod bypass;
+#[path = "kernel/containers.rs"]
+mod containers;
 #[path = "kernel/cost.rs"]
 mod cost;
+#[path = "kernel/doctor.rs"]
+mod doctor;
 #[path = "kernel/doors.rs"]
 mod doors;
 #[path = "kernel/governed.rs"]

@@ -303,9 +303,9 @@ fn an_ordinary_site_is_passed_through_with_its_own_certificate_and_counted() -> 
         (&json!("/a?b=c"), &json!("as it was"))
     );
     assert_eq!(echo["credential"], "my-own");
-    // Counted when the connection has ended, which the client may see a moment earlier.
+    // Counted as they are relayed; the client may be done a moment earlier.
     let counted = || -> Result<bool> {
-        let bytes = lab.metrics()?.lines("guard_passthrough_bytes_total{");
+        let bytes = lab.metrics()?.lines("guard_passthrough_bytes_total");
         Ok(bytes
             .iter()
             .any(|line| line.contains("coder") && !line.ends_with(" 0")))
@@ -493,5 +493,77 @@ fn a_command_that_guard_started_is_governed_and_keeps_its_exit_code() -> Result<
         .command(["run", "--agent", "second", "--", "sh", "-c", "exit 7"])?
         .run()?;
     assert_eq!(run.code(), 7);
+    Ok(())
+}
+
+#[test]
+fn a_providers_address_without_its_name_is_no_way_around() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let ways: [&[&str]; 3] = [
+        // no server name: curl sends none for an address
+        &["-k", "https://203.0.113.10/v1/models"],
+        // somebody else's
+        &[
+            "-k",
+            "--connect-to",
+            "::203.0.113.10:443",
+            "https://www.example.org/v1/models",
+        ],
+        // no TLS at all
+        &["http://203.0.113.10:443/v1/models"],
+    ];
+    // The daemon looks the addresses up when it has started.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lab.coder().curl(ways[0])?.run()?.code() == 0 {
+        ensure!(Instant::now() < deadline, "the address is never known");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let before = lab.openai().seen().len();
+    for way in ways {
+        let done = lab.coder().curl(way)?.run()?;
+        assert_ne!(done.code(), 0, "{way:?}: {}", done.stdout);
+    }
+    assert_eq!(lab.openai().seen().len(), before);
+    let denied = |record: &&Value| {
+        record["kind"] == "connection"
+            && record["decision"] == "refused"
+            && record["original_destination"] == "203.0.113.10:443"
+            && record["rule"]
+                .as_str()
+                .is_some_and(|rule| rule.contains("a provider's address"))
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while lab.audit()?.iter().filter(denied).count() < ways.len() {
+        ensure!(Instant::now() < deadline, "{:#?}", lab.audit()?);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The name itself goes on working, and so does another site.
+    assert_eq!(lab.coder().call(GPT)?["ok"], true);
+    lab.coder().curl(["https://www.example.org/"])?.run()?.ok()?;
+    // Whoever is not governed is not asked.
+    lab.outside().curl(ways[0])?.run()?.ok()?;
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_guard_does_not_start_gets_its_environment_by_name() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let shown = lab.guard(["ca", "env", "--agent", "coder"])?.stdout;
+    assert!(shown.contains("export SSL_CERT_FILE="), "{shown}");
+    let key = lab.coder().variable("OPENAI_API_KEY")?;
+    assert!(
+        shown.contains(&format!("export OPENAI_API_KEY={key}\n")),
+        "{shown}"
+    );
+    for key in [OPENAI_KEY, ANTHROPIC_KEY] {
+        assert!(!shown.contains(key), "{shown}");
+    }
+    let unknown = lab.command(["ca", "env", "--agent", "nobody"])?.run()?;
+    assert_eq!(unknown.code(), 1);
+    assert!(
+        unknown.stderr.contains("no [[agent]] is named"),
+        "{}",
+        unknown.stderr
+    );
     Ok(())
 }

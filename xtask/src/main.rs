@@ -5,6 +5,7 @@
 )]
 
 mod demo;
+mod kernels;
 mod setup;
 mod test;
 

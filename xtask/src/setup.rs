@@ -59,6 +59,12 @@ const STEPS: &[Step] = &[
         install: || apt_install(&["python3-venv"]),
     },
     Step {
+        name: "container engine",
+        why: "the Docker suite starts an engine of its own, in namespaces of its own",
+        check: || Ok(programs_check(&ENGINE)),
+        install: || programs_install(&ENGINE),
+    },
+    Step {
         name: "eBPF tool chain",
         why: "the programs need core compiled for BPF, so the source of core and a compiler that may build it",
         check: toolchain::check,
@@ -74,11 +80,16 @@ const STEPS: &[Step] = &[
 
 /// Runs all steps.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    perform(STEPS, options.check)
+}
+
+/// Looks for each thing and installs what is missing, or with `only_look` fails then.
+pub(crate) fn perform(steps: &[Step], only_look: bool) -> Result<()> {
     let mut missing = Vec::new();
-    for step in STEPS {
+    for step in steps {
         match (step.check)().with_context(|| format!("looking for {}", step.name))? {
             State::Present(seen) => println!("found      {}: {seen}", step.name),
-            State::Missing(lack) if options.check => {
+            State::Missing(lack) if only_look => {
                 println!("missing    {}: {lack}", step.name);
                 missing.push(step.name);
             }
@@ -111,17 +122,27 @@ const TOOLS: [(&str, &str); 6] = [
     ("rustup", ""),
 ];
 
+/// What the Docker suite starts and stops; nothing of it runs otherwise.
+const ENGINE: [(&str, &str); 5] = [
+    ("dockerd", "docker.io"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("iptables", "iptables"),
+    ("busybox", "busybox-static"),
+];
+
 fn tools_check() -> Result<State> {
-    let lacking: Vec<&str> = TOOLS
-        .iter()
-        .map(|(tool, _)| *tool)
-        .filter(|tool| !on_path(tool))
-        .collect();
-    Ok(if lacking.is_empty() {
-        State::Present(TOOLS.map(|(tool, _)| tool).join(", "))
+    Ok(programs_check(&TOOLS))
+}
+
+fn programs_check(programs: &[(&str, &str)]) -> State {
+    let names = || programs.iter().map(|(program, _)| *program);
+    let lacking: Vec<&str> = names().filter(|program| !on_path(program)).collect();
+    if lacking.is_empty() {
+        State::Present(names().collect::<Vec<_>>().join(", "))
     } else {
         State::Missing(format!("no {}", lacking.join(", no ")))
-    })
+    }
 }
 
 /// Debian's Python can make an environment only with a package of its own.
@@ -138,7 +159,11 @@ fn venv_check() -> Result<State> {
 }
 
 fn tools_install() -> Result<()> {
-    let lacking = TOOLS.iter().filter(|(tool, _)| !on_path(tool));
+    programs_install(&TOOLS)
+}
+
+fn programs_install(programs: &[(&'static str, &'static str)]) -> Result<()> {
+    let lacking = programs.iter().filter(|(program, _)| !on_path(program));
     let mut packages: Vec<&str> = lacking.map(|(_, package)| *package).collect();
     if packages.contains(&"") {
         bail!("install rustup first: the eBPF tool chain is linked through it");

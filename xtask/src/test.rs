@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use anyhow::{Result, bail};
 
 use crate::demo::{cargo, need_root, set_up};
+use crate::kernels;
 
 /// What to run beside the suites.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct Options {
-    /// The kernel suite on other kernels (not available in this version).
+    /// Only the kernel suites, on the oldest and the newest supported kernel, emulated: ten to twenty minutes.
     #[arg(long)]
     pub(crate) kernels: bool,
     /// Every supported client (not available in this version).
@@ -25,16 +26,15 @@ pub(crate) struct Options {
 /// # Errors
 /// A test fails or cannot run.
 pub(crate) fn run(options: Options) -> Result<()> {
-    let asked = [
-        (options.kernels, "--kernels"),
-        (options.clients, "--clients"),
-        (options.storm, "--storm"),
-    ];
+    let asked = [(options.clients, "--clients"), (options.storm, "--storm")];
     if let Some((_, name)) = asked.iter().find(|(asked, _)| *asked) {
         bail!("{name} is not available in this version");
     }
     need_root("the lab")?;
     set_up()?;
+    if options.kernels {
+        return kernels::run();
+    }
     cargo([
         "test",
         "--workspace",

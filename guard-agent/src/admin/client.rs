@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{AdminError, ErrorBody, Reloaded, RunRequest, RunStarted, Status};
+use super::{AdminError, AgentEnvironment, ErrorBody, ErrorCode, Reloaded, RunRequest, RunStarted, Status};
 
 /// A little more than the daemon's own limit for a request.
 const TIMEOUT: Duration = Duration::from_secs(35);
@@ -69,6 +69,20 @@ impl Client {
         };
         let body = serde_json::to_vec(&asked).map_err(|why| ClientError::Unreadable(why.to_string()))?;
         self.ask("POST", "/v1/runs", &body)
+    }
+
+    /// What processes of an agent need that Guard does not start itself.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn environment(&self, agent: &str) -> Result<AgentEnvironment, ClientError> {
+        // The name becomes part of a path; no agent has one that would not fit there.
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if agent.is_empty() || !agent.bytes().all(plain) {
+            let message = format!("no agent is named {agent:?}; `guard-agent status` lists those in force");
+            return Err(AdminError::new(ErrorCode::NotFound, message).into());
+        }
+        self.ask("GET", &format!("/v1/agents/{agent}/environment"), b"")
     }
 
     /// Has the configuration read again.

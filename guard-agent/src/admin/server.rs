@@ -157,6 +157,10 @@ fn decide(
     }
     match (method, path) {
         (&Method::GET, "/v1/status") => Ok(http::json(&state.status())),
+        (&Method::GET, path) if agent_of(path).is_some() => {
+            let environment = state.environment(agent_of(path).unwrap_or_default())?;
+            Ok(http::json(&environment))
+        }
         (&Method::POST, "/v1/runs") => {
             needs_root(peer)?;
             let asked: RunRequest = serde_json::from_slice(body).map_err(|why| {
@@ -182,6 +186,11 @@ fn decide(
     }
 }
 
+/// The agent in `/v1/agents/NAME/environment`.
+fn agent_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/v1/agents/")?.strip_suffix("/environment")
+}
+
 fn needs_root(peer: Peer) -> Result<(), AdminError> {
     if peer.uid == 0 {
         return Ok(());
@@ -203,13 +212,20 @@ mod tests {
             let said = decide(&Method::POST, path, body.as_bytes(), peer, &Fake::default());
             assert_eq!(said.unwrap_err().code, ErrorCode::NeedsRoot, "{path}");
         }
-        assert!(decide(&Method::GET, "/v1/status", b"", peer, &Fake::default()).is_ok());
+        for path in ["/v1/status", "/v1/agents/coder/environment"] {
+            assert!(
+                decide(&Method::GET, path, b"", peer, &Fake::default()).is_ok(),
+                "{path}"
+            );
+        }
     }
 
     #[test]
     fn a_peer_without_a_pid_here_counts_as_governed() {
         let peer = Peer { pid: 0, uid: 0 };
-        let said = decide(&Method::GET, "/v1/status", b"", peer, &Fake::default());
-        assert_eq!(said.unwrap_err().code, ErrorCode::Governed);
+        for path in ["/v1/status", "/v1/agents/coder/environment"] {
+            let said = decide(&Method::GET, path, b"", peer, &Fake::default());
+            assert_eq!(said.unwrap_err().code, ErrorCode::Governed, "{path}");
+        }
     }
 }

@@ -43,6 +43,18 @@ impl AdminState for Fake {
             remove: vec!["OPENAI_API_KEY".into()],
         })
     }
+    fn environment(&self, agent: &str) -> Result<AgentEnvironment, AdminError> {
+        if agent != "coder" {
+            return Err(AdminError::new(
+                ErrorCode::NotFound,
+                format!("no agent is named {agent:?}"),
+            ));
+        }
+        Ok(AgentEnvironment {
+            env: BTreeMap::from([("OPENAI_API_KEY".to_owned(), "sk-guard-1".to_owned())]),
+            remove: vec!["CODEX_API_KEY".into()],
+        })
+    }
     fn reload(&self) -> Result<Reloaded, AdminError> {
         Err(AdminError::new(
             ErrorCode::BadConfiguration,
@@ -270,4 +282,30 @@ fn health_follows_the_state() {
         "{said}"
     );
     assert!(daemon.get("/v1/status").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn the_environment_of_an_agent_is_shown_by_name() {
+    let daemon = Daemon::start();
+    let shown = daemon.client().environment("coder").unwrap();
+    assert_eq!(shown.env["OPENAI_API_KEY"], "sk-guard-1");
+    for name in [
+        "nobody",
+        "",
+        "a/b",
+        "coder/environment HTTP/1.1\r\nx: y",
+        "../status",
+    ] {
+        let said = daemon.client().environment(name).unwrap_err();
+        assert!(
+            matches!(&said, ClientError::Refused(why) if why.code == ErrorCode::NotFound),
+            "{name:?}: {said}"
+        );
+    }
+    daemon
+        .state
+        .governed
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let said = daemon.client().environment("coder").unwrap_err();
+    assert!(matches!(&said, ClientError::Refused(why) if why.code == ErrorCode::Governed));
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{Daemon, runs};
 use crate::admin::{
-    AdminError, AdminState, AgentStatus, BudgetStatus, ErrorCode, LastRefusal, Reloaded, RunStarted, Status,
+    AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, LastRefusal, Reloaded,
+    RunStarted, Status,
 };
 use crate::audit::record::Admin;
-use crate::config::{Agent, Mode};
+use crate::config::{Agent, Config, Mode};
 use crate::kernel::cgroup;
 use crate::keys::environment;
 use crate::ledger::{AccountView, ScopeKind, Window};
@@ -46,11 +47,7 @@ impl AdminState for Daemon {
 
     fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError> {
         let config = self.config.load();
-        let Some(agent) = config.agents.iter().find(|known| &*known.name == agent) else {
-            let message =
-                format!("no [[agent]] is named {agent:?}; `guard-agent status` lists those in force");
-            return Err(AdminError::new(ErrorCode::NotFound, message));
-        };
+        let agent = known(&config, agent)?;
         let run = runs::start(&config.host.cgroup_root, &self.governed, &agent.name, peer_pid)
             .map_err(|why| AdminError::new(ErrorCode::Failed, why))?;
         let environment = environment::of_run(&config, agent, &self.placeholders);
@@ -64,6 +61,15 @@ impl AdminState for Daemon {
         Ok(RunStarted {
             run: run.id,
             cgroup: run.cgroup,
+            env: environment.set,
+            remove: environment.remove,
+        })
+    }
+
+    fn environment(&self, agent: &str) -> Result<AgentEnvironment, AdminError> {
+        let config = self.config.load();
+        let environment = environment::of_run(&config, known(&config, agent)?, &self.placeholders);
+        Ok(AgentEnvironment {
             env: environment.set,
             remove: environment.remove,
         })
@@ -159,6 +165,15 @@ impl Daemon {
             budgets: budgets.collect(),
         }
     }
+}
+
+/// The agent with this name.
+fn known<'c>(config: &'c Config, agent: &str) -> Result<&'c Arc<Agent>, AdminError> {
+    let found = config.agents.iter().find(|known| &*known.name == agent);
+    found.ok_or_else(|| {
+        let message = format!("no [[agent]] is named {agent:?}; `guard-agent status` lists those in force");
+        AdminError::new(ErrorCode::NotFound, message)
+    })
 }
 
 /// `ppm` parts per million of an amount.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::Daemon;
+use super::ended_runs::EndedRuns;
 use crate::audit::record::Kernel as Attempt;
 use crate::kernel::KernelEvent;
 use crate::ledger::{ScopeKind, Window};
@@ -25,6 +26,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lost = 0;
+    let mut ended = EndedRuns::default();
     loop {
         ticks.tick().await;
         daemon.prove();
@@ -34,6 +36,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
         daemon.metrics.events_lost(now_lost.saturating_sub(lost));
         lost = now_lost;
         daemon.metrics.price_table_age(price_age(&daemon));
+        daemon.forget_ended(&mut ended);
     }
 }
 
@@ -46,6 +49,19 @@ impl Daemon {
             tracing::error!(missing = ?attached.missing(), "programs are not attached any more: NOT ENFORCING");
         }
         self.metrics.enforcing(proven);
+    }
+
+    fn forget_ended(&self, ended: &mut EndedRuns) {
+        let alive = self.governed.all().into_iter().map(|(_, governed)| governed.run);
+        let due = ended.due(
+            &self.ledger.accounts(),
+            &alive.collect(),
+            Instant::now().into_std(),
+        );
+        for scope in due {
+            tracing::debug!(run = %scope.name, "the account of a run that is over leaves memory");
+            self.ledger.forget(&scope);
+        }
     }
 
     pub(super) fn show_budgets(&self) {

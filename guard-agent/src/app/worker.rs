@@ -1,5 +1,6 @@
 //! The worker: everything that reads what others wrote. Built here from its stages and given its listeners.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,23 +8,27 @@ use anyhow::Context;
 use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Connections, FlowInfo, FlowSource, Identify, NoFlow, Unidentified};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Host};
 use crate::drain::Drain;
 use crate::forward::dial::{Dialer, HostAddresses};
 use crate::forward::pool::Upstreams;
 use crate::forward::roots::public_roots;
-use crate::identify::Identifier;
+use crate::identify::containers::Door;
+use crate::identify::{self, Identifier};
 use crate::identity::Identity;
-use crate::kernel::{self, Flow, Kernel};
+use crate::kernel::{self, Flow, Kernel, Listeners};
 use crate::keys::environment::BUNDLE_FILE;
 use crate::llm::provider::dialect_for;
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Snapshot, Stages};
 use crate::record::Recorder;
 use crate::route::Router;
+use crate::route::addresses::ProviderAddresses;
 use crate::tls::{Authority, Leaves, Terminator, write_bundle};
 
 /// Where the CA lives, below `state_dir`.
@@ -33,6 +38,8 @@ const CA: &str = "ca";
 pub(super) struct Worker {
     proxy: Arc<Proxy>,
     dialer: Dialer,
+    addresses: Arc<ProviderAddresses>,
+    limit: Connections,
 }
 
 impl Worker {
@@ -51,10 +58,16 @@ impl Worker {
             report: recorder.clone(),
             dialects: dialect_for,
         };
-        let proxy = Proxy::new(stages, snapshot(config, &dialer)?, drain);
+        let addresses = Arc::new(ProviderAddresses::default());
+        let proxy = Proxy::new(stages, snapshot(config, &dialer, &addresses)?, drain);
+        addresses
+            .keep_current()
+            .context("the thread that looks up providers cannot be started")?;
         Ok(Self {
             proxy: Arc::new(proxy),
             dialer,
+            addresses,
+            limit: Connections::default(),
         })
     }
 
@@ -67,17 +80,9 @@ impl Worker {
             .local_addr()
             .context("the redirect listener has no address")?
             .port();
-        let limit = Connections::default();
         let has_v6 = listeners.v6.is_some();
         self.dialer.set_own(own_addresses()?);
-        for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
-            listener
-                .set_nonblocking(true)
-                .context("the redirect listener cannot be set up")?;
-            let listener =
-                TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
-            tokio::spawn(accept::listen(listener, self.proxy.clone(), limit.clone()));
-        }
+        self.accept_on(listeners, &CancellationToken::new())?;
         kernel
             .set_listener(cookie, port, has_v6)
             .context("the programs cannot be told the listener")?;
@@ -89,16 +94,62 @@ impl Worker {
         Ok(())
     }
 
-    /// Puts another configuration in force for the connections that follow.
-    pub(super) fn replace(&self, config: &Config) -> anyhow::Result<()> {
-        self.proxy.reload(snapshot(config, &self.dialer)?);
+    /// Accepts on listeners inside other network namespaces, as the keeper opens and closes them.
+    pub(super) async fn serve_doors(&self, mut doors: mpsc::Receiver<Door>) {
+        let mut open: HashMap<u64, CancellationToken> = HashMap::new();
+        while let Some(door) = doors.recv().await {
+            match door {
+                Door::Opened {
+                    netns_cookie,
+                    listeners,
+                } => {
+                    let closed = CancellationToken::new();
+                    match self.accept_on(listeners, &closed) {
+                        Ok(()) => {
+                            open.insert(netns_cookie, closed);
+                        }
+                        Err(error) => tracing::error!("{error:#}"),
+                    }
+                }
+                Door::Closed { netns_cookie } => {
+                    if let Some(closed) = open.remove(&netns_cookie) {
+                        closed.cancel();
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept_on(&self, listeners: Listeners, closed: &CancellationToken) -> anyhow::Result<()> {
+        for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
+            listener
+                .set_nonblocking(true)
+                .context("the redirect listener cannot be set up")?;
+            let listener =
+                TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
+            tokio::spawn(accept::listen(
+                listener,
+                self.proxy.clone(),
+                self.limit.clone(),
+                closed.clone(),
+            ));
+        }
         Ok(())
+    }
+
+    /// Builds what another configuration needs, and changes nothing yet.
+    pub(super) fn prepare(&self, config: &Config) -> anyhow::Result<Snapshot> {
+        snapshot(config, &self.dialer, &self.addresses)
+    }
+
+    /// Puts it in force for the connections that follow.
+    pub(super) fn replace(&self, prepared: Snapshot) {
+        self.proxy.reload(prepared);
     }
 }
 
-/// What of a new configuration needs a restart, in sentences.
-pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let (old, new) = (&old.host, &new.host);
+/// Takes back what only a restart can change, and says so in sentences: half of it in force would be worse than none.
+pub(super) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
     let changed = [
         ("cgroup_root", old.cgroup_root != new.cgroup_root),
         ("state_dir", old.state_dir != new.state_dir),
@@ -106,7 +157,13 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("bpffs", old.bpffs != new.bpffs),
         ("metrics", old.metrics != new.metrics),
         ("timezone", old.timezone != new.timezone),
+        ("docker", old.docker != new.docker),
+        ("container_cgroups", places(old) != places(new)),
     ];
+    *new = Host {
+        mode: new.mode,
+        ..old.clone()
+    };
     changed
         .into_iter()
         .filter(|(_, changed)| *changed)
@@ -114,7 +171,18 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         .collect()
 }
 
-fn snapshot(config: &Config, dialer: &Dialer) -> anyhow::Result<Snapshot> {
+fn places(host: &Host) -> Vec<(&Path, &str)> {
+    let written = host.container_cgroups.iter();
+    written
+        .map(|place| (place.parent.as_path(), place.name.glob().glob()))
+        .collect()
+}
+
+fn snapshot(
+    config: &Config,
+    dialer: &Dialer,
+    addresses: &Arc<ProviderAddresses>,
+) -> anyhow::Result<Snapshot> {
     let clock = clock::system();
     let state_dir = &config.host.state_dir;
     let hosts: Vec<String> = config
@@ -122,6 +190,7 @@ fn snapshot(config: &Config, dialer: &Dialer) -> anyhow::Result<Snapshot> {
         .iter()
         .flat_map(|provider| provider.hosts.clone())
         .collect();
+    addresses.watch(hosts.clone());
     let authority = Authority::load_or_create(&state_dir.join(CA), &hosts, clock.now())
         .context("the certificate authority cannot be used")?;
     if let Some(created) = authority.created() {
@@ -131,7 +200,7 @@ fn snapshot(config: &Config, dialer: &Dialer) -> anyhow::Result<Snapshot> {
     let public = roots(&own, &state_dir.join(BUNDLE_FILE), &authority)?;
     let leaves = Leaves::new(authority, clock).context("no leaf key can be made")?;
     Ok(Snapshot {
-        router: Router::new(&config.providers),
+        router: Router::new(&config.providers).with_addresses(addresses.clone()),
         upstreams: Upstreams::new(&config.providers, &public, &own, dialer.clone())?,
         terminator: Terminator::new(Arc::new(leaves)).context("TLS cannot be set up")?,
     })
@@ -161,7 +230,7 @@ struct KernelFlows;
 impl FlowSource for KernelFlows {
     fn flow_of(&self, stream: &TcpStream) -> Result<FlowInfo, NoFlow> {
         use std::os::fd::AsFd;
-        let flow = kernel::flow_of(stream.as_fd()).or_else(|error| Err(NoFlow(error.to_string())))?;
+        let flow = kernel::flow_of(stream.as_fd()).map_err(|error| NoFlow(error.to_string()))?;
         Ok(FlowInfo {
             original_destination: flow.original_destination,
             record: Arc::new(flow),
@@ -178,10 +247,33 @@ impl Identify for Identifies {
             let flow = flow
                 .record
                 .downcast_ref::<Flow>()
-                .ok_or_else(|| Unidentified("no record".to_owned()))?;
-            self.0
-                .identify(flow)
-                .or_else(|error| Err(Unidentified(error.to_string())))
+                .ok_or_else(|| Unidentified::unknown("no record"))?;
+            self.0.identify(flow).await.map_err(|error| match error {
+                identify::Unidentified::Bystander => Unidentified::Bystander,
+                error => Unidentified::Unknown {
+                    why: error.to_string(),
+                    who: Box::new(self.0.stranger(flow)),
+                },
+            })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Mode;
+    use crate::policy::tests_support::config;
+
+    #[test]
+    fn a_reload_changes_the_mode_and_keeps_what_needs_a_restart() {
+        let old = config("providers = [\"openai\"]").host;
+        let mut new =
+            config("providers = [\"openai\"]\n[host]\nmode = \"observe\"\nstate_dir = \"/elsewhere\"\ntimezone = \"Europe/Paris\"")
+                .host;
+        let notes = keep_until_restart(&old, &mut new);
+        assert_eq!((new.mode, &new.state_dir), (Mode::Observe, &old.state_dir));
+        assert_eq!(new.timezone, old.timezone);
+        assert_eq!(notes.len(), 2, "{notes:?}");
     }
 }

@@ -8,7 +8,7 @@ use serde::ser::{SerializeStruct, Serializer};
 use serde::{Serialize, ser};
 use serde_json::value::RawValue;
 
-use crate::identity::{Container, Identity, Process};
+use crate::identity::{Container, Identity, Process, Stranger};
 use crate::llm::{DialectKind, Usage};
 use crate::money::Pico;
 use crate::refusal::Reason;
@@ -65,6 +65,17 @@ impl Head {
             container: None,
             unit: None,
             process: None,
+        }
+    }
+
+    /// The head of what a caller did that is no agent's.
+    pub fn of_stranger(time: Timestamp, id: impl Into<String>, caller: Option<&Stranger>) -> Self {
+        let caller = caller.cloned().unwrap_or_default();
+        Self {
+            cgroup: caller.cgroup,
+            container: caller.container,
+            process: caller.process,
+            ..Self::of_host(time, id)
         }
     }
 

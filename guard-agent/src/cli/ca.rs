@@ -1,5 +1,6 @@
 //! `guard-agent ca`
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -29,23 +30,28 @@ pub(super) enum Ca {
     /// Prints the environment variables that make clients trust Guard, as shell exports.
     ///
     /// Many clients do not look at the system's trust store, so these are needed even where Guard's root is installed
-    /// there. `guard-agent run` sets them by itself; services and containers need them in their own definition.
+    /// there. `guard-agent run` sets them by itself; services and containers need them in their own definition. With
+    /// --agent they are those of one agent, with its placeholders in the place of keys; the daemon has to be running.
     #[command(
-        after_help = "Examples:\n  eval \"$(guard-agent ca env)\"\n  guard-agent ca env | sed 's/^export //' > agent.env"
+        after_help = "Exit codes: 0 printed; 1 there is no such agent, or the daemon does not answer.\n\n\
+                            Examples:\n  eval \"$(guard-agent ca env)\"\n  \
+                            guard-agent ca env --agent coder | sed 's/^export //' > coder.env"
     )]
-    Env,
+    Env {
+        /// The agent, as it is named in guard.toml.
+        #[arg(long, value_name = "NAME")]
+        agent: Option<String>,
+    },
 }
 
 impl Ca {
     pub(super) fn run(&self, config: &Path) -> anyhow::Result<u8> {
         let state_dir = super::host(config)?.state_dir;
         match self {
-            Self::Env => {
-                let mut text = String::new();
-                for (name, value) in trust(&state_dir) {
-                    writeln!(text, "export {name}={}", quoted(&value))?;
-                }
-                print(&text)?;
+            Self::Env { agent: None } => print(&exports(&trust(&state_dir), &[])?)?,
+            Self::Env { agent: Some(agent) } => {
+                let environment = super::client(config)?.environment(agent)?;
+                print(&exports(&environment.env, &environment.remove)?)?;
             }
             Self::Show { pem } => {
                 let path = state_dir.join(ROOT_FILE);
@@ -55,6 +61,18 @@ impl Ca {
         }
         Ok(OK)
     }
+}
+
+/// As shell exports. What must not be set is a comment, so that the text is an environment file without its `export`s.
+fn exports(set: &BTreeMap<String, String>, remove: &[String]) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    if !remove.is_empty() {
+        writeln!(text, "# must not be set inside this agent: {}", remove.join(" "))?;
+    }
+    for (name, value) in set {
+        writeln!(text, "export {name}={}", quoted(value))?;
+    }
+    Ok(text)
 }
 
 /// In single quotes where the shell would otherwise read something into it.
@@ -149,6 +167,19 @@ mod tests {
         assert!(shown.contains("vouches for  api.openai.com"), "{shown}");
         assert!(shown.lines().all(|line| line.len() <= 80), "{shown}");
         assert!(describe("junk", Path::new("/x")).is_err());
+    }
+
+    #[test]
+    fn an_environment_is_exports_and_a_comment() {
+        let set = BTreeMap::from([
+            ("OPENAI_API_KEY".to_owned(), "sk-guard-1".to_owned()),
+            ("X".to_owned(), "a b".to_owned()),
+        ]);
+        let text = exports(&set, &["CODEX_API_KEY".to_owned()]).unwrap();
+        assert_eq!(
+            text,
+            "# must not be set inside this agent: CODEX_API_KEY\nexport OPENAI_API_KEY=sk-guard-1\nexport X='a b'\n"
+        );
     }
 
     #[test]

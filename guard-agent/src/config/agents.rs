@@ -1,13 +1,13 @@
 //! `[[agent]]`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use toml::Spanned;
 
 use super::problem::nearest;
 use super::read::Section;
-use super::{Agent, Budget, Caps, Login, OnViolation, Pattern, ToolRules, budget};
+use super::{Agent, Budget, Caps, ContainerLabel, Login, OnViolation, Pattern, ToolRules, budget};
 use crate::llm::provider::Provider;
 
 /// Reads every agent; `defaults` are the budgets of one that names none.
@@ -18,6 +18,7 @@ pub(super) fn read(
 ) -> Vec<Arc<Agent>> {
     let mut agents: Vec<Arc<Agent>> = Vec::new();
     let mut owners_of_cgroups: BTreeMap<String, Arc<str>> = BTreeMap::new();
+    let mut owners_of_labels: HashMap<ContainerLabel, Arc<str>> = HashMap::new();
     for section in sections {
         let Some(agent) = one(section, providers, defaults) else {
             continue;
@@ -39,6 +40,16 @@ pub(super) fn read(
                     agent.name
                 );
                 let fix = "a process belongs to one agent: give each cgroup to one of them";
+                section.reader.error(&section.place("match"), message, fix);
+            }
+        }
+        for label in &agent.container_labels {
+            if let Some(other) = owners_of_labels.insert(label.clone(), agent.name.clone()) {
+                let message = format!(
+                    "the container label {}={} of agent {:?} is already agent {other:?}'s",
+                    label.key, label.value, agent.name
+                );
+                let fix = "a container belongs to one agent: give each label to one of them";
                 section.reader.error(&section.place("match"), message, fix);
             }
         }
@@ -66,8 +77,10 @@ fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budge
     let owner = owner(section);
     // Opened for its keys: what it may say in this version is what Guard does anyway.
     let _egress = section.section("egress", "agent.egress");
+    let (cgroups, container_labels) = matches(section);
     Some(Agent {
-        cgroups: cgroups(section),
+        cgroups,
+        container_labels,
         providers: allowed_providers(section, providers),
         models: models(section),
         endpoints: endpoints(section),
@@ -122,9 +135,9 @@ fn owner(section: &Section<'_, '_>) -> Option<Arc<str>> {
     Some(Arc::from(text))
 }
 
-fn cgroups(section: &Section<'_, '_>) -> Vec<String> {
-    let matches = section.sections("match", "agent.match").unwrap_or_default();
-    let patterns = matches.iter().filter_map(|entry| {
+fn matches(section: &Section<'_, '_>) -> (Vec<String>, Vec<ContainerLabel>) {
+    let (mut cgroups, mut labels) = (Vec::new(), Vec::new());
+    for entry in section.sections("match", "agent.match").unwrap_or_default() {
         // An entry whose only key is not available yet has been reported for that already.
         if !["cgroup", "container_label", "unit"]
             .iter()
@@ -132,11 +145,42 @@ fn cgroups(section: &Section<'_, '_>) -> Vec<String> {
         {
             entry.missing("cgroup", "write { cgroup = \"/agents.slice/coder/**\" }");
         }
-        let text = entry.string("cgroup")?;
-        entry.reader.glob(&text, true)?;
-        cgroup_pattern(entry, &text)
-    });
-    patterns.collect()
+        if entry.has("cgroup") && entry.has("container_label") {
+            entry.reader.error(
+                &entry.place("container_label"),
+                "one entry of `match` with two keys",
+                "write an entry for each: any one of them makes a process the agent's",
+            );
+        }
+        let cgroup = entry.string("cgroup").and_then(|text| {
+            entry.reader.glob(&text, true)?;
+            cgroup_pattern(&entry, &text)
+        });
+        cgroups.extend(cgroup);
+        labels.extend(
+            entry
+                .string("container_label")
+                .and_then(|text| container_label(&entry, &text)),
+        );
+    }
+    (cgroups, labels)
+}
+
+fn container_label(entry: &Section<'_, '_>, text: &Spanned<&str>) -> Option<ContainerLabel> {
+    match text.get_ref().split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() && !value.is_empty() => Some(ContainerLabel {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }),
+        _ => {
+            entry.reader.error(
+                &text.span(),
+                format!("bad container label {:?}", text.get_ref()),
+                "write KEY=VALUE, for example \"guard.agent=coder\"",
+            );
+            None
+        }
+    }
 }
 
 fn cgroup_pattern(entry: &Section<'_, '_>, text: &Spanned<&str>) -> Option<String> {

@@ -4,12 +4,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
+use toml::Spanned;
 
 use super::read::Section;
-use super::{Host, Mode};
+use super::{ContainerCgroup, Host, Mode};
 
 /// Where `guard-agent` looks when nothing else is said.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9477);
+
+/// Where an engine usually answers.
+pub(super) const ENGINE: &str = "/var/run/docker.sock";
+/// Where Docker puts containers with its two cgroup drivers.
+const CONTAINER_CGROUPS: [&str; 2] = ["/docker/*", "/system.slice/docker-*.scope"];
 
 /// Reads `[host]`; without one, every value is the default.
 pub(super) fn read(section: Option<&Section<'_, '_>>) -> Host {
@@ -28,7 +34,66 @@ pub(super) fn read(section: Option<&Section<'_, '_>>) -> Host {
             .and_then(|host| host.choice("mode", &[("enforce", Mode::Enforce), ("observe", Mode::Observe)]))
             .unwrap_or(Mode::Enforce),
         timezone: section.and_then(timezone).unwrap_or(TimeZone::UTC),
+        docker: section.and_then(docker),
+        container_cgroups: section
+            .and_then(container_cgroups)
+            .unwrap_or_else(|| CONTAINER_CGROUPS.iter().filter_map(|path| plain(path)).collect()),
     }
+}
+
+fn docker(host: &Section<'_, '_>) -> Option<PathBuf> {
+    let text = host.string("docker")?;
+    let path = text
+        .get_ref()
+        .strip_prefix("unix://")
+        .filter(|path| path.starts_with('/'));
+    if path.is_none() {
+        host.reader.error(
+            &text.span(),
+            format!("bad socket address {:?}", text.get_ref()),
+            format!("write \"unix://{ENGINE}\": an engine behind TCP is not this host's"),
+        );
+    }
+    path.map(PathBuf::from)
+}
+
+fn container_cgroups(host: &Section<'_, '_>) -> Option<Vec<ContainerCgroup>> {
+    let written = host.strings("container_cgroups")?;
+    let good = written.iter().filter_map(|text| container_cgroup(host, text));
+    Some(good.collect())
+}
+
+fn container_cgroup(host: &Section<'_, '_>, text: &Spanned<&str>) -> Option<ContainerCgroup> {
+    host.reader.glob(text, true)?;
+    let read = plain(text.get_ref());
+    if read.is_none() {
+        host.reader.error(
+            &text.span(),
+            format!("{:?} does not say where containers are", text.get_ref()),
+            "write a directory below host.cgroup_root and a name, for example \"/docker/*\"",
+        );
+    }
+    read
+}
+
+/// `/parent/name`: the parent is literal and not the root, the name may have wildcards.
+fn plain(text: &str) -> Option<ContainerCgroup> {
+    let (parent, name) = text.rsplit_once('/')?;
+    let parts: Vec<&str> = parent.strip_prefix('/')?.split('/').collect();
+    let literal =
+        |part: &&str| !part.is_empty() && *part != "." && *part != ".." && !part.contains(['*', '?']);
+    if !parts.iter().all(literal) || name.is_empty() || name.contains("**") {
+        return None;
+    }
+    let glob = globset::GlobBuilder::new(name)
+        .backslash_escape(false)
+        .build()
+        .ok()?;
+    Some(ContainerCgroup {
+        parent: PathBuf::from(parts.join("/")),
+        name: glob.compile_matcher(),
+        dedicated: name == "*",
+    })
 }
 
 fn metrics(host: &Section<'_, '_>) -> Option<SocketAddr> {

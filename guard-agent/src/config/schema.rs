@@ -97,14 +97,18 @@ pub const KEYS: &[Key] = &[
     key("host", "metrics", "loopback address and port", "`127.0.0.1:9477`",
         "`/metrics`, `/healthz` and `/readyz`. Only a loopback address is accepted."),
     key("host", "mode", "`enforce` or `observe`", "`enforce`",
-        "`observe` changes no byte and no verdict; it records what would have been refused."),
+        "`observe` changes no byte and refuses nothing that a rule refuses; it records what would have been refused. Requests that cannot be read are refused all the same."),
     key("host", "timezone", "IANA time zone name", "`UTC`",
         "The calendar of the hour, day, week and month windows."),
     key("host", "when_down", "`refuse` or `direct`", "`refuse`",
         "What governed processes get while Guard is down.").only("refuse"),
     key("host", "unknown_when_down", "`refuse` or `direct`", "`refuse`",
         "What containers get that were born under a watched parent while Guard was down.").only("refuse"),
-    key("host", "docker", "socket address", "none", "The Docker engine to ask about containers.").planned(),
+    key("host", "docker", "`unix:///absolute/path`",
+        "`unix:///var/run/docker.sock` if an agent has a `container_label`, else none",
+        "The engine that knows the containers' labels. Where one is set, a container whose `guard.agent` label names no agent is refused."),
+    key("host", "container_cgroups", "list of paths", "`[\"/docker/*\", \"/system.slice/docker-*.scope\"]`",
+        "Where the engine puts containers, below `host.cgroup_root`; wildcards in the last part only. Where that part is `*`, every child is a container, and one that is not identified yet is refused."),
 
     key("defaults", "budget", "array of budgets", "`[{ window = \"day\", usd = 10.0, soft = 0.8 }]`",
         "Budgets of every agent that has no `budget` of its own."),
@@ -159,7 +163,7 @@ pub const KEYS: &[Key] = &[
 
     key("agent.match", "cgroup", "cgroup pattern", "none",
         "Cgroup below `host.cgroup_root`, from `/`; `*` matches within one level, `**` any number of levels."),
-    key("agent.match", "container_label", "`KEY=VALUE`", "none", "A container with this label.").planned(),
+    key("agent.match", "container_label", "`KEY=VALUE`", "none", "A container with exactly this label."),
     key("agent.match", "unit", "unit pattern", "none", "A systemd unit or slice.").planned(),
 
     key("agent.tools", "allow", "list of patterns", "required", "Names of the tools that may be declared."),
@@ -168,7 +172,7 @@ pub const KEYS: &[Key] = &[
 
     key("agent.caps", "output_tokens", "tokens, above 0", "none",
         "Output cap of one call. A larger one is lowered to it, a missing one set to it."),
-    key("agent.caps", "in_flight", "calls, above 0", "none", "Calls at the same time."),
+    key("agent.caps", "in_flight", "calls, above 0", "1024", "Calls at the same time; never more than 1024."),
     key("agent.caps", "run_timeout", "duration", "none", "Longest life of a run.").planned(),
     key("agent.caps", "requests_per_minute", "calls", "none", "Rate of calls.").planned(),
     key("agent.caps", "tokens_per_minute", "tokens", "none", "Rate of tokens.").planned(),

@@ -1,5 +1,7 @@
 //! What the file may say, what it may not, and how it is told.
 
+use std::path::Path;
+
 use super::*;
 use crate::keys::KeySource;
 use crate::ledger::Window;
@@ -209,11 +211,9 @@ fn what_does_not_work_yet_is_refused_by_name() {
     for line in [
         "[host]\nwhen_down = \"direct\"",
         "[host]\nunknown_when_down = \"direct\"",
-        "[host]\ndocker = \"unix:///var/run/docker.sock\"",
         "[defaults]\nunpriced = \"ceiling\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
         "[[alert]]\nwhen = [\"loop\"]\nto = \"webhook:https://x\"",
-        &format!("{CODER}match = [{{ container_label = \"guard.agent=coder\" }}]"),
         &format!("{CODER}match = [{{ unit = \"coder@*.service\" }}]"),
         &format!("{CODER}retries = {{ per_minute = 10 }}"),
         &format!("{CODER}loops = {{ repeat = 10 }}"),
@@ -236,6 +236,83 @@ fn what_does_not_work_yet_is_refused_by_name() {
             errors[0].message.contains("not available in this version"),
             "{line}: {errors:#?}"
         );
+    }
+}
+
+#[test]
+fn a_container_label_brings_the_engine_with_it() {
+    let text = format!("{CODER}match = [{{ container_label = \"guard.agent=coder\" }}]");
+    let config = check(&text).config.unwrap();
+    let label = ContainerLabel {
+        key: "guard.agent".to_owned(),
+        value: "coder".to_owned(),
+    };
+    assert_eq!(config.agents[0].container_labels, [label]);
+    assert_eq!(
+        config.host.docker.as_deref(),
+        Some(Path::new("/var/run/docker.sock"))
+    );
+    let places: Vec<(&str, bool)> = config
+        .host
+        .container_cgroups
+        .iter()
+        .map(|place| (place.parent.to_str().unwrap(), place.dedicated))
+        .collect();
+    assert_eq!(places, [("docker", true), ("system.slice", false)]);
+    assert!(config.host.container_cgroups[1].name.is_match("docker-0a.scope"));
+    assert!(!config.host.container_cgroups[1].name.is_match("ssh.service"));
+    assert_eq!(check(CODER).config.unwrap().host.docker, None);
+}
+
+#[test]
+fn what_cannot_be_a_container_is_named() {
+    let second = CODER.replace("\"coder\"", "\"second\"");
+    let label = "match = [{ container_label = \"guard.agent=coder\" }]";
+    for (text, said) in [
+        (
+            format!("{CODER}match = [{{ container_label = \"guard.agent\" }}]"),
+            "bad container label",
+        ),
+        (
+            format!("{CODER}match = [{{ container_label = \"=coder\" }}]"),
+            "bad container label",
+        ),
+        (
+            format!("{CODER}match = [{{ container_label = \"a=b\", cgroup = \"/a\" }}]"),
+            "two keys",
+        ),
+        (
+            format!("{CODER}{label}\n{second}{label}"),
+            "already agent \"coder\"'s",
+        ),
+        (
+            "[host]\ndocker = \"tcp://127.0.0.1:2375\"".to_owned(),
+            "bad socket address",
+        ),
+        (
+            "[host]\ncontainer_cgroups = [\"/*\"]".to_owned(),
+            "where containers are",
+        ),
+        (
+            "[host]\ncontainer_cgroups = [\"/*/docker\"]".to_owned(),
+            "where containers are",
+        ),
+        (
+            "[host]\ncontainer_cgroups = [\"docker/*\"]".to_owned(),
+            "where containers are",
+        ),
+        (
+            "[host]\ncontainer_cgroups = [\"/docker/../*\"]".to_owned(),
+            "where containers are",
+        ),
+    ] {
+        let errors: Vec<Problem> = check(&text)
+            .problems
+            .into_iter()
+            .filter(|p| p.severity == Severity::Error)
+            .collect();
+        assert_eq!(errors.len(), 1, "{text}: {errors:#?}");
+        assert!(errors[0].message.contains(said), "{text}: {errors:#?}");
     }
 }
 

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::refusal::{Reason, Refusal};
+use crate::share::Room;
 
 /// How much and how long Guard reads.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +36,13 @@ impl Default for BodyLimits {
 /// Reads the body. One that declares more than the limit is refused before a byte of it is read.
 ///
 /// # Errors
-/// The refusal: too large, too slow, or broken off.
-pub async fn collect<B>(headers: &HeaderMap, mut body: B, limits: BodyLimits) -> Result<Bytes, Refusal>
+/// The refusal: too large, too slow, broken off, or no room.
+pub async fn collect<B>(
+    headers: &HeaderMap,
+    mut body: B,
+    limits: BodyLimits,
+    room: &mut Room,
+) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -71,6 +77,7 @@ where
         if whole.len() + data.len() > limits.bytes {
             return Err(too_large(limits));
         }
+        room.grow_to(whole.len() + data.len())?;
         if whole.is_empty() && body.is_end_stream() {
             return Ok(data);
         }
@@ -95,6 +102,7 @@ mod tests {
     use http_body_util::{Full, StreamBody};
 
     use super::*;
+    use crate::share::Share;
 
     const SMALL: BodyLimits = BodyLimits {
         bytes: 10,
@@ -113,19 +121,34 @@ mod tests {
     #[tokio::test]
     async fn bodies_are_read_up_to_the_limit() {
         let none = HeaderMap::new();
-        let whole = collect(&none, chunks(&[b"01234", b"56789"]), SMALL)
-            .await
-            .unwrap();
+        let whole = collect(
+            &none,
+            chunks(&[b"01234", b"56789"]),
+            SMALL,
+            &mut Share::default().room(),
+        )
+        .await
+        .unwrap();
         assert_eq!(whole.as_ref(), b"0123456789");
-        let error = collect(&none, chunks(&[b"01234", b"567890"]), SMALL)
-            .await
-            .unwrap_err();
+        let error = collect(
+            &none,
+            chunks(&[b"01234", b"567890"]),
+            SMALL,
+            &mut Share::default().room(),
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.reason, Reason::BodyTooLarge);
         assert!(
-            collect(&none, Full::new(Bytes::new()), SMALL)
-                .await
-                .unwrap()
-                .is_empty()
+            collect(
+                &none,
+                Full::new(Bytes::new()),
+                SMALL,
+                &mut Share::default().room()
+            )
+            .await
+            .unwrap()
+            .is_empty()
         );
     }
 
@@ -135,21 +158,32 @@ mod tests {
             .into_iter()
             .collect();
         let never = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
-        let error = collect(&headers, never, BodyLimits::default()).await.unwrap_err();
+        let error = collect(
+            &headers,
+            never,
+            BodyLimits::default(),
+            &mut Share::default().room(),
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.reason, Reason::BodyTooLarge);
     }
 
     #[tokio::test]
     async fn a_slow_body_ends_in_bounded_time() {
         let never = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
-        let error = collect(&HeaderMap::new(), never, SMALL).await.unwrap_err();
+        let error = collect(&HeaderMap::new(), never, SMALL, &mut Share::default().room())
+            .await
+            .unwrap_err();
         assert_eq!(error.reason, Reason::Malformed);
         let dribble = StreamBody::new(Box::pin(stream::unfold((), async |()| {
             tokio::time::sleep(Duration::from_millis(30)).await;
             Some((Ok::<_, std::io::Error>(Frame::data(Bytes::new())), ()))
         })));
         let began = Instant::now();
-        collect(&HeaderMap::new(), dribble, SMALL).await.unwrap_err();
+        collect(&HeaderMap::new(), dribble, SMALL, &mut Share::default().room())
+            .await
+            .unwrap_err();
         assert!(began.elapsed() < Duration::from_secs(1));
     }
 }

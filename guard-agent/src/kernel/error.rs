@@ -39,6 +39,19 @@ pub enum KernelError {
         /// The last lines of its answer.
         why: String,
     },
+    /// The kernel lacks something that no program of ours can do without.
+    #[error(
+        "this kernel ({release}) cannot enforce: it lacks {missing}. Guard needs Linux 6.1 or a kernel with these \
+         features; `guard-agent doctor` has the details"
+    )]
+    Unable {
+        /// As `uname -r` says it.
+        release: String,
+        /// Every missing feature, with the first kernel that has it.
+        missing: String,
+        /// What the kernel refused.
+        source: Box<KernelError>,
+    },
     /// A program could not be attached.
     #[error("{program} could not be attached to {cgroup}: {source}")]
     Attach {

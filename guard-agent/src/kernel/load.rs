@@ -26,11 +26,13 @@ use super::{KernelError, attach::PROGRAMS, egress, sys};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
 
-const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
+pub(super) const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// Maps that outlive the daemon. Not EVENTS: a ring belongs to its reader.
-const PINNED: [&str; 10] = [
+const PINNED: [&str; 12] = [
     "CFG",
     "AGENTS",
+    "PARENTS",
+    "KNOWN",
     "NETNS",
     "DENY_PORTS",
     "TAG",
@@ -95,6 +97,8 @@ impl Pins {
 pub(super) struct PolicyMaps {
     pub(super) config: Array<MapData, Config>,
     pub(super) agents: HashMap<MapData, u64, AgentEntry>,
+    pub(super) parents: HashMap<MapData, u64, u32>,
+    pub(super) known: HashMap<MapData, u64, u32>,
     pub(super) netns: HashMap<MapData, u64, NetnsEntry>,
     pub(super) deny_ports: HashMap<MapData, u32, u32>,
 }
@@ -130,12 +134,28 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
         policy: PolicyMaps {
             config: map(&mut object, "CFG")?,
             agents: map(&mut object, "AGENTS")?,
+            parents: map(&mut object, "PARENTS")?,
+            known: map(&mut object, "KNOWN")?,
             netns: map(&mut object, "NETNS")?,
             deny_ports: map(&mut object, "DENY_PORTS")?,
         },
         stats: map(&mut object, "STATS")?,
         events: map(&mut object, "EVENTS")?,
     })
+}
+
+/// Loads every program of the object over maps of their own, and lets them go: says how many this kernel takes.
+pub(super) fn rehearse() -> Result<usize, KernelError> {
+    let mut object = EbpfLoader::new()
+        .btf(None)
+        .load(OBJECT)
+        .map_err(|error| refused("the maps", &flatten(&error)))?;
+    let mut count = 0;
+    for (name, program) in object.programs_mut() {
+        load_program(program).map_err(|error| refused(name, &flatten(&error)))?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 fn map<T: TryFrom<Map, Error: std::error::Error>>(

@@ -12,8 +12,8 @@ use std::{
 
 use aya::maps::MapError;
 use guard_common::policy::{
-    AgentEntry, Config, FAIL_OPEN, HAS_V6_LOOPBACK, MAX_AGENTS, MAX_DENY_PORTS, MAX_LEVEL, MAX_NETNS,
-    NetnsEntry, REFUSE_INBOUND,
+    AgentEntry, Config, FAIL_OPEN, HAS_V6_LOOPBACK, MAX_AGENTS, MAX_DENY_PORTS, MAX_KNOWN, MAX_LEVEL,
+    MAX_NETNS, MAX_PARENTS, NetnsEntry, REFUSE_INBOUND,
 };
 
 use super::{KernelError, cgroup, egress::EgressLinks, load::PolicyMaps, sys};
@@ -165,6 +165,51 @@ impl Policy {
             .flatten()
             .map(|(id, entry)| (id, entry.agent))
             .collect()
+    }
+
+    /// The namespaces that have a listener, as far as the programs know.
+    pub(super) fn listeners(&self) -> Vec<u64> {
+        self.lock().maps.netns.keys().flatten().collect()
+    }
+
+    pub(super) fn hold_back(&self, parents: &[u64]) -> Result<(), KernelError> {
+        let mut levels = 0;
+        for parent in parents {
+            levels |= self.level_bits(*parent)?;
+        }
+        let mut state = self.lock();
+        let map = &mut state.maps.parents;
+        for parent in parents {
+            map.insert(parent, 1, 0)
+                .map_err(inserting("PARENTS", MAX_PARENTS, || format!("cgroup {parent}")))?;
+        }
+        let old: Vec<u64> = map
+            .keys()
+            .flatten()
+            .filter(|old| !parents.contains(old))
+            .collect();
+        old.iter()
+            .try_for_each(|parent| absent_is_fine(map.remove(parent)).map_err(changing("PARENTS")))?;
+        if state.config.parent_levels == levels {
+            return Ok(());
+        }
+        state.configure(|config| config.parent_levels = levels)
+    }
+
+    pub(super) fn let_pass(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        self.lock()
+            .maps
+            .known
+            .insert(cgroup_id, 1, 0)
+            .map_err(inserting("KNOWN", MAX_KNOWN, || format!("cgroup {cgroup_id}")))
+    }
+
+    pub(super) fn forget(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        absent_is_fine(self.lock().maps.known.remove(&cgroup_id)).map_err(changing("KNOWN"))
+    }
+
+    pub(super) fn passing(&self) -> Vec<u64> {
+        self.lock().maps.known.keys().flatten().collect()
     }
 
     pub(super) fn deny_ports(&self, ports: &[u16]) -> Result<(), KernelError> {

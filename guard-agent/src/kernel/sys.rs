@@ -187,6 +187,23 @@ pub(super) fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Resul
     .map(drop)
 }
 
+/// Whether the kernel knows links whose program can be replaced.
+pub(super) fn has_links() -> io::Result<bool> {
+    // No process has this descriptor: a kernel that knows the command looks for it and says so.
+    let mut nothing = Update {
+        link_fd: u32::MAX,
+        new_program_fd: u32::MAX,
+        flags: 0,
+        old_program_fd: 0,
+    };
+    match bpf(LINK_UPDATE, &mut nothing) {
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::other("the kernel updated a link that is not there")),
+    }
+}
+
 /// Describes a link.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();

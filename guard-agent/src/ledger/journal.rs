@@ -165,6 +165,10 @@ pub(super) fn segments(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
+/// Half a second in all.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// Creates the directory when missing and takes its lock file, or says who can't.
 pub(super) fn lock_directory(dir: &Path) -> Result<File, LedgerError> {
     fs::DirBuilder::new()
@@ -180,10 +184,19 @@ pub(super) fn lock_directory(dir: &Path) -> Result<File, LedgerError> {
         .mode(0o640)
         .open(&path)
         .map_err(LedgerError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(LedgerError::Locked(path)),
-        Err(fs::TryLockError::Error(error)) => Err(LedgerError::io(path)(error)),
+    // A daemon that has just been killed may hold it for a moment longer: the kernel closes its files one by one, and a
+    // child between fork and exec has them too.
+    let mut patience = LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if patience > 0 => {
+                patience -= 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(fs::TryLockError::WouldBlock) => return Err(LedgerError::Locked(path)),
+            Err(fs::TryLockError::Error(error)) => return Err(LedgerError::io(path)(error)),
+        }
     }
 }
 

@@ -79,7 +79,7 @@ impl Dialect for OpenaiChat {
     }
 
     fn request(&self, body: &[u8]) -> Result<RequestFacts, Malformed> {
-        request::facts(body)
+        request::facts(body, self.cap_field)
     }
 
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {

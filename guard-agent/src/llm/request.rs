@@ -10,11 +10,17 @@ use serde_json::value::RawValue;
 use crate::llm::json_strict::malformed;
 use crate::llm::{DeclaredTool, Malformed};
 
-/// Most tools that one request may declare; providers stop at a few hundred.
-pub(crate) const TOOL_LIMIT: usize = 4096;
+/// Most tools that one request may declare; providers stop at a few hundred. Each is compared with all before it, so
+/// this and the length of a name bound the work that a hostile body can cause.
+pub(crate) const TOOL_LIMIT: usize = 1024;
+/// Longest name of a declared tool, in bytes; providers stop at 128.
+const DECLARED_NAME: usize = 512;
 
 /// Adds a declared tool, once per name; server-side if any declaration of the name is.
 pub(crate) fn declare(tools: &mut Vec<DeclaredTool>, tool: DeclaredTool) -> Result<(), Malformed> {
+    if tool.name.len() > DECLARED_NAME {
+        return Err(Malformed("a tool's name is too long".to_owned()));
+    }
     if let Some(known) = tools.iter_mut().find(|known| known.name == tool.name) {
         known.server_side |= tool.server_side;
         return Ok(());

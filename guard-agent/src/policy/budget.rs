@@ -7,8 +7,10 @@
 //! tokens as bytes (JSON quoting only adds bytes). Providers add text of their own: the system prompt that explains
 //! tools and formats, for which 1,024 tokens are allowed (Anthropic documents 159 to 530 for tool use, by model:
 //! docs.anthropic.com/en/docs/tool-use-pricing-and-tokens). Where the body does not show the input (a stored
-//! conversation, a file id, a URL) the model's whole context window counts, when that is more. An image or PDF inside
-//! the body may hold more tokens than bytes when it compresses well: a format that finds one says `unseen_input`.
+//! conversation, a file id, a URL) the model's whole context window counts, when that is more. A file or PDF inside
+//! the body holds more tokens than bytes when it compresses well, so it counts as not shown. An image does too, but is
+//! billed at some thousand tokens at most, so its bytes count: what a small picture costs beyond them is booked when the
+//! call is settled, and raised as a finding when it goes beyond the whole reservation.
 //!
 //! The bound is not cut to the context window: a provider that truncates instead of refusing, or whose window
 //! grew since the table's date, must not make it too low.

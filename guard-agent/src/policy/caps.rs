@@ -11,6 +11,10 @@ use crate::refusal::{Reason, Refusal};
 /// give up on longer waits (`DESIGN` §4 allows at most 20).
 const BUSY_RETRY_SECONDS: u32 = 5;
 
+/// Calls in flight of one agent, whatever its own cap: a quarter of the places in the audit log, so that one agent's slow
+/// streams can't keep the others' calls from being recorded, and so from being made.
+const IN_FLIGHT: u32 = 1024;
+
 /// The output cap in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputCap {
@@ -31,7 +35,7 @@ pub fn output(
     model_max: Option<u64>,
     untouchable: bool,
 ) -> Result<OutputCap, Refusal> {
-    let as_sent = |tokens| OutputCap {
+    let unchanged = |tokens| OutputCap {
         tokens,
         rewrite: None,
     };
@@ -40,13 +44,13 @@ pub fn output(
         return facts
             .output_cap
             .or(model_max)
-            .map(as_sent)
+            .map(unchanged)
             .ok_or_else(|| unbounded(agent, facts));
     };
     let bound = model_max.map_or(agent_cap, |most| most.min(agent_cap));
     match (facts.output_cap, model_max) {
-        (Some(sent), _) if sent <= agent_cap => return Ok(as_sent(sent)),
-        (None, Some(most)) if most <= agent_cap => return Ok(as_sent(most)),
+        (Some(sent), _) if sent <= agent_cap => return Ok(unchanged(sent)),
+        (None, Some(most)) if most <= agent_cap => return Ok(unchanged(most)),
         (Some(_) | None, _) => {}
     }
     if untouchable {
@@ -68,6 +72,14 @@ pub fn output(
         tokens: bound,
         rewrite: Some(bound),
     })
+}
+
+/// What a request can bring forth when nothing is changed in it.
+pub(super) fn as_sent(facts: &RequestFacts, model_max: u64) -> OutputCap {
+    OutputCap {
+        tokens: facts.output_cap.unwrap_or(model_max),
+        rewrite: None,
+    }
 }
 
 fn refused(agent: &Agent, cap: u64, why: &str) -> Refusal {
@@ -99,9 +111,10 @@ fn unbounded(agent: &Agent, facts: &RequestFacts) -> Refusal {
 /// # Errors
 /// `InFlight`, with the seconds to wait.
 pub fn in_flight(agent: &Agent, running: u32) -> Result<(), Refusal> {
-    let Some(limit) = agent.caps.in_flight.filter(|limit| running >= *limit) else {
+    let limit = agent.caps.in_flight.unwrap_or(IN_FLIGHT).min(IN_FLIGHT);
+    if running < limit {
         return Ok(());
-    };
+    }
     let name = &agent.name;
     let message = format!(
         "Agent {name:?} has {limit} calls in flight, which is its limit. Retry when one has ended; to allow more, the \
@@ -208,6 +221,7 @@ mod tests {
         assert!(in_flight(&limited, 1).is_ok());
         let no = in_flight(&limited, 2).unwrap_err();
         assert_eq!((no.reason, no.retry_after), (Reason::InFlight, Some(5)));
-        assert!(in_flight(&agent("providers = [\"openai\"]"), u32::MAX).is_ok());
+        let free = agent("providers = [\"openai\"]");
+        assert!(in_flight(&free, IN_FLIGHT - 1).is_ok() && in_flight(&free, IN_FLIGHT).is_err());
     }
 }

@@ -8,6 +8,7 @@ use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
 use crate::ledger::Settled;
 use crate::money::Pico;
+use crate::policy::in_flight::Slot;
 use crate::policy::{Hold, Outcome, Settle};
 use crate::refusal::Reason;
 use crate::telemetry::metrics;
@@ -18,6 +19,8 @@ pub(crate) struct Ticket {
     slot: AuditSlot,
     draft: Draft,
     hold: Option<Hold>,
+    /// Given back when the ticket is settled.
+    place: Option<Slot>,
     admitted: Instant,
 }
 
@@ -34,6 +37,7 @@ impl Ticket {
         slot: AuditSlot,
         mut draft: Draft,
         hold: Option<Hold>,
+        place: Option<Slot>,
     ) -> Self {
         draft.body.reserved_pico_usd = hold
             .as_ref()
@@ -44,6 +48,7 @@ impl Ticket {
             slot,
             draft,
             hold,
+            place,
             admitted: Instant::now(),
         }
     }
@@ -56,15 +61,11 @@ impl Ticket {
             usage: None,
             overrun: false,
         };
-        let Some(Hold {
-            price,
-            reservation,
-            slot,
-        }) = self.hold.take()
-        else {
+        // From here on the client may send its next call, even before the record is written.
+        drop(self.place.take());
+        let Some(Hold { price, reservation }) = self.hold.take() else {
             return nothing;
         };
-        drop(slot);
         let refused_by_provider = outcome.status.is_some_and(|status| !status.is_success());
         let usage = outcome.facts.usage;
         if !outcome.forwarded || (refused_by_provider && usage.is_none()) {
@@ -91,7 +92,8 @@ impl Ticket {
             .as_deref()
             .and_then(|served| self.recorder.prices.find(provider, served));
         let tier = outcome.facts.service_tier.as_deref();
-        let cost = usage.and_then(|usage| served.or(price.as_ref())?.cost(&usage, tier));
+        let price = served.or(price.as_ref());
+        let cost = usage.and_then(|usage| price?.cost(&usage, tier));
         match &usage {
             Some(usage) => metrics.tokens(agent, provider, label, usage),
             None => metrics.usage_unknown(agent, provider, label),
@@ -115,7 +117,8 @@ impl Ticket {
             metrics.estimate(provider, reserved, booked);
         }
         Bill {
-            cost: Some(booked),
+            // Without a price (observe mode) what was booked is no cost but a blank.
+            cost: price.is_some().then_some(booked),
             usage: Some(usage.map_or(CallUsage::Unknown, CallUsage::Known)),
             overrun,
         }

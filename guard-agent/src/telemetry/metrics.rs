@@ -173,7 +173,7 @@ impl Metrics {
         };
         let enforcing = make.gauge(
             "enforcing",
-            "1 while a canary inside the governed tree finds no way out, else 0.",
+            "1 while every program is attached where the daemon put it (the kernel is asked every two seconds), else 0.",
         )?;
         let who = &["agent", "provider", "model"];
         let calls = make.counters(

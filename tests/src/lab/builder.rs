@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{Files, Lab};
 use crate::cgroup::Cgroup;
+use crate::docker;
 
 /// A lab to be.
 #[derive(Debug, Default)]
@@ -16,6 +17,7 @@ pub struct Builder {
     further: String,
     pub(super) ipv6: bool,
     pub(super) quiet: bool,
+    containers: bool,
 }
 
 /// An agent that may do what agents usually do.
@@ -61,6 +63,13 @@ impl Builder {
         self
     }
 
+    /// Agents are matched by container label too; `crate::docker::Engine` is the engine.
+    #[must_use]
+    pub fn containers(mut self) -> Self {
+        self.containers = true;
+        self
+    }
+
     /// Does not show the daemon's log at the end; for programs that are not tests.
     #[must_use]
     pub fn quiet(mut self) -> Self {
@@ -101,6 +110,15 @@ bpffs = "/sys/fs/bpf/guard"
             run = files.at("run").display(),
             host = self.host,
         );
+        if self.containers {
+            let engine = files.at(docker::SOCKET);
+            let lines = format!(
+                "docker = \"unix://{}\"\ncontainer_cgroups = [\"/{}/*\"]\n",
+                engine.display(),
+                docker::CONTAINERS
+            );
+            toml.push_str(&lines);
+        }
         for provider in ["openai", "anthropic"] {
             let part = format!(
                 r#"
@@ -116,11 +134,15 @@ trust = ["{trust}"]
         }
         for (name, lines) in [("coder", &self.coder), ("second", &self.other)] {
             let lines = lines.as_deref().unwrap_or(USUAL);
+            let label = match self.containers {
+                true => format!(", {{ container_label = \"guard.agent={name}\" }}"),
+                false => String::new(),
+            };
             let head = format!("\n[[agent]]\nname = \"{name}\"\nowner = \"{name}-team\"");
             // writing to a String cannot fail
             if writeln!(
                 toml,
-                "{head}\nmatch = [{{ cgroup = \"/agents/{name}/**\" }}]\n{lines}"
+                "{head}\nmatch = [{{ cgroup = \"/agents/{name}/**\" }}{label}]\n{lines}"
             )
             .is_err()
             {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use guard_agent::kernel::{Kernel, KernelEvent, Reason};
-use guard_tests::netns::{End, NetNs, join};
+use guard_tests::{
+    netns::{End, NetNs, join},
+    patience::patient,
+};
 
 use crate::world::{AGENT, World, run};
 
@@ -17,8 +20,8 @@ pub(crate) fn next_event(kernel: &Kernel, act: impl FnOnce()) -> KernelEvent {
     let mut events = runtime.block_on(async { kernel.events() });
     act();
     runtime
-        .block_on(async { tokio::time::timeout(Duration::from_secs(10), events.recv()).await })
-        .expect("an event within ten seconds")
+        .block_on(async { tokio::time::timeout(patient(Duration::from_secs(10)), events.recv()).await })
+        .expect("an event in time")
         .expect("the stream goes on")
 }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use guard_agent::kernel::{self, Attached, Flow, Kernel, KernelSettings, Listeners, NoFlow};
-use guard_tests::{cgroup::Cgroup, mounts::Mounts, netns::NetNs, process::Spawn};
+use guard_tests::{cgroup::Cgroup, mounts::Mounts, netns::NetNs, patience::patient, process::Spawn};
 
 pub(crate) const AGENT: u32 = 7;
 pub(crate) const PORT: u16 = 15_001;
@@ -101,6 +101,7 @@ impl World {
         }
         spawn
             .env("PORT", PORT.to_string())
+            .env("PATIENCE", guard_tests::patience::factor().to_string())
             .patience(Duration::from_secs(60))
     }
 
@@ -174,12 +175,12 @@ impl Drop for Home {
 
 const PRELUDE: &str = r#"
 import errno, os, socket, struct, sys, threading, time, resource
-PORT = int(os.environ["PORT"])
+PORT, PATIENCE = int(os.environ["PORT"]), int(os.environ["PATIENCE"])
 def code(error): return errno.errorcode.get(error.errno, str(error))
 def join(place): open(os.environ[place], "w").write(str(os.getpid()))
 def dial(host, port=443, s=None):
     if s is None: s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    s.settimeout(10)
+    s.settimeout(10 * PATIENCE)
     s.connect((host, port))
     return s
 def attempt(do):
@@ -199,12 +200,13 @@ pub(crate) fn run(spawn: Spawn) -> String {
 
 pub(crate) fn accept(listener: &TcpListener) -> (TcpStream, Result<Flow, NoFlow>) {
     listener.set_nonblocking(true).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patient(Duration::from_secs(10));
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(false).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                let patience = patient(Duration::from_secs(10));
+                stream.set_read_timeout(Some(patience)).unwrap();
                 let flow = kernel::flow_of(stream.as_fd());
                 return (stream, flow);
             }
@@ -246,7 +248,7 @@ pub(crate) fn read_all(mut stream: TcpStream) -> String {
 
 /// Waits until something holds.
 pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patient(Duration::from_secs(10));
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));

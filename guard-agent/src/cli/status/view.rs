@@ -59,14 +59,20 @@ fn describe_budget(out: &mut String, budget: &BudgetStatus, now: Timestamp) {
         Some(_) => "resets now".to_owned(),
         None => clip(&budget.name, 14),
     };
+    // Of a budget of cents, cents would tell nothing.
+    let decimals = if budget.limit_pico_usd.0 < PICO_PER_USD {
+        4
+    } else {
+        2
+    };
     let reserved = match budget.reserved_pico_usd {
         Pico::ZERO => String::new(),
-        some => format!(" +{}", cents(some)),
+        some => format!(" +{}", dollars(some, decimals)),
     };
     let amounts = format!(
         "{}{reserved} of {}",
-        cents(budget.settled_pico_usd),
-        cents(budget.limit_pico_usd)
+        dollars(budget.settled_pico_usd, decimals),
+        dollars(budget.limit_pico_usd, decimals)
     );
     let line = format!("  {:<6}[{}] {amounts:<31} {resets}", budget.window, bar(budget));
     out.push_str(line.trim_end());
@@ -140,10 +146,12 @@ fn clip(text: &str, most: usize) -> String {
     format!("{kept}…")
 }
 
-/// Dollars and cents, rounded up: spending never looks smaller than it is.
-fn cents(amount: Pico) -> String {
-    let cents = amount.0.div_ceil(PICO_PER_USD / 100);
-    format!("${}.{:02}", thousands(cents / 100), cents % 100)
+/// Dollars with so many decimals, rounded up: spending never looks smaller than it is.
+fn dollars(amount: Pico, decimals: u32) -> String {
+    let parts = 10_u64.pow(decimals);
+    let counted = amount.0.div_ceil(PICO_PER_USD / parts);
+    let width = decimals as usize;
+    format!("${}.{:0width$}", thousands(counted / parts), counted % parts)
 }
 
 fn thousands(number: u64) -> String {
@@ -267,8 +275,9 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!(cents(Pico(1)), "$0.01");
-        assert_eq!(cents(usd("1234567.891")), "$1,234,567.90");
+        assert_eq!(dollars(Pico(1), 2), "$0.01");
+        assert_eq!(dollars(usd("1234567.891"), 2), "$1,234,567.90");
+        assert_eq!(dollars(usd("0.046"), 4), "$0.0460");
         assert_eq!(span(SignedDuration::from_secs(90_000)), "1 d 1 h");
         assert_eq!(span(SignedDuration::from_secs(-5)), "0 s");
     }

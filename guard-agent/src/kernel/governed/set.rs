@@ -8,8 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{GovernedCgroup, pattern::Pattern};
-use crate::kernel::{Cut, Kernel, KernelError, cgroup, cut_connections};
+use sha2::{Digest as _, Sha256};
+
+use super::{GovernedCgroup, cut::cut, pattern::Pattern};
+use crate::kernel::{Kernel, KernelError, cgroup};
 
 /// Where `guard-agent run` makes its cgroups: `/guard.slice/<agent>/<run>`.
 const RUN_SLICE: &str = "guard.slice";
@@ -21,6 +23,8 @@ const TIME_TO_ENTER: Duration = Duration::from_secs(10);
 pub(super) struct Shared {
     kernel: Arc<Kernel>,
     root: PathBuf,
+    /// Tells this boot of the machine from others.
+    boot: String,
     state: Mutex<State>,
 }
 
@@ -54,6 +58,7 @@ impl Shared {
         Self {
             kernel,
             root,
+            boot: boot_id(),
             state: Mutex::new(State {
                 patterns,
                 known: HashMap::new(),
@@ -174,8 +179,7 @@ impl Shared {
             tracing::error!(%error, cgroup = %directory.display(), "a cgroup of an agent is not governed");
             return;
         }
-        // A new life of the agent in the same cgroup (the configuration moved it) is a new run.
-        let run = ulid::Ulid::new().to_string();
+        let run = self.run_of_cgroup(id, agent);
         let cgroup = GovernedCgroup {
             agent,
             run,
@@ -208,6 +212,19 @@ impl Shared {
             .ancestors()
             .take_while(|at| at.starts_with(&self.root))
             .any(|at| cgroup::id_of(at).is_ok_and(|id| self.kernel.is_governed(id)))
+    }
+
+    /// The run that one life of a cgroup is. The kernel never gives a cgroup's id twice between two boots, so the run
+    /// keeps its name, and with it what it has spent, when this daemon is started again.
+    fn run_of_cgroup(&self, id: u64, agent: u32) -> String {
+        let digest = Sha256::new()
+            .chain_update(&self.boot)
+            .chain_update(id.to_le_bytes())
+            .chain_update(agent.to_le_bytes())
+            .finalize();
+        let mut short = [0; 16];
+        short.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        ulid::Ulid::from_bytes(short).to_string()
     }
 
     fn let_go(&self, state: &mut State, id: u64) {
@@ -261,8 +278,20 @@ impl Shared {
         }
     }
 
+    /// Without a gap where a pattern matches: then it is the pattern's from now on.
     pub(super) fn release(&self, id: u64) {
-        self.let_go(&mut self.lock(), id);
+        let mut state = self.lock();
+        let directory = state
+            .known
+            .get(&id)
+            .map(|entry| self.directory(&entry.cgroup.path));
+        let agent = directory
+            .as_deref()
+            .and_then(|path| state.agent_of(&self.root, path));
+        match (directory, agent) {
+            (Some(directory), Some(agent)) => self.govern(&mut state, id, agent, &directory),
+            _ => self.let_go(&mut state, id),
+        }
     }
 
     /// Removes the cgroups of runs whose last process is gone, and lets go what its owner removed.
@@ -274,6 +303,11 @@ impl Shared {
             .map(|(id, entry)| (*id, self.directory(&entry.cgroup.path)))
             .collect();
         for (id, directory) in adopted {
+            // A container that starts again gets a cgroup of the same name.
+            if cgroup::id_of(&directory).is_ok_and(|now| now != id) {
+                self.let_go(state, id);
+                continue;
+            }
             match cgroup::is_populated(&directory) {
                 Ok(true) => {
                     if let Some(entry) = state.known.get_mut(&id) {
@@ -348,37 +382,12 @@ impl State {
     }
 }
 
-/// Cuts the connections of a cgroup and of all below it.
-fn cut(id: u64, directory: &Path) {
-    let mut ids = HashSet::from([id]);
-    // A directory that took its place is none of ours; one that is gone has nothing below.
-    if cgroup::id_of(directory).is_ok_and(|found| found == id) {
-        collect_below(directory, &mut ids);
-    }
-    match cut_connections(&ids) {
-        Ok(Cut { closed: 0, failed: 0 }) => {}
-        Ok(cut) => tracing::info!(
-            cgroup = %directory.display(),
-            closed = cut.closed,
-            failed = cut.failed,
-            "connections were cut"
-        ),
-        Err(error) => {
-            tracing::error!(%error, cgroup = %directory.display(), "old connections cannot be cut; what they send is dropped");
-        }
-    }
-}
-
-fn collect_below(directory: &Path, ids: &mut HashSet<u64>) {
-    let Ok(children) = fs::read_dir(directory) else {
-        return;
-    };
-    for child in children.flatten() {
-        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-            ids.extend(cgroup::id_of(&child.path()));
-            collect_below(&child.path(), ids);
-        }
-    }
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
+        // Runs then get new names at every start of the daemon.
+        tracing::warn!(%error, "this boot has no id");
+        ulid::Ulid::new().to_string()
+    })
 }
 
 fn relative(root: &Path, directory: &Path) -> String {

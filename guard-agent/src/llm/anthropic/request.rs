@@ -117,7 +117,9 @@ impl<'de: 'a, 'a> Part<'de> for Block<'a> {
     fn add(self, sum: &mut Seen, depth: u8) -> Result<(), Malformed> {
         match &*self.r#type {
             "text" => sum.checksum |= has_checksum(self.text),
-            "image" | "document" => sum.unseen |= !source_is_inline(self.source, depth)?,
+            "image" => sum.unseen |= !source_is_inline(self.source, &["base64"], depth)?,
+            // A PDF's page is billed as text and as an image, and compresses to almost nothing.
+            "document" => sum.unseen |= !source_is_inline(self.source, &["text"], depth)?,
             "tool_result" | "mcp_tool_result" => sum.merge(nested(self.content, depth)?)?,
             "tool_addition" => sum.tools.merge(tools::addition(self.tool)?)?,
             "compaction" => sum.tools.merge(tools::changes(self.tool_changes)?)?,
@@ -144,8 +146,8 @@ fn nested(raw: Option<&RawValue>, depth: u8) -> Result<Seen, Malformed> {
     }
 }
 
-/// Whether an image's or a document's data is in the body.
-fn source_is_inline(raw: Option<&RawValue>, depth: u8) -> Result<bool, Malformed> {
+/// Whether an image's or a document's data is in the body in one of the `shown` forms, or as blocks of its own.
+fn source_is_inline(raw: Option<&RawValue>, shown: &[&str], depth: u8) -> Result<bool, Malformed> {
     #[derive(Deserialize)]
     struct Source<'a> {
         #[serde(borrow)]
@@ -157,7 +159,7 @@ fn source_is_inline(raw: Option<&RawValue>, depth: u8) -> Result<bool, Malformed
         return Ok(false);
     };
     Ok(match &*source.r#type {
-        "base64" | "text" => true,
+        kind if shown.contains(&kind) => true,
         "content" => !nested(source.content, depth)?.unseen,
         _ => false,
     })

@@ -1,7 +1,10 @@
+use bytes::Bytes;
+
 use crate::llm::CacheWrite;
 use crate::llm::DialectKind::{self, AnthropicMessages, OpenaiChat};
-use crate::llm::RequestFacts;
+use crate::llm::openai_chat::COMPATIBLE;
 use crate::llm::provider::dialect_of;
+use crate::llm::{BodyEdits, Dialect, RequestFacts};
 
 fn facts(kind: DialectKind, body: &str) -> RequestFacts {
     dialect_of(kind)
@@ -86,6 +89,7 @@ fn input_that_the_body_does_not_show_is_seen_as_such() {
         r#"{"type":"file","file":{"file_id":"file-1"}}"#,
         r#"{"type":"file","file":{"file_id":"file-1","file_data":"data:x"}}"#,
         r#"{"type":"file","file":{"file_data":"https://a/b.pdf"}}"#,
+        r#"{"type":"file","file":{"file_data":"data:application/pdf;base64,AA"}}"#,
         r#"{"type":"text","text":"x","image_url":{"url":"http://a"}}"#,
         r#"{"type":"document_url","document_url":"https://a/b.pdf"}"#,
         r#"{"type":"of_next_year"}"#,
@@ -119,6 +123,7 @@ fn input_that_the_body_does_not_show_is_seen_as_such() {
         r#"{"type":"image","source":{"type":"url","url":"https://a/b.png"}}"#,
         r#"{"type":"image","source":{"type":"file","file_id":"file_1"}}"#,
         r#"{"type":"image"}"#,
+        r#"{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"AA"}}"#,
         r#"{"type":"document","source":{"type":"content","content":[{"type":"image","source":{"type":"url","url":"x"}}]}}"#,
         r#"{"type":"tool_result","content":[{"type":"image","source":{"type":"file","file_id":"x"}}]}"#,
         r#"{"type":"container_upload","file_id":"file_1"}"#,
@@ -129,6 +134,7 @@ fn input_that_the_body_does_not_show_is_seen_as_such() {
     for seen in [
         r#"{"type":"text","text":"https://a"}"#,
         r#"{"type":"document","source":{"type":"text","data":"x"}}"#,
+        r#"{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AA"}}"#,
         r#"{"type":"tool_result","content":"ok"}"#,
         r#"{"type":"tool_use","name":"Read","input":{"type":"image","source":{"type":"url"}}}"#,
         r#"{"type":"web_search_tool_result","content":[{"type":"web_search_result","url":"https://a"}]}"#,
@@ -197,6 +203,62 @@ fn nested_content_is_bounded() {
     assert!(
         dialect_of(AnthropicMessages)
             .request(nest(5000).as_bytes())
+            .is_err()
+    );
+}
+
+#[test]
+fn a_cap_that_the_provider_may_ignore_is_no_cap() {
+    let compatible = |body: &str| COMPATIBLE.request(body.as_bytes()).unwrap().output_cap;
+    assert_eq!(compatible(r#"{"model":"m","max_completion_tokens":1}"#), None);
+    assert_eq!(
+        compatible(r#"{"model":"m","max_completion_tokens":1,"max_tokens":null}"#),
+        None
+    );
+    assert_eq!(
+        compatible(r#"{"model":"m","max_completion_tokens":1,"max_tokens":9}"#),
+        Some(9)
+    );
+    assert_eq!(
+        compatible(r#"{"model":"m","max_completion_tokens":9,"max_tokens":1}"#),
+        Some(9)
+    );
+    let cap = BodyEdits {
+        output_cap: Some(5),
+        ..BodyEdits::default()
+    };
+    for (body, expected) in [
+        (
+            r#"{"model":"m","max_completion_tokens":1}"#,
+            r#"{"model":"m","max_tokens":5}"#,
+        ),
+        (
+            r#"{"max_completion_tokens":1,"max_tokens":null}"#,
+            r#"{"max_tokens":5}"#,
+        ),
+        (
+            r#"{"max_completion_tokens":9,"max_tokens":8}"#,
+            r#"{"max_completion_tokens":5,"max_tokens":5}"#,
+        ),
+    ] {
+        let edited = COMPATIBLE.rewrite(&Bytes::from(body), &cap).unwrap();
+        assert_eq!(edited, expected, "{body}");
+    }
+}
+
+#[test]
+fn names_of_tools_are_bounded() {
+    let with = |name: &str| {
+        format!(r#"{{"model":"m","tools":[{{"type":"function","function":{{"name":"{name}"}}}}]}}"#)
+    };
+    assert!(
+        dialect_of(OpenaiChat)
+            .request(with(&"a".repeat(512)).as_bytes())
+            .is_ok()
+    );
+    assert!(
+        dialect_of(OpenaiChat)
+            .request(with(&"a".repeat(513)).as_bytes())
             .is_err()
     );
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::llm::openai_chat::CapField;
 use crate::llm::request::{Part, declare, has_elements, is_set, lenient, parts};
 use crate::llm::{CacheWrite, DeclaredTool, Malformed, RequestFacts, json_strict};
 
@@ -117,24 +118,14 @@ struct ContentPart<'a> {
     document_url: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct FileRef<'a> {
-    #[serde(borrow)]
-    file_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    file_data: Option<Cow<'a, str>>,
-}
-
 impl<'de: 'a, 'a> Part<'de> for ContentPart<'a> {
     type Sum = bool;
     fn add(self, unseen: &mut bool, _depth: u8) -> Result<(), Malformed> {
         let remote = [self.image_url, self.video_url, self.document_url]
             .into_iter()
             .any(|url| is_set(url) && !is_inline(url));
-        let file = is_set(self.file)
-            && !lenient::<FileRef<'_>>(self.file).is_some_and(|file| {
-                !is_set(file.file_id) && file.file_data.is_some_and(|data| !data.starts_with("http"))
-            });
+        // Also one whose data is here: a page of a PDF is billed as text and as an image, and compresses to almost nothing.
+        let file = is_set(self.file);
         // A part of a kind that Guard does not know may bring in anything.
         let unknown = !matches!(
             &*self.r#type,
@@ -274,7 +265,7 @@ pub(super) fn names_of(field: &str, element: &str) -> Result<Vec<String>, Malfor
 }
 
 /// Reads a whole body.
-pub(super) fn facts(body: &[u8]) -> Result<RequestFacts, Malformed> {
+pub(super) fn facts(body: &[u8], cap_field: CapField) -> Result<RequestFacts, Malformed> {
     let (text, survey) = json_strict::survey(body, &KNOWN)?;
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| json_strict::malformed(&error))?;
     if has_elements(body.models) {
@@ -314,7 +305,7 @@ pub(super) fn facts(body: &[u8]) -> Result<RequestFacts, Malformed> {
     Ok(RequestFacts {
         model: body.model.into_owned(),
         stream: body.stream.unwrap_or(false),
-        output_cap: body.max_completion_tokens.max(body.max_tokens),
+        output_cap: output_cap(cap_field, body.max_tokens, body.max_completion_tokens),
         thinking_budget,
         choices: body.n.unwrap_or(1).max(1),
         include_usage: body
@@ -328,6 +319,15 @@ pub(super) fn facts(body: &[u8]) -> Result<RequestFacts, Malformed> {
         unseen_input: body.messages,
         untouchable: false,
     })
+}
+
+/// The cap that the provider will keep to: of two, the larger one. The newer name alone counts only where the provider
+/// knows it: one that ignores it has no cap at all.
+fn output_cap(field: CapField, max_tokens: Option<u64>, max_completion_tokens: Option<u64>) -> Option<u64> {
+    match field {
+        CapField::MaxTokens if max_tokens.is_none() => None,
+        CapField::MaxTokens | CapField::MaxCompletionTokens => max_completion_tokens.max(max_tokens),
+    }
 }
 
 fn thinking_budget(body: &Body<'_>) -> Option<u64> {

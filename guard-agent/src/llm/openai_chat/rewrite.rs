@@ -34,12 +34,20 @@ pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits, cap_field: CapField) -> R
 }
 
 /// Sets every cap that the client set; adds one if it set none. Both at once are refused by the API, so a second one is
-/// never added.
+/// never added; a newer name that the provider may ignore gives way to the older one.
 fn set_cap<'a>(editor: &mut Editor<'a>, root: &Container<'a>, plan: &mut Plan, cap: u64, field: CapField) {
     let names = match field {
         CapField::MaxCompletionTokens => ["max_completion_tokens", "max_tokens"],
         CapField::MaxTokens => ["max_tokens", "max_completion_tokens"],
     };
+    if field == CapField::MaxTokens && root.get_set(names[0]).is_none() && root.get_set(names[1]).is_some() {
+        plan.gone.push(names[1]);
+        match root.get(names[0]) {
+            Some(null) => editor.replace(null, cap.to_string()),
+            None => plan.added.push((names[0], cap.to_string())),
+        }
+        return;
+    }
     let set: Vec<_> = names.iter().filter_map(|name| root.get_set(name)).collect();
     if set.is_empty() {
         match root.get(names[0]) {

@@ -39,7 +39,7 @@ async fn the_callers_credential_is_taken_out_and_the_real_key_put_in() {
     for h2 in [false, true] {
         let upstream = fake_provider(HOST, b"http/1.1", echo()).await;
         let mut setup = setup(&upstream).await;
-        let request = request(h2, Method::POST, "/v1/chat?key=mine&a=1")
+        let request = request(h2, Method::POST, "/v1/chat/completions?key=mine&a=1")
             .header("authorization", "Bearer placeholder")
             .header("x-api-key", "second")
             .body(full("model"))
@@ -55,7 +55,7 @@ async fn the_callers_credential_is_taken_out_and_the_real_key_put_in() {
         for gone in ["placeholder", "second", "mine"] {
             assert!(!text.contains(gone), "{gone} in {text}");
         }
-        assert!(text.contains("/v1/chat?a=1 model"), "{text}");
+        assert!(text.contains("/v1/chat/completions?a=1 model"), "{text}");
         assert!(text.contains(&format!("\"host\": \"{HOST}\"")), "{text}");
         assert_eq!(
             *setup.world.presented.lock().unwrap(),
@@ -71,7 +71,7 @@ async fn the_callers_credential_is_taken_out_and_the_real_key_put_in() {
 async fn a_login_passes_as_it_came() {
     let upstream = fake_provider(HOST, b"h2", echo_h2()).await;
     let setup = setup_with(&upstream, |world| world.pass_login = true).await;
-    let request = request(false, Method::POST, "/v1/chat").header("authorization", "Bearer own");
+    let request = request(false, Method::POST, "/v1/chat/completions").header("authorization", "Bearer own");
     let (_, text) = text(
         setup
             .client(false)
@@ -110,7 +110,7 @@ async fn a_compressed_body_goes_on_as_it_came_unless_it_is_edited() {
         })
         .await;
         let body = http_body_util::Full::new(bytes::Bytes::from(packed.clone())).boxed_unsync();
-        let request = request(false, Method::POST, "/v1/chat")
+        let request = request(false, Method::POST, "/v1/chat/completions")
             .header("content-encoding", "gzip")
             .header("accept-encoding", "br")
             .body(body)
@@ -151,9 +151,9 @@ async fn another_authority_is_misdirected() {
     let setup = setup(&upstream).await;
     for h2 in [false, true] {
         let request = if h2 {
-            http::Request::post("https://evil.example/v1/chat")
+            http::Request::post("https://evil.example/v1/chat/completions")
         } else {
-            http::Request::post("/v1/chat").header("host", "evil.example")
+            http::Request::post("/v1/chat/completions").header("host", "evil.example")
         };
         let (status, body) = text(
             setup
@@ -167,7 +167,10 @@ async fn another_authority_is_misdirected() {
         assert!(body.starts_with("guard_authority_mismatch|"), "{body}");
     }
     assert_eq!(upstream.connections.load(Ordering::Relaxed), 0);
-    assert_eq!(setup.told(), ["refused /v1/chat authority_mismatch"; 2]);
+    assert_eq!(
+        setup.told(),
+        ["refused /v1/chat/completions authority_mismatch"; 2]
+    );
 }
 
 #[tokio::test]
@@ -176,7 +179,8 @@ async fn what_is_too_large_is_refused() {
     let setup = setup(&upstream).await;
     for h2 in [false, true] {
         let (feed, never) = fed();
-        let declared = request(h2, Method::POST, "/v1/chat").header("content-length", "1000000000");
+        let declared =
+            request(h2, Method::POST, "/v1/chat/completions").header("content-length", "1000000000");
         let began = Instant::now();
         let response = setup.client(h2).await.send(declared.body(never).unwrap()).await;
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
@@ -190,7 +194,9 @@ async fn what_is_too_large_is_refused() {
         while feed.send(chunk).await.is_ok() {}
         std::future::pending::<()>().await;
     };
-    let request = request(true, Method::POST, "/v1/chat").body(chunked).unwrap();
+    let request = request(true, Method::POST, "/v1/chat/completions")
+        .body(chunked)
+        .unwrap();
     let response = tokio::select! {
         response = client.send(request) => response,
         () = sending => unreachable!(),
@@ -207,7 +213,7 @@ async fn what_is_too_large_is_refused() {
 async fn upgrades_bad_bodies_and_unknown_endpoints_are_refused_in_the_providers_shape() {
     let upstream = fake_provider(HOST, b"h2", answering("never")).await;
     let setup = setup(&upstream).await;
-    let upgrade = request(false, Method::GET, "/v1/chat")
+    let upgrade = request(false, Method::GET, "/v1/chat/completions")
         .header("connection", "upgrade")
         .header("upgrade", "websocket")
         .body(full(""))

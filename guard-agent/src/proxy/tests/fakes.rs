@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::super::*;
 use crate::accept::{Connections, NoFlow, listen};
@@ -21,9 +22,10 @@ use crate::forward::dial::Dialer;
 use crate::identity::Process;
 use crate::keys::Secret;
 use crate::llm::{
-    BodyEdits, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
+    BodyEdits, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
 };
 use crate::policy::{Credential, Outcome, Permit, Settle};
+use crate::report::ConnectionReport;
 use crate::route::tests::provider;
 
 pub(super) const HOST: &str = "api.fake.example";
@@ -138,7 +140,7 @@ impl Dialect for FakeDialect {
     }
     fn endpoint(&self, method: &Method, path: &str) -> EndpointKind {
         match (method.as_str(), path) {
-            ("POST", "/v1/chat") => EndpointKind::Inference,
+            ("POST", "/v1/chat/completions") => EndpointKind::Inference,
             ("GET", "/v1/models") => EndpointKind::Models,
             _ => EndpointKind::Other,
         }
@@ -248,11 +250,7 @@ impl Decide for World {
             }
         };
         let settlement = Box::new(Settled(self.outcomes.clone()));
-        Ok(Permit {
-            edits: self.edits.clone(),
-            credential,
-            settlement,
-        })
+        Ok(Permit::for_test(self.edits.clone(), credential, settlement))
     }
 }
 
@@ -336,7 +334,12 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
     let proxy = Arc::new(Proxy::new(stages, snapshot, Drain::default()).with_limits(patience, limits));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(listen(listener, proxy.clone(), Connections::default()));
+    tokio::spawn(listen(
+        listener,
+        proxy.clone(),
+        Connections::default(),
+        CancellationToken::new(),
+    ));
     Setup {
         proxy,
         world,
@@ -393,7 +396,9 @@ impl Setup {
 }
 
 pub(super) fn post(h2: bool, text: &str) -> Request<AnyBody> {
-    request(h2, Method::POST, "/v1/chat").body(full(text)).unwrap()
+    request(h2, Method::POST, "/v1/chat/completions")
+        .body(full(text))
+        .unwrap()
 }
 
 pub(super) fn request(h2: bool, method: Method, path: &str) -> http::request::Builder {

@@ -62,33 +62,18 @@ impl ToolVerdict {
 pub enum Stage {
     /// Accept to identity.
     Identify,
-    /// First bytes to a known protocol.
-    Peek,
-    /// Server side of the TLS handshake, without waiting for the client.
-    Terminate,
     /// Body to facts.
     Parse,
     /// Facts to verdict.
     Decide,
-    /// Edits of the request.
-    Rewrite,
-    /// Reading the reply while it passes, over the whole reply.
-    Meter,
-    /// Everything together.
-    Total,
 }
 
 impl Stage {
     fn label(self) -> &'static str {
         match self {
             Self::Identify => "identify",
-            Self::Peek => "peek",
-            Self::Terminate => "terminate",
             Self::Parse => "parse",
             Self::Decide => "decide",
-            Self::Rewrite => "rewrite",
-            Self::Meter => "meter",
-            Self::Total => "total",
         }
     }
 }
@@ -104,6 +89,8 @@ pub enum ClientError {
     Slow,
     /// The client closed or reset before it had said anything.
     Gone,
+    /// Nothing redirected it here: the kernel has no record of it.
+    NoRecord,
 }
 
 impl ClientError {
@@ -113,6 +100,7 @@ impl ClientError {
             Self::MalformedHttp => "malformed_http",
             Self::Slow => "slow",
             Self::Gone => "gone",
+            Self::NoRecord => "no_record",
         }
     }
 }
@@ -128,7 +116,7 @@ impl Drop for Connection {
 }
 
 impl Metrics {
-    /// What the canary saw.
+    /// Whether every program was found attached.
     pub fn enforcing(&self, proven: bool) {
         self.enforcing.set(i64::from(proven));
     }

@@ -71,7 +71,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.tool("coder", &format!("mcp__{junk}"), ToolVerdict::Called);
     metrics.call_duration(junk, second);
     metrics.first_token(junk, second);
-    metrics.added(Stage::Total, second);
+    metrics.added(Stage::Decide, second);
     drop(metrics.connection(junk));
     metrics.passthrough(junk).inc_by(5);
     metrics.bypass_attempt(junk, "raw_socket");

@@ -1,0 +1,188 @@
+//! One call before the rules.
+//!
+//! In: the rules in force, the caller, the call. Out: what it may do and what it holds. On failure: the first refusal.
+//! In observe mode a refusal becomes a note in the record, and the call goes on as it was sent.
+
+use std::sync::Arc;
+
+use crate::call::Call;
+use crate::config::{Agent, Mode};
+use crate::identity::Identity;
+use crate::llm::prices::ModelPrice;
+use crate::llm::provider::Provider;
+use crate::llm::{BodyEdits, DialectKind, RequestFacts};
+use crate::policy::access::{self, Passage};
+use crate::policy::caps::OutputCap;
+use crate::policy::in_flight::Slot;
+use crate::policy::money::{self, Bill};
+use crate::policy::{Credential, Hold, Policy, Snapshot, caps, key, tools};
+use crate::record::Draft;
+use crate::refusal::{Reason, Refusal};
+use crate::telemetry::metrics::ToolVerdict;
+
+/// A call that is being judged.
+pub(super) struct Judging<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) rules: &'a Snapshot,
+    pub(super) who: &'a Identity,
+    pub(super) provider: &'a Provider,
+    pub(super) call: &'a Call,
+    pub(super) draft: &'a mut Draft,
+}
+
+/// What was found for a call that may happen.
+pub(super) struct Verdict {
+    pub(super) edits: BodyEdits,
+    pub(super) credential: Credential,
+    pub(super) hold: Option<Hold>,
+    /// The place among the agent's calls in flight, free ones too: each holds a place in the audit log.
+    pub(super) place: Option<Slot>,
+}
+
+impl<'a> Judging<'a> {
+    /// Every check, in order.
+    pub(super) fn judge(mut self) -> Result<Verdict, Refusal> {
+        let rules = self.rules;
+        let Some(agent) = rules.agents.get(&self.who.agent) else {
+            let gone =
+                "This agent is no longer in the configuration. Ask the operator to add it to guard.toml.";
+            return Err(Refusal::new(Reason::Unidentified, gone));
+        };
+        let call = self.call;
+        let allowed = access::endpoint(agent, &self.provider.name, call.endpoint, call.path());
+        let passage = self.weigh(allowed)?.unwrap_or(if call.facts.is_some() {
+            Passage::Metered
+        } else {
+            Passage::Listed
+        });
+        let credential = self.credential(agent)?;
+        let place = self.weigh(self.policy.in_flight.enter(agent))?;
+        let (edits, hold) = match (passage, &call.facts) {
+            (Passage::Metered, Some(facts)) => {
+                let (edits, hold) = self.inference(agent, facts)?;
+                (edits, Some(hold))
+            }
+            // Nothing would bound it. The path reads every inference body, so this is a fault, in observe mode too.
+            (Passage::Metered, None) => {
+                return Err(Refusal::new(
+                    Reason::Internal,
+                    "The request was not read, because of a fault in Guard.",
+                ));
+            }
+            (Passage::Free | Passage::Listed, _) => (BodyEdits::default(), None),
+        };
+        Ok(Verdict {
+            edits,
+            credential,
+            hold,
+            place,
+        })
+    }
+
+    /// What is checked for inference only. Money comes last.
+    fn inference(&mut self, agent: &Agent, facts: &RequestFacts) -> Result<(BodyEdits, Hold), Refusal> {
+        self.weigh(access::model(agent, &facts.model))?;
+        let price = self.weigh(self.price(facts))?;
+        let cap = match price {
+            Some(price) => {
+                let judged = caps::output(agent, facts, Some(price.max_output), facts.untouchable);
+                self.weigh(judged)?
+                    .or(Some(caps::as_sent(facts, price.max_output)))
+            }
+            None => None,
+        };
+        let strip = self.weigh(tools::declared(agent, &facts.tools, facts.untouchable))?;
+        let edits = match self.rules.mode {
+            Mode::Enforce => self.edits(facts, cap, strip.unwrap_or_default()),
+            Mode::Observe => BodyEdits::default(),
+        };
+        for tool in &edits.strip_tools {
+            self.policy.metrics.tool(&agent.name, tool, ToolVerdict::Stripped);
+        }
+        let bill = Bill {
+            agent,
+            who: self.who,
+            facts,
+            stripped: &edits.strip_tools,
+            price,
+            cap,
+        };
+        let ledger = &self.policy.ledger;
+        let reservation = match (bill.reserve(ledger, self.call), self.rules.mode) {
+            (Err(refusal), Mode::Observe) => {
+                // That there is no price was said above.
+                if price.is_some() {
+                    self.weigh::<()>(Err(refusal))?;
+                }
+                bill.reserve_unlimited(ledger, self.call)
+            }
+            (reserved, _) => Some(reserved?),
+        };
+        let hold = Hold {
+            price: price.cloned(),
+            reservation,
+        };
+        Ok((edits, hold))
+    }
+
+    fn edits(&self, facts: &RequestFacts, cap: Option<OutputCap>, strip_tools: Vec<String>) -> BodyEdits {
+        // A stream of this format has no usage otherwise.
+        let include_usage = self.provider.dialect == DialectKind::OpenaiChat
+            && facts.stream
+            && !facts.include_usage
+            && !facts.untouchable;
+        BodyEdits {
+            output_cap: cap.and_then(|cap| cap.rewrite),
+            include_usage,
+            strip_tools,
+        }
+    }
+
+    fn credential(&mut self, agent: &Agent) -> Result<Credential, Refusal> {
+        let (rules, provider) = (self.rules, self.provider);
+        let real = rules.vault.key(&provider.name);
+        let shown = &self.call.said.credentials;
+        let judged = key::decide(agent, &provider.name, shown, &rules.placeholders, real.is_some());
+        let chosen = match judged {
+            Ok(chosen) => chosen,
+            Err(denied) => {
+                if let Some(finding) = denied.finding {
+                    self.draft.finding(finding.label());
+                    self.policy.metrics.finding(&agent.name, finding.label());
+                }
+                self.weigh::<()>(Err(denied.refusal))?;
+                key::Credential::Caller
+            }
+        };
+        match (chosen, real) {
+            (key::Credential::Guard, Some((name, secret))) => {
+                self.draft.key(name);
+                Ok(Credential::Inject {
+                    header: provider.auth.header(&self.call.said),
+                    secret: secret.clone(),
+                })
+            }
+            (key::Credential::Guard | key::Credential::Caller, _) => Ok(Credential::Pass),
+        }
+    }
+
+    fn price(&self, facts: &RequestFacts) -> Result<&'a Arc<ModelPrice>, Refusal> {
+        let (rules, provider) = (self.rules, &self.provider.name);
+        rules.prices.find(provider, &facts.model).ok_or_else(|| {
+            self.policy.metrics.unpriced(&self.who.agent, provider);
+            money::unpriced(provider, &facts.model)
+        })
+    }
+
+    fn weigh<T>(&mut self, result: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
+        match (result, self.rules.mode) {
+            (Ok(value), _) => Ok(Some(value)),
+            (Err(refusal), Mode::Enforce) => Err(refusal),
+            (Err(refusal), Mode::Observe) => {
+                self.policy.metrics.would_refuse(&self.who.agent, refusal.reason);
+                self.draft.would_refuse(refusal.reason);
+                Ok(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Containers of a real Docker engine: who is governed, from the first packet on, and who feels nothing.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use guard_tests::docker::{Container, Engine, Packets};
+use guard_tests::lab::{Lab, OPENAI_KEY};
+use guard_tests::provider::{Gate, Reply, Tokens};
+use serde_json::{Value, json};
+
+const GPT: &str = "openai --model gpt-5 --max-tokens 1000";
+/// The fake OpenAI.
+const PROVIDER: &str = "203.0.113.10";
+/// How often the race of a container's first packet is run, unless `GUARD_DOCKER_STARTS` says otherwise.
+const STARTS: usize = 20;
+
+fn words(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
+}
+
+/// One SDK call in a container; the last line that it printed.
+fn call(engine: &Engine<'_>, lab: &Lab, container: &Container) -> Result<Value> {
+    let command = engine.sdk(GPT);
+    let done = engine
+        .run(lab.coder(), container, &words(&command))?
+        .run()?
+        .ok()?;
+    done.json_lines()?.pop().context("the client said nothing")
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_labelled_container_on_every_kind_of_network_is_governed_and_named_in_the_audit() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    lab.openai().require_key(OPENAI_KEY);
+    engine.docker(["network", "create", "own"])?.ok()?;
+    for (count, network) in ["bridge", "own", "host", "none"].into_iter().enumerate() {
+        let name = format!("coder-{network}");
+        let container = Container::new(&name).agent("coder").network(network);
+        let said = call(&engine, &lab, &container).with_context(|| network.to_owned())?;
+        assert_eq!(said["ok"], true, "{network}: {said}");
+        let record = lab.calls(count + 1)?.pop().context("no record")?;
+        assert_eq!(record["agent"], "coder", "{record}");
+        assert_eq!(record["decision"], "allowed", "{record}");
+        assert_eq!(record["container"]["name"], name.as_str(), "{record}");
+        assert_eq!(record["container"]["image"], "lab:latest", "{record}");
+        let id = record["container"]["id"].as_str().context("id")?;
+        assert_eq!(id.len(), 64, "{record}");
+        let run = record["run"].as_str().context("run")?;
+        assert!(run.starts_with(&id[..12]), "one life of the container: {record}");
+        assert_eq!(record["cgroup"], format!("/containers/{id}"), "{record}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unlabelled_container_beside_it_goes_direct_and_is_not_touched() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    let packets = Packets::to(&lab, PROVIDER)?;
+    for network in ["bridge", "host"] {
+        let container = Container::new(&format!("by-{network}")).network(network);
+        let command = engine.sdk(GPT);
+        // The environment of someone outside: the provider's own root alone, so that Guard's leaf would be refused.
+        let done = engine
+            .run(lab.outside(), &container, &words(&command))?
+            .run()?
+            .ok()?;
+        let said = done.json_lines()?.pop().context("silent")?;
+        assert_eq!(said["ok"], true, "{network}: {said}");
+    }
+    assert!(
+        !packets.seen().is_empty(),
+        "the capture sees a container's packets"
+    );
+    assert_eq!(lab.openai().seen().len(), 2, "the provider was called");
+    let records = lab.audit()?;
+    assert!(
+        records.iter().all(|record| record["kind"] != "call"),
+        "{records:#?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_label_that_names_no_agent_is_refused_in_words_and_never_ungoverned() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    let packets = Packets::to(&lab, PROVIDER)?;
+    let said = call(&engine, &lab, &Container::new("stray").agent("nobody"))?;
+    assert_eq!(said["ok"], false, "{said}");
+    let message = said["message"].as_str().context("message")?;
+    assert!(
+        message.contains("guard.agent=nobody") && message.contains("stray"),
+        "{message}"
+    );
+    assert_eq!(lab.openai().seen().len(), 0);
+    assert_eq!(packets.seen(), Vec::<String>::new());
+    let record = lab.calls(1)?.pop().context("no record")?;
+    assert_eq!(record["decision"], "refused", "{record}");
+    assert_eq!(record["reason"], "unidentified", "{record}");
+    assert_eq!(record["container"]["name"], "stray", "{record}");
+    assert_eq!(record["agent"], Value::Null, "{record}");
+    Ok(())
+}
+
+#[test]
+fn a_container_whose_first_act_is_to_connect_never_gets_a_packet_out() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    let packets = Packets::to(&lab, PROVIDER)?;
+    // As quickly as a program can: a static one that does nothing else, over and over for the first second.
+    let hurry = "i=0; while [ $i -lt 40 ]; do nc -w 1 203.0.113.10 443 </dev/null; i=$((i+1)); done; exit 0";
+    let starts = starts()?;
+    for number in 0..starts {
+        let network = if number % 5 == 4 { "none" } else { "bridge" };
+        let container = Container::new(&format!("first-{number}"))
+            .agent("coder")
+            .network(network);
+        let done = engine.run(lab.coder(), &container, &["sh", "-c", hurry])?.run()?;
+        assert!(done.success(), "{done:?}");
+    }
+    assert_eq!(packets.seen(), Vec::<String>::new(), "in {starts} starts");
+    // The same container without Guard: the capture would have seen it.
+    let container = Container::new("control");
+    engine
+        .run(lab.outside(), &container, &["nc", "-w", "1", PROVIDER, "443"])?
+        .run()?;
+    assert!(!packets.seen().is_empty());
+    Ok(())
+}
+
+#[test]
+fn an_unlabelled_container_whose_first_act_is_to_connect_is_never_refused() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    for number in 0..starts()? {
+        let network = if number % 5 == 4 { "host" } else { "bridge" };
+        let container = Container::new(&format!("by-{number}")).network(network);
+        let connect = ["nc", "-w", "10", PROVIDER, "443"];
+        let done = engine.run(lab.outside(), &container, &connect)?.run()?;
+        assert!(done.success(), "start {number}: {done:?}");
+    }
+    Ok(())
+}
+
+fn starts() -> Result<usize> {
+    Ok(std::env::var("GUARD_DOCKER_STARTS").map_or(Ok(STARTS), |text| text.parse())?)
+}
+
+#[test]
+fn a_restart_is_a_new_run_and_exec_belongs_to_it() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    let container = Container::new("again").agent("coder");
+    engine.start_container(lab.coder(), &container, &["sleep", "600"])?;
+    let command = engine.sdk(GPT);
+    let mut exec = vec!["exec", "again"];
+    exec.extend(words(&command));
+    let said = engine
+        .docker(&exec)?
+        .ok()?
+        .json_lines()?
+        .pop()
+        .context("silent")?;
+    assert_eq!(said["ok"], true, "{said}");
+    engine.docker(["restart", "--time", "0", "again"])?.ok()?;
+    let said = engine
+        .docker(&exec)?
+        .ok()?
+        .json_lines()?
+        .pop()
+        .context("silent")?;
+    assert_eq!(said["ok"], true, "{said}");
+    let calls = lab.calls(2)?;
+    assert_eq!(calls[0]["container"], calls[1]["container"]);
+    assert_ne!(calls[0]["run"], calls[1]["run"]);
+    Ok(())
+}
+
+#[test]
+fn a_container_that_dies_in_the_middle_of_a_call_leaves_nothing_open() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    let gate = Gate::closed();
+    lab.openai().next(
+        Reply::billed(Tokens {
+            input: 10,
+            output: 10,
+            ..Tokens::default()
+        })
+        .behind(&gate),
+    );
+    let container = Container::new("doomed").agent("coder");
+    let command = engine.sdk(GPT);
+    let id = engine.start_container(lab.coder(), &container, &words(&command))?;
+    lab.openai().wait_for(1, Duration::from_secs(30))?;
+    // A device goes with its namespace, and takes its other end with it.
+    let process = first_process(&engine.cgroup_of(&id))?;
+    lab.host().ip(&format!(
+        "link add probe0 type veth peer name probe1 netns {process}"
+    ))?;
+    lab.host().ip("link show probe0")?;
+    engine.docker(["kill", "doomed"])?.ok()?;
+    // The provider bills a reply that nobody reads any more, so Guard reads it to its end.
+    gate.open();
+    eventually("the reservation is settled", || {
+        let reserved = lab
+            .metrics()?
+            .usd("guard_budget_reserved_usd", &[("name", "coder")])?;
+        Ok(reserved.0 == 0)
+    })?;
+    eventually("the namespace is gone", || {
+        Ok(lab.host().ip("link show probe0").is_err())
+    })?;
+    let record = lab.calls(1)?.pop().context("no record")?;
+    assert_eq!(record["container"]["name"], "doomed", "{record}");
+    Ok(())
+}
+
+#[test]
+fn a_restart_of_guard_or_of_the_engine_lets_nothing_out() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let mut engine = Engine::start(&lab)?;
+    let packets = Packets::to(&lab, PROVIDER)?;
+    let container = Container::new("steady").agent("coder");
+    engine.start_container(lab.coder(), &container, &["sleep", "600"])?;
+    let command = engine.sdk(GPT);
+    let mut exec = vec!["exec", "steady"];
+    exec.extend(words(&command));
+    let said = engine
+        .docker(&exec)?
+        .ok()?
+        .json_lines()?
+        .pop()
+        .context("silent")?;
+    assert_eq!(said["ok"], true, "{said}");
+    lab.kill_daemon()?;
+    // Unknown while Guard is down: `unknown_when_down` refuses it, label or not.
+    let born = Container::new("born-meanwhile");
+    let done = engine
+        .run(lab.outside(), &born, &["nc", "-w", "1", PROVIDER, "443"])?
+        .run()?;
+    assert!(!done.success());
+    lab.start_daemon()?;
+    let mut said = json!(null);
+    eventually("calls pass again", || {
+        said = engine.docker(&exec)?.json_lines()?.pop().unwrap_or_default();
+        Ok(said["ok"] == true)
+    })
+    .with_context(|| said.to_string())?;
+    engine.stop_engine()?;
+    engine.start_engine()?;
+    let late = Container::new("after").agent("coder");
+    let said = call(&engine, &lab, &late)?;
+    assert_eq!(said["ok"], true, "{said}");
+    assert_eq!(packets.seen(), Vec::<String>::new());
+    let calls = lab.calls(3)?;
+    assert_eq!(
+        calls[0]["run"], calls[1]["run"],
+        "Guard's restart is no new life of the container"
+    );
+    Ok(())
+}
+
+fn first_process(cgroup: &Path) -> Result<u32> {
+    let processes = fs::read_to_string(cgroup.join("cgroup.procs"))?;
+    Ok(processes.lines().next().context("no process")?.parse()?)
+}

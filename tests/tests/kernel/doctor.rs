@@ -1,0 +1,92 @@
+//! What the kernel is asked for, and what is said where it refuses.
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use guard_agent::kernel::probe::{self, Answer};
+use guard_tests::{
+    lab::Lab,
+    process::{Done, Spawn},
+};
+
+use crate::world::World;
+
+/// The daemon's own command, in the world's mount namespace (its bpffs is there).
+fn doctor(world: &World, program: &Path, spawn: impl FnOnce(Spawn) -> Spawn) -> Done {
+    let config = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "[host]\ncgroup_root = {:?}\nbpffs = {:?}\n",
+        world.settings.cgroup_root, world.settings.bpffs
+    );
+    std::fs::write(config.path(), text).unwrap();
+    let command = Spawn::new(program)
+        .arg("--config")
+        .arg(config.path())
+        .args(["doctor", "--json"])
+        .mounts(&world.mounts);
+    spawn(command).run().unwrap()
+}
+
+#[test]
+fn everything_that_guard_needs_is_there_and_asking_leaves_nothing() {
+    let world = World::new();
+    let before = world.attached(&world.kernel);
+    let settings = &world.settings;
+    let findings = world
+        .mounts
+        .run(|| Ok(probe::probe(&settings.cgroup_root, &settings.bpffs)))
+        .unwrap();
+    for finding in &findings {
+        assert!(finding.present(), "{finding:?}");
+    }
+    assert!(findings.len() > 10, "{findings:?}");
+    let rehearsed = &findings.last().unwrap().fix;
+    let all = format!("{} programs", before.programs.len());
+    assert!(rehearsed.starts_with(&all), "not just some: {rehearsed}");
+    assert_eq!(world.attached(&world.kernel), before);
+    assert!(before.all());
+}
+
+#[test]
+fn the_command_says_what_the_library_found() {
+    let world = World::new();
+    let done = doctor(&world, &Lab::program().unwrap(), |command| command)
+        .ok()
+        .unwrap();
+    let said: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(said["kernel"]["release"], probe::release());
+    assert_eq!(said["kernel"]["can_enforce"], true, "{said}");
+}
+
+#[test]
+fn whoever_may_not_load_programs_is_told_so() {
+    let world = World::new();
+    // Where nobody else may go, that user could not even start the program.
+    let place = tempfile::tempdir().unwrap();
+    let program = place.path().join("guard-agent");
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::copy(Lab::program().unwrap(), &program).unwrap();
+    let done = doctor(&world, &program, |command| command.user(65_534));
+    assert_eq!(done.code(), 1, "{done:?}");
+    let said: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    let first = &said["kernel"]["findings"][0];
+    assert_eq!(first["feature"], "permission to load programs", "{said}");
+    assert_eq!(first["present"], false);
+    assert!(first["detail"].as_str().unwrap().contains("CAP_BPF"), "{said}");
+}
+
+#[test]
+fn a_place_that_is_no_cgroup_and_no_bpffs_is_found() {
+    let findings = probe::probe(Path::new("/proc"), Path::new("/proc/guard"));
+    let absent: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.answer == Answer::Absent)
+        .map(|finding| finding.feature)
+        .collect();
+    assert_eq!(
+        absent,
+        [
+            "cgroup hierarchy of version 2, opened by id",
+            "bpf file system for the pins"
+        ]
+    );
+}
