@@ -8,11 +8,15 @@
 
 mod attach;
 pub mod cgroup;
+mod destroy;
 mod detach;
+mod egress;
 mod error;
 mod events;
 mod flow;
 pub mod governed;
+#[doc(hidden)]
+pub mod lab;
 mod load;
 mod netns;
 mod policy;
@@ -26,6 +30,7 @@ use tokio::sync::mpsc;
 
 pub use self::{
     attach::Attached,
+    destroy::{Cut, cut_connections},
     detach::{DetachReport, detach},
     error::KernelError,
     events::KernelEvent,
@@ -52,6 +57,8 @@ pub struct Kernel {
     policy: policy::Policy,
     stats: stats::Counters,
     events: events::Source,
+    /// Made by [`lab::start`].
+    is_lab: bool,
 }
 
 impl Kernel {
@@ -62,7 +69,9 @@ impl Kernel {
     pub fn start(settings: &KernelSettings) -> Result<Self, KernelError> {
         let pins = load::Pins::prepare(&settings.bpffs)?;
         let loaded = load::load(&pins).map_err(probe::explain)?;
-        let policy = policy::Policy::new(loaded.policy, settings.cgroup_root.clone())?;
+        let root = &settings.cgroup_root;
+        let egress = egress::EgressLinks::new(loaded.egress, &pins.links(), root.clone())?;
+        let policy = policy::Policy::new(loaded.policy, egress, root.clone())?;
         let links = attach::attach(&loaded.programs, &pins, settings).map_err(probe::explain)?;
         pins.sweep_other_versions();
         let dropped = Arc::default();
@@ -71,6 +80,7 @@ impl Kernel {
             policy,
             stats: stats::Counters::new(loaded.stats, Arc::clone(&dropped)),
             events: events::Source::new(loaded.events, dropped),
+            is_lab: false,
         })
     }
 
@@ -97,6 +107,12 @@ impl Kernel {
     /// Takes a cgroup out again.
     pub fn ungovern(&self, cgroup_id: u64) -> Result<(), KernelError> {
         self.policy.ungovern(cgroup_id)
+    }
+
+    /// Whether this very cgroup is governed; what lies below a governed one is, too, without being named here.
+    #[must_use]
+    pub fn is_governed(&self, cgroup_id: u64) -> bool {
+        self.policy.is_governed(cgroup_id)
     }
 
     /// Every governed cgroup with its agent, those of an earlier daemon among them.
@@ -149,6 +165,11 @@ impl Kernel {
         self.policy.set_direct_when_down(after)
     }
 
+    /// Whether governed sockets answer clients that are not on loopback: they do unless told otherwise.
+    pub fn refuse_inbound(&self, refuse: bool) -> Result<(), KernelError> {
+        self.policy.refuse_inbound(refuse)
+    }
+
     /// Says that the daemon lives.
     pub fn heartbeat(&self) -> Result<(), KernelError> {
         self.policy.heartbeat()
@@ -163,7 +184,11 @@ impl Kernel {
     /// Asks the kernel, for each program, whether it is still where it was attached.
     #[must_use]
     pub fn attached(&self) -> Attached {
-        self.links.check()
+        let mut attached = self.links.check();
+        attached
+            .programs
+            .push((egress::PROGRAM, self.policy.egress_holds()));
+        attached
     }
 
     /// The stream of refusals. The first call gets it; a later one gets a stream that has ended.

@@ -32,10 +32,14 @@ pub enum Reason {
     Multipath = 11,
     /// The caller is in a new container that nobody has identified yet.
     Unidentified = 12,
+    /// `setsockopt` with an option that gives packets a route of their own.
+    SocketOption = 13,
+    /// A packet that was about to leave by a device other than loopback.
+    Egress = 14,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 12] = [
+pub const REASONS: [Reason; 14] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -48,6 +52,8 @@ pub const REASONS: [Reason; 12] = [
     Reason::SocketKind,
     Reason::Multipath,
     Reason::Unidentified,
+    Reason::SocketOption,
+    Reason::Egress,
 ];
 
 impl Reason {
@@ -74,6 +80,8 @@ impl Reason {
             Self::SocketKind => "socket_kind",
             Self::Multipath => "multipath",
             Self::Unidentified => "unidentified",
+            Self::SocketOption => "socket_option",
+            Self::Egress => "egress",
         }
     }
 }
@@ -84,29 +92,29 @@ impl Reason {
 pub struct Event {
     /// The monotonic clock.
     pub ktime_ns: u64,
-    /// The cgroup of the task.
+    /// The cgroup of the task; of the socket for [`Reason::Egress`].
     pub cgroup_id: u64,
     /// The key in `AGENTS` that made the call governed.
     pub governed_cgroup_id: u64,
     /// The namespace, 0 where the hook cannot tell.
     pub netns_cookie: u64,
-    /// The destination in the form of [`crate::flow::Flow::address`]; zero for `socket()`.
+    /// The destination in the form of [`crate::flow::Flow::address`]; zero for `socket()` and `setsockopt`.
     pub address: [u32; 4],
     /// A [`Reason`].
     pub reason: u32,
     /// The agent.
     pub agent: u32,
-    /// The process.
+    /// The process; 0 for [`Reason::Egress`], where whoever happens to run is not the sender.
     pub pid: u32,
     /// The user.
     pub uid: u32,
     /// The destination's port, host order.
     pub port: u16,
-    /// The IP protocol number (262 for Multipath TCP).
+    /// The IP protocol number (262 for Multipath TCP); the option's level for `setsockopt`.
     pub protocol: u16,
     /// Zero.
     pub reserved: u32,
-    /// The thread's name.
+    /// The thread's name; empty for [`Reason::Egress`].
     pub comm: [u8; COMM_LEN],
 }
 

@@ -5,12 +5,13 @@
 //! layout here needs a new [`ABI_VERSION`]: pinned maps outlive the daemon that made them.
 #![no_std]
 
+pub mod countermeasure;
 pub mod event;
 pub mod flow;
 pub mod policy;
 
-/// Names the pin directory (`<bpffs>/v1`), so that maps of another layout are never opened.
-pub const ABI_VERSION: u32 = 1;
+/// Names the pin directory (`<bpffs>/v2`), so that maps of another layout are never opened.
+pub const ABI_VERSION: u32 = 2;
 
 /// The length of a task's name in the kernel, the terminating zero included.
 pub const COMM_LEN: usize = 16;

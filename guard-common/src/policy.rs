@@ -2,6 +2,8 @@
 
 /// `Config::flags`: while the daemon's heartbeat is stale, governed processes are left alone.
 pub const FAIL_OPEN: u32 = 1;
+/// `Config::flags`: governed sockets do not answer connections from outside.
+pub const REFUSE_INBOUND: u32 = 2;
 
 /// `NetnsEntry::flags`: the namespace has `::1`, so that IPv6 connections can stay IPv6.
 pub const HAS_V6_LOOPBACK: u16 = 1;
@@ -31,7 +33,7 @@ pub const EVENTS_BYTES: u32 = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Config {
-    /// [`FAIL_OPEN`].
+    /// [`FAIL_OPEN`], [`REFUSE_INBOUND`].
     pub flags: u32,
     /// Bit N: some agent is registered at cgroup level N. Keeps the look-up short for everyone else.
     pub levels: u32,
@@ -43,6 +45,10 @@ pub struct Config {
     pub heartbeat_ns: u64,
     /// How old the heartbeat may be before [`FAIL_OPEN`] applies.
     pub heartbeat_timeout_ns: u64,
+    /// Counter-measures that the lab switched off ([`crate::countermeasure`]); zero in a daemon.
+    pub disabled: u32,
+    /// Zero.
+    pub reserved_tail: u32,
 }
 
 /// A governed cgroup: the value of `AGENTS`, keyed by cgroup id.
@@ -92,7 +98,7 @@ pub enum Stat {
 /// How many counters `STATS` has (room to grow without a new layout).
 pub const STATS: u32 = 32;
 
-const _: () = assert!(size_of::<Config>() == 32 && align_of::<Config>() == 8);
+const _: () = assert!(size_of::<Config>() == 40 && align_of::<Config>() == 8);
 const _: () = assert!(size_of::<AgentEntry>() == 8);
 const _: () = assert!(size_of::<NetnsEntry>() == 8);
 

@@ -14,7 +14,7 @@ use guard_common::policy::NetnsEntry;
 use crate::maps::NETNS;
 
 /// The device index of loopback, the same in every network namespace.
-const LOOPBACK_IFINDEX: u32 = 1;
+pub(crate) const LOOPBACK_IFINDEX: u32 = 1;
 const MAPPED_PREFIX: u32 = 0xffff_u32.to_be();
 pub(crate) const LOOPBACK_V4: [u32; 4] = [0, 0, MAPPED_PREFIX, 0x7f00_0001_u32.to_be()];
 pub(crate) const LOOPBACK_V6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];

@@ -3,7 +3,7 @@
 //! In: the address to bind. Out: pass. On failure: EACCES.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use guard_common::event::Reason;
+use guard_common::{countermeasure::Countermeasure, event::Reason};
 
 use crate::{
     address::{Target, field, listener, netns, sk},
@@ -30,6 +30,9 @@ fn bind(ctx: *mut bpf_sock_addr, target: impl Fn(*mut bpf_sock_addr) -> Target) 
     let target = target(ctx);
     let netns_cookie = netns(ctx);
     if target.port == 0 || refused_port(listener(netns_cookie), target.port).is_none() {
+        return ALLOW;
+    }
+    if !who.enforces(Countermeasure::BindPort) {
         return ALLOW;
     }
     let attempt = Attempt {

@@ -8,6 +8,7 @@ use aya_ebpf::helpers::{
 };
 use guard_common::{
     COMM_LEN,
+    countermeasure::Countermeasure,
     flow::Tag,
     policy::{Config, FAIL_OPEN, MAX_LEVEL, Stat, UNIDENTIFIED},
 };
@@ -28,6 +29,15 @@ pub(crate) struct Governed {
     pub(crate) agent: u32,
     /// The configuration's generation.
     pub(crate) generation: u32,
+    disabled: u32,
+}
+
+impl Governed {
+    /// Whether a counter-measure is in force: always, but in the lab.
+    #[inline(always)]
+    pub(crate) fn enforces(&self, countermeasure: Countermeasure) -> bool {
+        self.disabled & countermeasure.bit() == 0
+    }
 }
 
 /// The task that is calling.
@@ -55,9 +65,10 @@ pub(crate) fn governed(sk: *mut c_void) -> Option<Governed> {
         Some(tag) => unsafe { (*tag).cgroup_id },
         None => 0,
     };
-    let (cgroup_id, agent) = match current(config) {
+    let (cgroup_id, agent) = match current_unless_disabled(config) {
         Some(found) => found,
-        None => creator(tag?)?,
+        None if config.disabled & Countermeasure::Creator.bit() == 0 => creator(tag?)?,
+        None => return None,
     };
     admit(
         config,
@@ -66,6 +77,7 @@ pub(crate) fn governed(sk: *mut c_void) -> Option<Governed> {
             creator_cgroup_id,
             agent,
             generation: config.generation,
+            disabled: config.disabled,
         },
     )
 }
@@ -85,13 +97,29 @@ pub(crate) fn governed_task() -> Option<Governed> {
             creator_cgroup_id: 0,
             agent,
             generation: config.generation,
+            disabled: config.disabled,
         },
     )
+}
+
+/// See [`Countermeasure`]: without it only the socket's creator counts.
+#[inline(always)]
+fn current_unless_disabled(config: &Config) -> Option<(u64, u32)> {
+    if config.disabled & Countermeasure::CurrentTask.bit() != 0 {
+        return None;
+    }
+    current(config)
 }
 
 /// The nearest registered ancestor of the current task; only levels where an agent is registered are tried.
 #[inline(always)]
 fn current(config: &Config) -> Option<(u64, u32)> {
+    if config.disabled & Countermeasure::Ancestors.bit() != 0 {
+        // SAFETY: a helper without arguments.
+        let id = unsafe { bpf_get_current_cgroup_id() };
+        // SAFETY: the map is not preallocated, so the value stays whole until the program ends.
+        return unsafe { AGENTS.get(id) }.map(|entry| (id, entry.agent));
+    }
     let mut level = MAX_LEVEL;
     while level > 1 {
         level -= 1;
@@ -154,12 +182,17 @@ fn creator(tag: *const Tag) -> Option<(u64, u32)> {
 /// would open only half the way.
 #[inline(always)]
 fn admit(config: &Config, governed: Governed) -> Option<Governed> {
-    if config.flags & FAIL_OPEN != 0 && now().wrapping_sub(config.heartbeat_ns) > config.heartbeat_timeout_ns
-    {
+    if is_direct(config) {
         count(Stat::FailedOpen);
         return None;
     }
     Some(governed)
+}
+
+/// Whether the owner chose `direct` and the daemon is down.
+#[inline(always)]
+pub(crate) fn is_direct(config: &Config) -> bool {
+    config.flags & FAIL_OPEN != 0 && now().wrapping_sub(config.heartbeat_ns) > config.heartbeat_timeout_ns
 }
 
 /// Reads the current task.

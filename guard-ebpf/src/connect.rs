@@ -5,6 +5,7 @@
 
 use aya_ebpf::{bindings::bpf_sock_addr, helpers::generated::bpf_get_socket_cookie};
 use guard_common::{
+    countermeasure::Countermeasure,
     event::Reason,
     flow::Flow,
     policy::{HAS_V6_LOOPBACK, NetnsEntry, Stat, UNIDENTIFIED},
@@ -16,7 +17,7 @@ use crate::{
         listener, netns, sk, write_v4, write_v6,
     },
     caller::{self, Governed},
-    maps::{CLIENT, DENY_PORTS},
+    maps::{CLIENT, DENY_PORTS, INBOUND},
     refuse::{ALLOW, Attempt, count, refuse},
     storage,
 };
@@ -61,11 +62,12 @@ pub(crate) fn v6(ctx: *mut bpf_sock_addr) -> i32 {
     ALLOW
 }
 
-/// The governor of this connection. Whoever it is, an older record of the same socket is void now.
+/// The governor of this connection. Whoever it is, what is known of the same socket's earlier life is void now.
 #[inline(always)]
 fn governed(ctx: *mut bpf_sock_addr) -> Option<Governed> {
     let sk = sk(ctx);
     storage::remove(&CLIENT, sk);
+    storage::remove(&INBOUND, sk);
     caller::governed(sk)
 }
 
@@ -74,7 +76,7 @@ fn governed(ctx: *mut bpf_sock_addr) -> Option<Governed> {
 fn judge(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Result<Option<NetnsEntry>, i32> {
     let netns_cookie = netns(ctx);
     let protocol = field!(ctx, protocol);
-    let reason = match verdict(ctx, target, protocol, netns_cookie) {
+    let reason = match verdict(ctx, who, target, protocol, netns_cookie) {
         Verdict::Pass => return Ok(None),
         Verdict::Redirect(listener) => {
             let mut flow = flow(ctx, who, target, netns_cookie, listener.port);
@@ -98,39 +100,57 @@ fn judge(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Result<Opt
 }
 
 #[inline(always)]
-fn verdict(ctx: *mut bpf_sock_addr, target: &Target, protocol: u32, netns_cookie: u64) -> Verdict {
+fn verdict(
+    ctx: *mut bpf_sock_addr,
+    who: &Governed,
+    target: &Target,
+    protocol: u32,
+    netns_cookie: u64,
+) -> Verdict {
     if protocol == IPPROTO_UDP {
-        return datagram(ctx, target);
+        return datagram(ctx, who, target);
     }
     if protocol != IPPROTO_TCP || field!(ctx, type_) != SOCK_STREAM {
-        return Verdict::Refuse(Reason::Protocol);
+        return refuse_if(who, Countermeasure::SocketKind, Reason::Protocol);
     }
-    if is_device_bound(ctx) {
+    if is_device_bound(ctx) && who.enforces(Countermeasure::DeviceBound) {
         return Verdict::Refuse(Reason::DeviceBound);
     }
     let listener = listener(netns_cookie);
     if is_loopback(&target.address) {
         return match refused_port(listener, target.port) {
-            Some(reason) => Verdict::Refuse(reason),
+            Some(Reason::ProxyPort) => refuse_if(who, Countermeasure::ProxyPort, Reason::ProxyPort),
+            Some(reason) => refuse_if(who, Countermeasure::DeniedPort, reason),
             None => Verdict::Pass,
         };
     }
-    if is_link_local(&target.address) {
+    if is_link_local(&target.address) && who.enforces(Countermeasure::LinkLocal) {
         return Verdict::Refuse(Reason::LinkLocal);
     }
     match listener {
-        Some(listener) => Verdict::Redirect(listener),
-        None => Verdict::Refuse(Reason::NoListener),
+        Some(listener) if who.enforces(Countermeasure::Redirect) => Verdict::Redirect(listener),
+        Some(_) => Verdict::Pass,
+        None => refuse_if(who, Countermeasure::Listener, Reason::NoListener),
+    }
+}
+
+/// The refusal, unless the lab switched it off.
+#[inline(always)]
+fn refuse_if(who: &Governed, countermeasure: Countermeasure, reason: Reason) -> Verdict {
+    if who.enforces(countermeasure) {
+        Verdict::Refuse(reason)
+    } else {
+        Verdict::Pass
     }
 }
 
 /// UDP: DNS and loopback, nothing else. The same rule as for unconnected sockets in `sendmsg`.
 #[inline(always)]
-fn datagram(ctx: *mut bpf_sock_addr, target: &Target) -> Verdict {
+fn datagram(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Verdict {
     if datagram_allowed(ctx, target) {
         Verdict::Pass
     } else {
-        Verdict::Refuse(Reason::Udp)
+        refuse_if(who, Countermeasure::DatagramConnect, Reason::Udp)
     }
 }
 

@@ -4,7 +4,7 @@
 //! Multipath TCP so that its users fall back to TCP.
 
 use aya_ebpf::bindings::bpf_sock;
-use guard_common::{event::Reason, flow::Tag, policy::Stat};
+use guard_common::{countermeasure::Countermeasure, event::Reason, flow::Tag, policy::Stat};
 
 use crate::{
     address::field,
@@ -41,6 +41,14 @@ pub(crate) fn create(ctx: *mut bpf_sock) -> i32 {
         (_, IPPROTO_MPTCP) => Reason::Multipath,
         _ => Reason::SocketKind,
     };
+    let off = match reason {
+        Reason::Multipath => !who.enforces(Countermeasure::Multipath),
+        Reason::SocketKind => !who.enforces(Countermeasure::SocketKind),
+        _ => false,
+    };
+    if off {
+        return ALLOW;
+    }
     let attempt = Attempt {
         netns_cookie: 0,
         address: [0; 4],

@@ -1,11 +1,11 @@
 //! One function per attach point, and nothing else: the verdict is made in the hook's own file.
 
 use aya_ebpf::{
-    macros::{cgroup_sock, cgroup_sock_addr, cgroup_sockopt, sock_ops},
-    programs::{SockAddrContext, SockContext, SockOpsContext, SockoptContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, sock_ops},
+    programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext},
 };
 
-use crate::{bind, connect, create, getsockopt, peername, sendmsg, sockops};
+use crate::{bind, connect, create, egress, getsockopt, peername, sendmsg, setsockopt, sockops};
 
 #[cgroup_sock_addr(connect4)]
 fn fw_connect4(ctx: SockAddrContext) -> i32 {
@@ -61,6 +61,16 @@ fn fw_sockops(ctx: SockOpsContext) -> u32 {
 #[cgroup_sockopt(getsockopt)]
 fn fw_getsockopt(ctx: SockoptContext) -> i32 {
     getsockopt::getsockopt(ctx.sockopt)
+}
+
+#[cgroup_sockopt(setsockopt)]
+fn fw_setsockopt(ctx: SockoptContext) -> i32 {
+    setsockopt::setsockopt(ctx.sockopt)
+}
+
+#[cgroup_skb(egress)]
+fn fw_egress(ctx: SkBuffContext) -> i32 {
+    egress::egress(ctx.skb.skb)
 }
 
 // GPL-compatible: some helpers are offered only to programs that say so.

@@ -19,6 +19,8 @@ mod connect;
 #[cfg(target_arch = "bpf")]
 mod create;
 #[cfg(target_arch = "bpf")]
+mod egress;
+#[cfg(target_arch = "bpf")]
 mod entry;
 #[cfg(target_arch = "bpf")]
 mod getsockopt;
@@ -30,6 +32,8 @@ mod peername;
 mod refuse;
 #[cfg(target_arch = "bpf")]
 mod sendmsg;
+#[cfg(target_arch = "bpf")]
+mod setsockopt;
 #[cfg(target_arch = "bpf")]
 mod sockops;
 #[cfg(target_arch = "bpf")]

@@ -15,6 +15,8 @@ use guard_common::{
     },
 };
 
+use crate::storage::Inherited;
+
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// One entry: flags, level mask, generation, heartbeat.
@@ -52,6 +54,10 @@ pub(crate) static CLIENT: SkStorage<Flow> = SkStorage::new();
 /// Accepted sockets of redirected connections.
 #[btf_map]
 pub(crate) static ACCEPTED: SkStorage<Flow> = SkStorage::new();
+
+/// Listeners of governed processes that answered an outside client, and the sockets accepted from them.
+#[btf_map]
+pub(crate) static INBOUND: Inherited<u32> = Inherited::new();
 
 /// Connections between SYN and acceptance.
 #[btf_map]

@@ -42,7 +42,7 @@ pub(crate) fn refuse(who: &Governed, attempt: &Attempt, reason: Reason) -> i32 {
 #[inline(always)]
 fn errno(reason: Reason) -> i32 {
     match reason {
-        Reason::Udp | Reason::Protocol | Reason::SocketKind => EPERM,
+        Reason::Udp | Reason::Protocol | Reason::SocketKind | Reason::SocketOption => EPERM,
         Reason::BindPort => EACCES,
         Reason::Multipath => EPROTONOSUPPORT,
         _ => ECONNREFUSED,

@@ -3,7 +3,7 @@
 //! In: the datagram's destination. Out: pass. On failure: EPERM.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use guard_common::event::Reason;
+use guard_common::{countermeasure::Countermeasure, event::Reason};
 
 use crate::{
     address::{Target, field, netns, sk},
@@ -28,7 +28,7 @@ fn sendmsg(ctx: *mut bpf_sock_addr, target: impl Fn(*mut bpf_sock_addr) -> Targe
         return ALLOW;
     };
     let target = target(ctx);
-    if datagram_allowed(ctx, &target) {
+    if datagram_allowed(ctx, &target) || !who.enforces(Countermeasure::DatagramSend) {
         return ALLOW;
     }
     let attempt = Attempt {

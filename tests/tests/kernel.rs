@@ -14,13 +14,21 @@
 mod bypass;
 #[path = "kernel/containers.rs"]
 mod containers;
+#[path = "kernel/cost.rs"]
+mod cost;
 #[path = "kernel/doctor.rs"]
 mod doctor;
+#[path = "kernel/doors.rs"]
+mod doors;
 #[path = "kernel/governed.rs"]
 mod governed;
 #[path = "kernel/life.rs"]
 mod life;
+#[path = "kernel/range.rs"]
+mod range;
 #[path = "kernel/redirect.rs"]
 mod redirect;
+#[path = "kernel/vectors.rs"]
+mod vectors;
 #[path = "kernel/world.rs"]
 mod world;

@@ -18,10 +18,11 @@ use super::{
 
 /// Every program and its hook. Those that carry identity come before those that redirect: a connection
 /// that meets half of a first start must find its record.
-pub(super) const PROGRAMS: [(&str, AttachType); 11] = [
+pub(super) const PROGRAMS: [(&str, AttachType); 12] = [
     ("fw_getsockopt", AttachType::Getsockopt),
     ("fw_sockops", AttachType::SockOps),
     ("fw_create", AttachType::SockCreate),
+    ("fw_setsockopt", AttachType::Setsockopt),
     ("fw_bind4", AttachType::Bind4),
     ("fw_bind6", AttachType::Bind6),
     ("fw_peer4", AttachType::Peer4),
@@ -168,7 +169,10 @@ fn attach_one(program: &OwnedFd, hook: AttachType, cgroup: &File, pin: &Path) ->
         // Pinned, but elsewhere (the cgroup was made anew): the new link is in force before the old one goes.
         Ok(_old) => {
             let link = sys::link(program.as_fd(), cgroup.as_fd(), hook)?;
-            let aside = pin.with_extension("new");
+            // bpffs takes no dots in names.
+            let mut aside = pin.as_os_str().to_owned();
+            aside.push("_new");
+            let aside = PathBuf::from(aside);
             sys::pin(link.as_fd(), &aside)?;
             fs::rename(&aside, pin)?;
             link

@@ -91,6 +91,9 @@ pub enum KernelError {
         /// Why not.
         why: String,
     },
+    /// Somebody wanted to weaken a kernel side that is no lab's.
+    #[error("counter-measures can be switched off in the lab only")]
+    NotInLab,
     /// A pattern of the configuration cannot be used.
     #[error("cgroup pattern {pattern:?}: {why}")]
     Pattern {

@@ -7,6 +7,7 @@
 //! A *run* is one life of a governed cgroup. Under `/x/**` each direct child of `x` is a run of its own;
 //! until it is known its processes count as the run of `x`, so a new child is governed from its first call.
 
+mod cut;
 mod pattern;
 mod set;
 mod watch;

@@ -15,20 +15,20 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SockOps},
+    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SockOps},
 };
 use guard_common::{
     ABI_VERSION,
     policy::{AgentEntry, Config, NetnsEntry},
 };
 
-use super::{KernelError, attach::PROGRAMS, sys};
+use super::{KernelError, attach::PROGRAMS, egress, sys};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
 
 pub(super) const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// Maps that outlive the daemon. Not EVENTS: a ring belongs to its reader.
-const PINNED: [&str; 11] = [
+const PINNED: [&str; 12] = [
     "CFG",
     "AGENTS",
     "PARENTS",
@@ -38,6 +38,7 @@ const PINNED: [&str; 11] = [
     "TAG",
     "CLIENT",
     "ACCEPTED",
+    "INBOUND",
     "FLOWS",
     "STATS",
 ];
@@ -105,6 +106,7 @@ pub(super) struct PolicyMaps {
 /// Everything that a start takes out of the object.
 pub(super) struct Loaded {
     pub(super) programs: Vec<(&'static str, OwnedFd)>,
+    pub(super) egress: OwnedFd,
     pub(super) policy: PolicyMaps,
     pub(super) stats: PerCpuArray<MapData, u64>,
     pub(super) events: RingBuf<MapData>,
@@ -128,6 +130,7 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
     let programs = programs.collect::<Result<_, KernelError>>()?;
     Ok(Loaded {
         programs,
+        egress: program(&mut object, egress::PROGRAM)?,
         policy: PolicyMaps {
             config: map(&mut object, "CFG")?,
             agents: map(&mut object, "AGENTS")?,
@@ -173,6 +176,7 @@ fn program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, KernelError
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSockAddr(_) => <&mut CgroupSockAddr>::try_from(program)?.load(),
+        Program::CgroupSkb(_) => <&mut CgroupSkb>::try_from(program)?.load(),
         Program::CgroupSock(_) => <&mut CgroupSock>::try_from(program)?.load(),
         Program::CgroupSockopt(_) => <&mut CgroupSockopt>::try_from(program)?.load(),
         Program::SockOps(_) => <&mut SockOps>::try_from(program)?.load(),

@@ -3,7 +3,7 @@
 //! In: plain numbers. Out: map entries. On failure: the entry is not in force, and the error says so.
 
 use std::{
-    collections::HashMap as StdHashMap,
+    collections::{HashMap as StdHashMap, HashSet},
     io,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,16 +13,17 @@ use std::{
 use aya::maps::MapError;
 use guard_common::policy::{
     AgentEntry, Config, FAIL_OPEN, HAS_V6_LOOPBACK, MAX_AGENTS, MAX_DENY_PORTS, MAX_KNOWN, MAX_LEVEL,
-    MAX_NETNS, MAX_PARENTS, NetnsEntry,
+    MAX_NETNS, MAX_PARENTS, NetnsEntry, REFUSE_INBOUND,
 };
 
-use super::{KernelError, cgroup, load::PolicyMaps, sys};
+use super::{KernelError, cgroup, egress::EgressLinks, load::PolicyMaps, sys};
 
 /// Every level at which an agent may be: for a cgroup whose depth cannot be seen.
 const ALL_LEVELS: u32 = (1 << MAX_LEVEL) - 2;
 
 pub(super) struct Policy {
     cgroup_root: PathBuf,
+    egress: EgressLinks,
     state: Mutex<State>,
 }
 
@@ -34,8 +35,13 @@ struct State {
 }
 
 impl Policy {
-    /// Takes over what an earlier daemon left; cgroups that are gone are dropped.
-    pub(super) fn new(maps: PolicyMaps, cgroup_root: PathBuf) -> Result<Self, KernelError> {
+    /// Takes over what an earlier daemon left; cgroups that are gone are dropped, and whatever a lab switched
+    /// off is on again.
+    pub(super) fn new(
+        maps: PolicyMaps,
+        egress: EgressLinks,
+        cgroup_root: PathBuf,
+    ) -> Result<Self, KernelError> {
         let config = maps.config.get(&0, 0).map_err(changing("CFG"))?;
         let state = State {
             maps,
@@ -44,16 +50,25 @@ impl Policy {
         };
         let policy = Self {
             cgroup_root,
+            egress,
             state: Mutex::new(state),
         };
         for (cgroup_id, _) in policy.governed() {
-            match policy.level_bits(cgroup_id) {
+            let bits = policy.level_bits(cgroup_id).and_then(|bits| {
+                policy.egress.attach(cgroup_id)?;
+                Ok(bits)
+            });
+            match bits {
                 Ok(bits) => {
                     policy.lock().levels.insert(cgroup_id, bits);
                 }
-                Err(_gone) => policy.ungovern(cgroup_id)?,
+                Err(KernelError::Cgroup { .. }) => policy.ungovern(cgroup_id)?,
+                Err(error) => return Err(error),
             }
         }
+        let governed: HashSet<u64> = policy.governed().into_iter().map(|(id, _)| id).collect();
+        policy.egress.sweep(&governed)?;
+        policy.switch_off(0)?;
         policy.lock().write_levels()?;
         Ok(policy)
     }
@@ -85,11 +100,22 @@ impl Policy {
     pub(super) fn govern(&self, cgroup_id: u64, agent: u32) -> Result<(), KernelError> {
         let bits = self.level_bits(cgroup_id)?;
         let mut state = self.lock();
-        state
+        let known = state.levels.contains_key(&cgroup_id);
+        if !known {
+            self.egress.attach(cgroup_id)?;
+        }
+        let inserted = state
             .maps
             .agents
-            .insert(cgroup_id, AgentEntry { agent, flags: 0 }, 0)
-            .map_err(inserting("AGENTS", MAX_AGENTS, || format!("cgroup {cgroup_id}")))?;
+            .insert(cgroup_id, AgentEntry { agent, flags: 0 }, 0);
+        if let Err(error) = inserted {
+            if !known {
+                self.egress.detach(cgroup_id)?;
+            }
+            return Err(inserting("AGENTS", MAX_AGENTS, || format!("cgroup {cgroup_id}"))(
+                error,
+            ));
+        }
         state.levels.insert(cgroup_id, bits);
         state.write_levels()
     }
@@ -98,7 +124,37 @@ impl Policy {
         let mut state = self.lock();
         absent_is_fine(state.maps.agents.remove(&cgroup_id)).map_err(changing("AGENTS"))?;
         state.levels.remove(&cgroup_id);
+        self.egress.detach(cgroup_id)?;
         state.write_levels()
+    }
+
+    /// Whether this very cgroup is registered.
+    pub(super) fn is_governed(&self, cgroup_id: u64) -> bool {
+        self.lock().levels.contains_key(&cgroup_id)
+    }
+
+    /// Whether the second line is in force at each governed cgroup.
+    pub(super) fn egress_holds(&self) -> bool {
+        self.egress.hold(&self.governed())
+    }
+
+    pub(super) fn refuse_inbound(&self, refuse: bool) -> Result<(), KernelError> {
+        self.lock().configure(|config| {
+            if refuse {
+                config.flags |= REFUSE_INBOUND;
+            } else {
+                config.flags &= !REFUSE_INBOUND;
+            }
+        })
+    }
+
+    /// For the lab: see [`super::lab`].
+    pub(super) fn switch_off(&self, mask: u32) -> Result<(), KernelError> {
+        let mut state = self.lock();
+        if state.config.disabled == mask {
+            return Ok(());
+        }
+        state.configure(|config| config.disabled = mask)
     }
 
     pub(super) fn governed(&self) -> Vec<(u64, u32)> {

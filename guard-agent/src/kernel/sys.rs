@@ -28,6 +28,7 @@ const QUERY_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum AttachType {
+    Egress = 1,
     SockCreate = 2,
     SockOps = 3,
     Bind4 = 8,
@@ -37,6 +38,7 @@ pub(super) enum AttachType {
     Sendmsg4 = 14,
     Sendmsg6 = 15,
     Getsockopt = 21,
+    Setsockopt = 22,
     Peer4 = 29,
     Peer6 = 30,
 }
@@ -216,6 +218,23 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         },
     )?;
     Ok(info)
+}
+
+/// The id of a loaded program.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // bpf_prog_info begins with its type and its id; the kernel writes as much as there is room for.
+    let mut start = [0_u32; 2];
+    let len = u32::try_from(size_of_val(&start)).map_err(io::Error::other)?;
+    let info_at = std::ptr::from_mut(&mut start) as u64;
+    bpf(
+        OBJ_GET_INFO_BY_FD,
+        &mut Info {
+            fd: raw(program),
+            len,
+            info: info_at,
+        },
+    )?;
+    Ok(start[1])
 }
 
 /// The programs attached to this very cgroup at this hook.

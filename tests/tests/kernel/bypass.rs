@@ -11,7 +11,7 @@ use guard_tests::{
 use crate::world::{AGENT, World, run};
 
 /// The next event of the programs.
-fn next_event(kernel: &Kernel, act: impl FnOnce()) -> KernelEvent {
+pub(crate) fn next_event(kernel: &Kernel, act: impl FnOnce()) -> KernelEvent {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

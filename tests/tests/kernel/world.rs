@@ -55,7 +55,7 @@ impl World {
             bpffs: PathBuf::from("/sys/fs/bpf/guard"),
             daemon_cgroup: daemon.path().to_owned(),
         };
-        let kernel = mounts.run(|| Ok(Kernel::start(&settings)?)).unwrap();
+        let kernel = mounts.run(|| Ok(kernel::lab::start(&settings)?)).unwrap();
         let listeners = netns.run(|| Ok(kernel::open_listeners(PORT)?)).unwrap();
         assert!(listeners.v6.is_some(), "lo has ::1");
         kernel.set_listener(netns.cookie().unwrap(), PORT, true).unwrap();

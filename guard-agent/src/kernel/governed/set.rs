@@ -10,7 +10,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{GovernedCgroup, pattern::Pattern};
+use super::{GovernedCgroup, cut::cut, pattern::Pattern};
 use crate::kernel::{Kernel, KernelError, cgroup};
 
 /// Where `guard-agent run` makes its cgroups: `/guard.slice/<agent>/<run>`.
@@ -121,7 +121,7 @@ impl Shared {
     ) -> Result<(), KernelError> {
         let id = cgroup::id_of(path).map_err(KernelError::path("cannot look at", path))?;
         let mut state = self.lock();
-        self.kernel.govern(id, agent)?;
+        self.enrol(id, agent, path)?;
         let cgroup = GovernedCgroup {
             agent,
             run: run.to_owned(),
@@ -175,7 +175,7 @@ impl Shared {
     }
 
     fn govern(&self, state: &mut State, id: u64, agent: u32, directory: &Path) {
-        if let Err(error) = self.kernel.govern(id, agent) {
+        if let Err(error) = self.enrol(id, agent, directory) {
             tracing::error!(%error, cgroup = %directory.display(), "a cgroup of an agent is not governed");
             return;
         }
@@ -196,6 +196,24 @@ impl Shared {
         );
     }
 
+    /// Governs, and cuts what had been opened before; nothing could have been if a cgroup above was governed.
+    fn enrol(&self, id: u64, agent: u32, directory: &Path) -> Result<(), KernelError> {
+        let covered = self.is_covered(directory);
+        self.kernel.govern(id, agent)?;
+        if !covered {
+            cut(id, directory);
+        }
+        Ok(())
+    }
+
+    /// Whether this directory or one above is governed.
+    fn is_covered(&self, directory: &Path) -> bool {
+        directory
+            .ancestors()
+            .take_while(|at| at.starts_with(&self.root))
+            .any(|at| cgroup::id_of(at).is_ok_and(|id| self.kernel.is_governed(id)))
+    }
+
     /// The run that one life of a cgroup is. The kernel never gives a cgroup's id twice between two boots, so the run
     /// keeps its name, and with it what it has spent, when this daemon is started again.
     fn run_of_cgroup(&self, id: u64, agent: u32) -> String {
@@ -210,6 +228,12 @@ impl Shared {
     }
 
     fn let_go(&self, state: &mut State, id: u64) {
+        if let Some(entry) = state.known.get(&id) {
+            let directory = self.directory(&entry.cgroup.path);
+            if !directory.parent().is_some_and(|above| self.is_covered(above)) {
+                cut(id, &directory);
+            }
+        }
         if let Err(error) = self.kernel.ungovern(id) {
             tracing::error!(%error, cgroup_id = id, "a cgroup stays governed");
             return;

@@ -1,0 +1,28 @@
+//! For tests only: a kernel side whose counter-measures can be switched off one by one, to show that each is
+//! what stops its attack.
+//!
+//! The daemon starts with [`Kernel::start`], which switches all of them on and refuses every later wish; only a
+//! [`Kernel`] that was started here can be weakened. What it is asked for never outlives the next start.
+
+pub use guard_common::countermeasure::Countermeasure;
+
+use super::{Kernel, KernelError, KernelSettings};
+
+/// As [`Kernel::start`], but [`switch_off`] works.
+pub fn start(settings: &KernelSettings) -> Result<Kernel, KernelError> {
+    let mut kernel = Kernel::start(settings)?;
+    kernel.is_lab = true;
+    Ok(kernel)
+}
+
+/// Switches these off and all others on.
+///
+/// # Errors
+/// The kernel was not started by [`start`].
+pub fn switch_off(kernel: &Kernel, off: &[Countermeasure]) -> Result<(), KernelError> {
+    if !kernel.is_lab {
+        return Err(KernelError::NotInLab);
+    }
+    let mask = off.iter().fold(0, |mask, one| mask | one.bit());
+    kernel.policy.switch_off(mask)
+}

@@ -1,0 +1,128 @@
+//! A shooting range: the world joined to an outside, and a witness there that sees every packet which gets out.
+
+use std::{
+    io::{ErrorKind, Read},
+    time::{Duration, Instant},
+};
+
+use guard_tests::netns::{End, NetNs, join};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::world::World;
+
+pub(crate) const FAR4: &str = "198.51.100.2";
+pub(crate) const NEAR4: &str = "198.51.100.1";
+/// Frames of the world begin with it.
+const NEAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// How long the witness waits for a packet that had better not come.
+const WATCH: Duration = Duration::from_millis(300);
+
+const ETH_P_ALL: u16 = 3;
+const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+/// What the kernel says by itself: IGMP; hop-by-hop (multicast listener reports) and ICMPv6.
+const OWN_V4: u8 = 2;
+const OWN_V6: [u8; 2] = [0, 58];
+
+const SETUP: &str = r#"
+FAR4, FAR6, NEAR4 = "198.51.100.2", "2001:db8:1::2", "198.51.100.1"
+V4, V6, TCP, UDP = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM
+MARK = struct.pack("!HHHH", T, T, T, T)
+def index(): return socket.if_nametoindex("near")
+def go(s, host, *more):
+    s.bind(("::" if s.family == V6 else "0.0.0.0", T))
+    s.setblocking(False)
+    s.connect_ex((host, T, *more))
+    time.sleep(0.05)
+"#;
+
+pub(crate) struct Range {
+    witness: Socket,
+    pub(crate) far: NetNs,
+    pub(crate) world: World,
+}
+
+impl Range {
+    pub(crate) fn new() -> Self {
+        let world = World::new();
+        let far = NetNs::new().unwrap();
+        let near = End {
+            namespace: &world.netns,
+            device: "near",
+            addresses: &["198.51.100.1/24", "2001:db8:1::1/64", "fe80::1/64"],
+        };
+        let there = End {
+            namespace: &far,
+            device: "far",
+            addresses: &["198.51.100.2/24", "2001:db8:1::2/64", "fe80::2/64"],
+        };
+        join(near, there).unwrap();
+        far.ip("link set far address 02:00:00:00:00:02").unwrap();
+        world.netns.ip("link set near address 02:00:00:00:00:01").unwrap();
+        // What is sent to loopback by this device would otherwise wait for an answer to its ARP request.
+        world
+            .netns
+            .ip("neighbour replace 127.0.0.1 lladdr 02:00:00:00:00:02 dev near nud permanent")
+            .unwrap();
+        let witness = far
+            .run(|| {
+                let all = i32::from(ETH_P_ALL.to_be());
+                let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all)))?;
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            })
+            .unwrap();
+        Self { witness, far, world }
+    }
+
+    /// A script with the names above; `port` is `T`, the mark by which its packets are known.
+    pub(crate) fn script(port: u16, script: &str) -> String {
+        let body = script.replace('\n', "\n    ");
+        format!("T = {port}\n{SETUP}\ndef attack():\n    {body}\nattempt(attack)")
+    }
+
+    /// Forgets what was seen so far.
+    pub(crate) fn forget(&self) {
+        while self.frame().is_some() {}
+    }
+
+    /// Whether a packet of the world that carries this number arrived outside.
+    pub(crate) fn saw(&self, port: u16) -> bool {
+        let deadline = Instant::now() + WATCH;
+        loop {
+            match self.frame() {
+                Some(frame) if is_from_world(&frame) && carries(&frame, port) => return true,
+                Some(_) => {}
+                None if Instant::now() > deadline => return false,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn frame(&self) -> Option<Vec<u8>> {
+        let mut frame = vec![0; 2048];
+        match (&self.witness).read(&mut frame) {
+            Ok(length) => {
+                frame.truncate(length);
+                Some(frame)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => panic!("the witness: {error}"),
+        }
+    }
+}
+
+fn is_from_world(frame: &[u8]) -> bool {
+    if frame.len() < 34 || frame[6..12] != NEAR_MAC {
+        return false;
+    }
+    match [frame[12], frame[13]] {
+        IPV4 => frame[23] != OWN_V4,
+        IPV6 => !OWN_V6.contains(&frame[20]),
+        _ => false,
+    }
+}
+
+fn carries(frame: &[u8], port: u16) -> bool {
+    frame[34..].windows(2).any(|two| two == port.to_be_bytes())
+}
