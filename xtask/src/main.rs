@@ -4,6 +4,7 @@
     reason = "a command-line tool talks on its standard output"
 )]
 
+mod check;
 mod demo;
 mod kernels;
 mod setup;
@@ -30,6 +31,8 @@ enum Chore {
         #[arg(long)]
         json: bool,
     },
+    /// Check format, lints and the size of files
+    Check,
     /// Run every test; what cannot run here fails
     Test(test::Options),
 }
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
     match Command::parse().chore {
         Chore::Setup(options) => setup::run(&options),
         Chore::Demo { json } => demo::run(json),
+        Chore::Check => check::run(),
         Chore::Test(options) => test::run(options),
     }
 }

@@ -9,6 +9,7 @@
 
 mod cut;
 mod pattern;
+mod scan;
 mod set;
 mod watch;
 

@@ -10,7 +10,12 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{GovernedCgroup, cut::cut, pattern::Pattern};
+use super::{
+    GovernedCgroup,
+    cut::cut,
+    pattern::Pattern,
+    scan::{self, Found, relative},
+};
 use crate::kernel::{Kernel, KernelError, cgroup};
 
 /// Where `guard-agent run` makes its cgroups: `/guard.slice/<agent>/<run>`.
@@ -106,7 +111,7 @@ impl Shared {
         let id = cgroup::id_of(directory).ok()?;
         let mut state = self.lock();
         if !state.known.contains_key(&id) {
-            let agent = state.agent_of(&self.root, directory)?;
+            let agent = scan::agent_of(&state.patterns, &self.root, directory)?;
             self.govern(&mut state, id, agent, directory);
         }
         state.known.get(&id).map(|entry| entry.cgroup.clone())
@@ -142,7 +147,13 @@ impl Shared {
     pub(super) fn reconcile(&self) -> Vec<PathBuf> {
         let mut state = self.lock();
         let mut found = Found::default();
-        state.scan(&self.root, &self.root, &mut Vec::new(), &mut found);
+        scan::scan(
+            &state.patterns,
+            &self.root,
+            &self.root,
+            &mut Vec::new(),
+            &mut found,
+        );
         for (id, agent, directory) in &found.matching {
             let unchanged = state
                 .known
@@ -287,7 +298,7 @@ impl Shared {
             .map(|entry| self.directory(&entry.cgroup.path));
         let agent = directory
             .as_deref()
-            .and_then(|path| state.agent_of(&self.root, path));
+            .and_then(|path| scan::agent_of(&state.patterns, &self.root, path));
         match (directory, agent) {
             (Some(directory), Some(agent)) => self.govern(&mut state, id, agent, &directory),
             _ => self.let_go(&mut state, id),
@@ -336,63 +347,12 @@ impl Shared {
     }
 }
 
-#[derive(Default)]
-struct Found {
-    matching: Vec<(u64, u32, PathBuf)>,
-    watch: Vec<PathBuf>,
-}
-
-impl State {
-    /// Walks only the directories on the way to a possible match.
-    fn scan(&self, root: &Path, directory: &Path, names: &mut Vec<String>, found: &mut Found) {
-        let parts: Vec<&str> = names.iter().map(String::as_str).collect();
-        if !self
-            .patterns
-            .iter()
-            .any(|pattern| pattern.might_lie_below(&parts))
-        {
-            return;
-        }
-        if let Some(agent) = self.agent_of(root, directory)
-            && let Ok(id) = cgroup::id_of(directory)
-        {
-            found.matching.push((id, agent, directory.to_owned()));
-        }
-        found.watch.push(directory.to_owned());
-        // Gone in the meantime: the next event or scan sees it.
-        let Ok(children) = fs::read_dir(directory) else {
-            return;
-        };
-        for child in children.flatten() {
-            if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-                names.push(child.file_name().to_string_lossy().into_owned());
-                self.scan(root, &child.path(), names, found);
-                names.pop();
-            }
-        }
-    }
-
-    fn agent_of(&self, root: &Path, directory: &Path) -> Option<u32> {
-        let path = relative(root, directory);
-        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-        self.patterns
-            .iter()
-            .find(|pattern| pattern.matches(&names))
-            .map(|pattern| pattern.agent)
-    }
-}
-
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|error| {
         // Runs then get new names at every start of the daemon.
         tracing::warn!(%error, "this boot has no id");
         ulid::Ulid::new().to_string()
     })
-}
-
-fn relative(root: &Path, directory: &Path) -> String {
-    let below = directory.strip_prefix(root).unwrap_or(directory);
-    format!("/{}", below.to_string_lossy().trim_start_matches('/'))
 }
 
 /// `/guard.slice/<agent>/<run>`, as `guard-agent run` makes them.
