@@ -38,6 +38,7 @@ mod ended_runs;
 mod housekeeping;
 mod notify;
 mod runs;
+mod soft_limits;
 mod worker;
 
 /// How long calls in flight may take to end after a stop was asked for; systemd's own limit is longer.

@@ -40,6 +40,12 @@ impl Pico {
         self.0.checked_mul(count).map(Self)
     }
 
+    /// So many parts per million of the amount, rounded down.
+    pub fn part(self, ppm: u32) -> Self {
+        let part = u128::from(self.0) * u128::from(ppm) / 1_000_000;
+        Self(u64::try_from(part).unwrap_or(u64::MAX))
+    }
+
     /// Reads a decimal dollar amount such as `10`, `0.05` or `1.0`; at most twelve decimals.
     pub fn from_usd_text(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

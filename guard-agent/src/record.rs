@@ -14,6 +14,7 @@ use crate::audit::record::{Body, Call as CallBody, Connection, Decision, Head, K
 use crate::audit::{Audit, AuditRecord, AuditSlot};
 use crate::call::Call;
 use crate::clock::SharedClock;
+use crate::config::Agent;
 use crate::identity::Identity;
 use crate::llm::BodyEdits;
 use crate::llm::prices::PriceTable;
@@ -181,6 +182,14 @@ impl Recorder {
             body: Body::Kernel(attempt),
             findings: Vec::new(),
         });
+    }
+
+    /// Something that an agent's owner should know.
+    pub fn alert(&self, agent: &Agent, name: &str, message: String) {
+        let mut head = Head::of_host(self.clock.now(), Ulid::new().to_string());
+        head.agent = Some(agent.name.clone());
+        head.owner = Some(agent.owner.clone());
+        self.note(AuditRecord::alert(head, name, message, None));
     }
 
     /// A person or a tool changed something.

@@ -122,7 +122,7 @@ impl Daemon {
     fn agent_status(&self, agent: &Arc<Agent>, lives: &[&str], accounts: &[AccountView]) -> AgentStatus {
         let tally = self.recorder.tally().of(&agent.name);
         let budgets = agent.budgets.iter().flat_map(|budget| {
-            let soft = budget.soft_ppm.map(|ppm| part(budget.limit, ppm));
+            let soft = budget.soft_ppm.map(|ppm| budget.limit.part(ppm));
             let row = move |scope: ScopeKind, name: &str| {
                 let account = accounts.iter().find(|account| {
                     account.scope.kind == scope
@@ -174,10 +174,4 @@ fn known<'c>(config: &'c Config, agent: &str) -> Result<&'c Arc<Agent>, AdminErr
         let message = format!("no [[agent]] is named {agent:?}; `guard-agent status` lists those in force");
         AdminError::new(ErrorCode::NotFound, message)
     })
-}
-
-/// `ppm` parts per million of an amount.
-fn part(limit: Pico, ppm: u32) -> Pico {
-    let part = u128::from(limit.0) * u128::from(ppm) / 1_000_000;
-    Pico(u64::try_from(part).unwrap_or(u64::MAX))
 }

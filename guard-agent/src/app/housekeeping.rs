@@ -8,7 +8,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::Daemon;
 use super::ended_runs::EndedRuns;
+use super::soft_limits::SoftLimits;
 use crate::audit::record::Kernel as Attempt;
+use crate::identify;
 use crate::kernel::KernelEvent;
 use crate::ledger::{ScopeKind, Window};
 use crate::money::Pico;
@@ -27,6 +29,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lost = 0;
     let mut ended = EndedRuns::default();
+    let mut soft = SoftLimits::default();
     loop {
         ticks.tick().await;
         daemon.prove();
@@ -37,6 +40,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
         lost = now_lost;
         daemon.metrics.price_table_age(price_age(&daemon));
         daemon.forget_ended(&mut ended);
+        daemon.warn(&mut soft);
     }
 }
 
@@ -49,6 +53,24 @@ impl Daemon {
             tracing::error!(missing = ?attached.missing(), "programs are not attached any more: NOT ENFORCING");
         }
         self.metrics.enforcing(proven);
+    }
+
+    /// Says which budgets have passed their soft limit.
+    fn warn(&self, soft: &mut SoftLimits) {
+        let accounts = self.ledger.accounts();
+        let governed = self.governed.all();
+        for agent in &self.config.load().agents {
+            let number = identify::number(&agent.name);
+            let runs: Vec<Arc<str>> = governed
+                .iter()
+                .filter(|(_, cgroup)| cgroup.agent == number)
+                .map(|(_, cgroup)| cgroup.run.as_str().into())
+                .collect();
+            for message in soft.passed(agent, &runs, &accounts) {
+                tracing::warn!("{message}");
+                self.recorder.alert(agent, "budget.soft", message);
+            }
+        }
     }
 
     fn forget_ended(&self, ended: &mut EndedRuns) {

@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         "Over which time the limit counts. All but `run` are calendar windows in `host.timezone`."),
     key("budget", "usd", "US dollars, at most twelve decimals", "required",
         "Hard limit: settled plus reserved money never passes it. Read exactly as written, not as a binary float."),
-    key("budget", "soft", "fraction of `usd`, above 0 and at most 1", "none", "From here on Guard warns."),
+    key("budget", "soft", "fraction of `usd`, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
     key("budget", "on_soft", "table", "none", "What happens at the soft limit beside the warning.").planned(),
 
     key("provider", "name", "name", "required",
