@@ -12,7 +12,8 @@ use super::soft_limits::SoftLimits;
 use crate::audit::record::Kernel as Attempt;
 use crate::identify;
 use crate::kernel::KernelEvent;
-use crate::ledger::{ScopeKind, Window};
+use crate::kernel::governed::GovernedCgroup;
+use crate::ledger::{AccountView, ScopeKind, Window};
 use crate::money::Pico;
 use crate::telemetry::metrics::BudgetState;
 
@@ -33,14 +34,16 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
     loop {
         ticks.tick().await;
         daemon.prove();
-        daemon.show_budgets();
         let stats = daemon.kernel.stats();
         let now_lost = stats.events_lost;
         daemon.metrics.events_lost(now_lost.saturating_sub(lost));
         lost = now_lost;
         daemon.metrics.price_table_age(price_age(&daemon));
-        daemon.forget_ended(&mut ended);
-        daemon.warn(&mut soft);
+        // Read once for both: it takes the lock that every reservation takes. Budget gauges are read at a scrape.
+        let accounts = daemon.ledger.accounts();
+        let governed = daemon.governed.all();
+        daemon.forget_ended(&mut ended, &accounts, &governed);
+        daemon.warn(&mut soft, &accounts, &governed);
     }
 }
 
@@ -56,9 +59,8 @@ impl Daemon {
     }
 
     /// Says which budgets have passed their soft limit.
-    fn warn(&self, soft: &mut SoftLimits) {
-        let accounts = self.ledger.accounts();
-        let governed = self.governed.all();
+    fn warn(&self, soft: &mut SoftLimits, accounts: &[AccountView], governed: &[(u64, GovernedCgroup)]) {
+        soft.forget_all_but(accounts);
         for agent in &self.config.load().agents {
             let number = identify::number(&agent.name);
             let runs: Vec<Arc<str>> = governed
@@ -66,20 +68,21 @@ impl Daemon {
                 .filter(|(_, cgroup)| cgroup.agent == number)
                 .map(|(_, cgroup)| cgroup.run.as_str().into())
                 .collect();
-            for message in soft.passed(agent, &runs, &accounts) {
+            for message in soft.passed(agent, &runs, accounts) {
                 tracing::warn!("{message}");
                 self.recorder.alert(agent, "budget.soft", message);
             }
         }
     }
 
-    fn forget_ended(&self, ended: &mut EndedRuns) {
-        let alive = self.governed.all().into_iter().map(|(_, governed)| governed.run);
-        let due = ended.due(
-            &self.ledger.accounts(),
-            &alive.collect(),
-            Instant::now().into_std(),
-        );
+    fn forget_ended(
+        &self,
+        ended: &mut EndedRuns,
+        accounts: &[AccountView],
+        governed: &[(u64, GovernedCgroup)],
+    ) {
+        let alive = governed.iter().map(|(_, cgroup)| cgroup.run.clone());
+        let due = ended.due(accounts, &alive.collect(), Instant::now().into_std());
         for scope in due {
             tracing::debug!(run = %scope.name, "the account of a run that is over leaves memory");
             self.ledger.forget(&scope);

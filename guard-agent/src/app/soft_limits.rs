@@ -16,6 +16,18 @@ pub(super) struct SoftLimits {
 }
 
 impl SoftLimits {
+    /// Forgets the windows that have ended and the runs whose accounts are gone.
+    pub(super) fn forget_all_but(&mut self, accounts: &[AccountView]) {
+        self.said.retain(|(kind, name, window), starts| {
+            accounts.iter().any(|account| {
+                account.scope.kind == *kind
+                    && account.scope.name == *name
+                    && account.window == *window
+                    && account.starts == *starts
+            })
+        });
+    }
+
     /// What there is to say now about an agent, whose runs these are.
     pub(super) fn passed(
         &mut self,
@@ -95,6 +107,7 @@ mod tests {
         let day = |starts, settled| [account(ScopeKind::Agent, "coder", Window::Day, starts, settled)];
         assert!(limits.passed(&agent, &[], &day(0, half - 1)).is_empty());
         assert_eq!(limits.passed(&agent, &[], &day(0, half)).len(), 1);
+        limits.forget_all_but(&day(0, half));
         assert!(
             limits.passed(&agent, &[], &day(0, half + 1)).is_empty(),
             "said already"
@@ -114,5 +127,7 @@ mod tests {
             said,
             ["agent \"coder\", run r1 has spent $0.50 of its $1.00 budget for this run (soft limit $0.50)"]
         );
+        limits.forget_all_but(&[]);
+        assert!(limits.said.is_empty(), "nothing is kept of what is over");
     }
 }
