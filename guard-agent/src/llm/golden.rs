@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::llm::provider::dialect_of;
 use crate::llm::{Dialect, DialectKind, ReplyFacts, ReplyHead};
 
+mod formats;
 mod properties;
 mod recorded;
 mod refusals;

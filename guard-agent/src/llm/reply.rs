@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 
 use crate::llm::sse::{Found, Scanner};
-use crate::llm::{ReplyFacts, ReplyHead, ReplyReader};
+use crate::llm::{ReplyFacts, ReplyHead, ReplyReader, eventstream};
 
 /// Largest plain JSON reply that is kept to be read at its end. A larger one passes and its usage is unknown.
 pub(crate) const JSON_LIMIT: usize = 16 * 1024 * 1024;
@@ -58,6 +58,8 @@ enum Mode {
     Json(Option<Vec<u8>>),
     /// An event stream.
     Events,
+    /// Amazon's binary event stream.
+    Binary,
 }
 
 /// The reader around a format.
@@ -66,6 +68,7 @@ pub(crate) struct Reader<F> {
     mode: Mode,
     failed: bool,
     scanner: Scanner,
+    binary: eventstream::Scanner,
     /// The usage event is to be hidden.
     hide: bool,
     /// Bytes of the current event that are held back (only when hiding).
@@ -87,6 +90,8 @@ impl<F: Format> Reader<F> {
         let media = media.to_ascii_lowercase();
         let mode = if media.starts_with("text/event-stream") {
             Mode::Events
+        } else if media.starts_with("application/vnd.amazon.eventstream") {
+            Mode::Binary
         } else if media.starts_with("application/json") {
             Mode::Json(Some(Vec::new()))
         } else {
@@ -97,6 +102,7 @@ impl<F: Format> Reader<F> {
             mode,
             failed: !head.status.is_success(),
             scanner: Scanner::default(),
+            binary: eventstream::Scanner::default(),
             hide: head.hide_usage_event,
             held: BytesMut::new(),
             begun: 0,
@@ -124,6 +130,17 @@ impl<F: Format> Reader<F> {
             self.read(step.found);
         }
         self.scanner = scanner;
+    }
+
+    /// Reads the messages of a chunk; every byte is forwarded.
+    fn pass_messages(&mut self, chunk: &[u8]) {
+        let mut scanner = std::mem::take(&mut self.binary);
+        let mut from = 0;
+        while let Some(step) = scanner.next(chunk, from) {
+            from = step.end;
+            self.read(step.found);
+        }
+        self.binary = scanner;
     }
 
     /// Reads the events of a chunk and drops the usage event, which may have begun in an earlier chunk.
@@ -188,6 +205,10 @@ impl<F: Format> ReplyReader for Reader<F> {
                 }
                 chunk
             }
+            Mode::Binary => {
+                self.pass_messages(&chunk);
+                chunk
+            }
             _ if self.hide => self.hide_events(&chunk),
             _ => {
                 self.pass_events(&chunk);
@@ -201,6 +222,8 @@ impl<F: Format> ReplyReader for Reader<F> {
             Mode::Json(Some(body)) => self.format.whole(&body),
             Mode::Json(None) => self.format.unread(),
             Mode::Undecided => {}
+            Mode::Binary if self.binary.inside_event() => self.format.unread(),
+            Mode::Binary => {}
             Mode::Events => {
                 if let Some(found) = self.scanner.take_rest() {
                     let verdict = self.read(found);

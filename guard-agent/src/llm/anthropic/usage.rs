@@ -165,7 +165,7 @@ fn split(total: u64, split: Option<CacheCreation>) -> (u64, u64) {
 
 /// The reader's state.
 #[derive(Debug, Default)]
-pub(super) struct MessageReply {
+pub(in crate::llm) struct MessageReply {
     facts: ReplyFacts,
     counts: Counts,
     /// The output count is the final one, not the placeholder of `message_start`.

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+mod others;
+
 use super::read;
 use crate::llm::provider::{builtin, by_host, dialect_of};
 use crate::llm::{DialectKind, EndpointKind, Usage, detect};
@@ -176,11 +178,13 @@ fn requests_of_real_clients_are_read() {
             continue;
         };
         let method = record["method"].as_str().unwrap().parse().unwrap();
-        if detect::endpoint(provider, &method, path) != EndpointKind::Inference {
+        let endpoint = detect::endpoint(provider, &method, path);
+        let both = [DialectKind::OpenaiChat, DialectKind::AnthropicMessages];
+        if endpoint.kind != EndpointKind::Inference || !both.contains(&endpoint.dialect.kind()) {
             continue;
         }
         let body = record["body"].as_str().unwrap();
-        let facts = dialect_of(provider.dialect).request(body.as_bytes()).unwrap();
+        let facts = endpoint.dialect.request(body.as_bytes()).unwrap();
         let value: Value = serde_json::from_str(body).unwrap();
         assert_eq!(facts.model, value["model"], "{file}");
         assert_eq!(facts.stream, value["stream"].as_bool().unwrap_or(false), "{file}");

@@ -1,0 +1,198 @@
+//! What a Converse reply turned out to hold: the object, or the events of its binary stream as a union each.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::llm::reply::{Format, Verdict, note_tool};
+use crate::llm::{ReplyFacts, Usage};
+
+/// A whole reply.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reply {
+    output: Option<Output>,
+    stop_reason: Option<String>,
+    usage: Option<WireUsage>,
+    service_tier: Option<Tier>,
+    performance_config: Option<Performance>,
+    message: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Output {
+    message: Option<Message>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: Option<Vec<Block>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Block {
+    tool_use: Option<ToolUse>,
+}
+
+#[derive(Deserialize)]
+struct ToolUse {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Tier {
+    r#type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Performance {
+    latency: Option<String>,
+}
+
+/// One event of a stream. A name that is not here and ends in `Exception` is the service's error.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    message_start: Option<IgnoredAny>,
+    content_block_start: Option<Start>,
+    content_block_delta: Option<IgnoredAny>,
+    content_block_stop: Option<IgnoredAny>,
+    message_stop: Option<Stop>,
+    metadata: Option<Reply>,
+}
+
+#[derive(Deserialize)]
+struct Start {
+    start: Option<Block>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stop {
+    stop_reason: Option<String>,
+}
+
+/// Cached tokens stand beside `inputTokens`, not in it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireUsage {
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    /// The other name is Nova's own.
+    #[serde(alias = "cacheReadInputTokenCount")]
+    cache_read_input_tokens: Option<u64>,
+    #[serde(alias = "cacheWriteInputTokenCount")]
+    cache_write_input_tokens: Option<u64>,
+    cache_details: Option<Vec<CacheDetail>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CacheDetail {
+    ttl: Option<String>,
+    input_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    fn buckets(&self) -> Option<Usage> {
+        let written = self.cache_write_input_tokens.unwrap_or(0);
+        let long = self
+            .cache_details
+            .iter()
+            .flatten()
+            .filter(|detail| detail.ttl.as_deref() == Some("1h"))
+            .filter_map(|detail| detail.input_tokens)
+            .fold(0_u64, u64::saturating_add)
+            .min(written);
+        Some(Usage {
+            input: self.input_tokens?,
+            cache_read: self.cache_read_input_tokens.unwrap_or(0),
+            cache_write_5m: written - long,
+            cache_write_1h: long,
+            output: self.output_tokens?,
+            ..Usage::default()
+        })
+    }
+}
+
+/// The reader's state.
+#[derive(Debug, Default)]
+pub(in crate::llm) struct ConverseReply {
+    facts: ReplyFacts,
+}
+
+impl ConverseReply {
+    fn block(&mut self, block: Block) {
+        if let Some(name) = block.tool_use.and_then(|call| call.name) {
+            note_tool(&mut self.facts.tools_called, &name);
+        }
+    }
+
+    fn account(&mut self, reply: Reply) {
+        let fast = reply
+            .performance_config
+            .and_then(|config| config.latency)
+            .filter(|latency| latency != "standard");
+        self.facts.service_tier = fast.or(reply.service_tier.and_then(|tier| tier.r#type));
+        self.facts.finish = reply.stop_reason.or(self.facts.finish.take());
+        if let Some(usage) = reply.usage {
+            self.facts.usage = usage.buckets();
+        }
+    }
+}
+
+impl Format for ConverseReply {
+    fn event(&mut self, data: &[u8]) -> Verdict {
+        let Ok(event) = serde_json::from_slice::<Event>(data) else {
+            self.unread();
+            return Verdict::Forward;
+        };
+        let known = event.message_start.is_some()
+            || event.content_block_delta.is_some()
+            || event.content_block_stop.is_some();
+        let mut found = known;
+        if let Some(block) = event.content_block_start {
+            found = true;
+            if let Some(block) = block.start {
+                self.block(block);
+            }
+        }
+        if let Some(stop) = event.message_stop {
+            found = true;
+            self.facts.finish = stop.stop_reason;
+        }
+        if let Some(metadata) = event.metadata {
+            found = true;
+            self.facts.complete = true;
+            self.account(metadata);
+        }
+        let exception = data.get(..64.min(data.len())).unwrap_or_default();
+        self.facts.error |= !found && memchr::memmem::find(exception, b"xception\":").is_some();
+        Verdict::Forward
+    }
+
+    fn whole(&mut self, body: &[u8]) {
+        let Ok(mut reply) = serde_json::from_slice::<Reply>(body) else {
+            return self.unread();
+        };
+        let output = reply.output.take();
+        self.facts.error = output.is_none() && reply.message.is_some();
+        self.facts.complete = output.is_some() || self.facts.error;
+        let blocks = output
+            .and_then(|output| output.message)
+            .and_then(|message| message.content);
+        blocks
+            .unwrap_or_default()
+            .into_iter()
+            .for_each(|block| self.block(block));
+        self.account(reply);
+    }
+
+    fn unread(&mut self) {
+        self.facts.usage = None;
+    }
+
+    fn facts(&mut self) -> ReplyFacts {
+        std::mem::take(&mut self.facts)
+    }
+}
