@@ -286,7 +286,23 @@ impl Lab {
     /// # Errors
     /// The daemon does not answer, or not in the exposition format.
     pub fn metrics(&self) -> Result<Metrics> {
-        Metrics::parse(&daemon::get(&self.host, "/metrics")?)
+        Metrics::parse(&self.metrics_text()?)
+    }
+
+    /// The same, as it is written.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn metrics_text(&self) -> Result<String> {
+        daemon::get(&self.host, "/metrics")
+    }
+
+    /// What a server on the host's loopback answers to a GET.
+    ///
+    /// # Errors
+    /// It does not answer with a 200.
+    pub fn get(&self, address: &str, path: &str) -> Result<String> {
+        daemon::get_from(&self.host, address, path)
     }
 
     /// What `guard-agent status --json` says.

@@ -65,6 +65,12 @@ const STEPS: &[Step] = &[
         install: || programs_install(&ENGINE),
     },
     Step {
+        name: "Prometheus",
+        why: "a real one scrapes the daemon, and promtool checks the metrics and the alert rules",
+        check: || Ok(programs_check(&PROMETHEUS)),
+        install: || programs_install(&PROMETHEUS),
+    },
+    Step {
         name: "eBPF tool chain",
         why: "the programs need core compiled for BPF, so the source of core and a compiler that may build it",
         check: toolchain::check,
@@ -130,6 +136,9 @@ const ENGINE: [(&str, &str); 5] = [
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
 ];
+
+/// What reads the metrics; both come in one package, whose service is not started.
+const PROMETHEUS: [(&str, &str); 2] = [("prometheus", "prometheus"), ("promtool", "prometheus")];
 
 fn tools_check() -> Result<State> {
     Ok(programs_check(&TOOLS))
