@@ -41,6 +41,8 @@ pub struct Reply {
     pub words: Vec<String>,
     /// A tool call instead of the words: name and JSON arguments.
     pub tool: Option<(String, String)>,
+    /// Calls the tool only while the conversation has no result of a tool, and only if the request declares it.
+    pub until_answered: bool,
     /// What is billed.
     pub tokens: Tokens,
     /// What the usage fields say, when that is not what is billed; see [`Fault::NoUsage`] to say nothing.
@@ -64,6 +66,7 @@ impl Default for Reply {
                 .map(str::to_owned)
                 .to_vec(),
             tool: None,
+            until_answered: false,
             tokens: Tokens::new(1000, 100),
             told: None,
             model: None,
@@ -110,6 +113,13 @@ impl Reply {
     #[must_use]
     pub fn calling(mut self, tool: &str, arguments: &str) -> Self {
         self.tool = Some((tool.to_owned(), arguments.to_owned()));
+        self
+    }
+
+    /// The same, with the words once the tool has answered: what a client's whole round trip needs.
+    #[must_use]
+    pub fn until_answered(mut self) -> Self {
+        self.until_answered = true;
         self
     }
 
