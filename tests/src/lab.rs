@@ -209,20 +209,21 @@ impl Lab {
 
     /// The fake OpenAI.
     pub fn openai(&self) -> &Provider {
-        self.speaking(Speaks::OpenAi)
+        self.provider(Speaks::OpenAi)
     }
 
     /// The fake Anthropic.
     pub fn anthropic(&self) -> &Provider {
-        self.speaking(Speaks::Anthropic)
+        self.provider(Speaks::Anthropic)
     }
 
     /// The ordinary site.
     pub fn site(&self) -> &Provider {
-        self.speaking(Speaks::Site)
+        self.provider(Speaks::Site)
     }
 
-    fn speaking(&self, speaks: Speaks) -> &Provider {
+    /// The server that speaks so.
+    pub fn provider(&self, speaks: Speaks) -> &Provider {
         let place = SITES.iter().position(|site| site.0 == speaks).unwrap_or_default();
         #[expect(
             clippy::indexing_slicing,
@@ -239,6 +240,11 @@ impl Lab {
     /// Where agent `other` lives.
     pub fn other(&self) -> Place<'_> {
         Place::governed(self, "second", &self.cgroups.other)
+    }
+
+    /// A place of one's own that belongs to this agent.
+    pub fn place<'a>(&'a self, agent: &'a str, cgroup: &'a Cgroup) -> Place<'a> {
+        Place::governed(self, agent, cgroup)
     }
 
     /// A place on the same host that no agent's rules cover.
@@ -286,7 +292,23 @@ impl Lab {
     /// # Errors
     /// The daemon does not answer, or not in the exposition format.
     pub fn metrics(&self) -> Result<Metrics> {
-        Metrics::parse(&daemon::get(&self.host, "/metrics")?)
+        Metrics::parse(&self.metrics_text()?)
+    }
+
+    /// The same, as it is written.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub fn metrics_text(&self) -> Result<String> {
+        daemon::get(&self.host, "/metrics")
+    }
+
+    /// What a server on the host's loopback answers to a GET.
+    ///
+    /// # Errors
+    /// It does not answer with a 200.
+    pub fn get(&self, address: &str, path: &str) -> Result<String> {
+        daemon::get_from(&self.host, address, path)
     }
 
     /// What `guard-agent status --json` says.

@@ -65,6 +65,12 @@ const STEPS: &[Step] = &[
         install: || programs_install(&ENGINE),
     },
     Step {
+        name: "Prometheus",
+        why: "a real one scrapes the daemon, and promtool checks the metrics and the alert rules",
+        check: || Ok(programs_check(&PROMETHEUS)),
+        install: || programs_install(&PROMETHEUS),
+    },
+    Step {
         name: "eBPF tool chain",
         why: "the programs need core compiled for BPF, so the source of core and a compiler that may build it",
         check: toolchain::check,
@@ -77,6 +83,16 @@ const STEPS: &[Step] = &[
         install: bpf_linker::install,
     },
 ];
+
+/// What the matrix of clients needs beside them.
+pub(crate) const CLIENTS: &[Step] = &[Step {
+    name: "npm",
+    why: "half of the clients are npm packages; the Node that runs them comes with them",
+    check: || Ok(programs_check(&NPM)),
+    install: || programs_install(&NPM),
+}];
+
+const NPM: [(&str, &str); 1] = [("npm", "npm")];
 
 /// Runs all steps.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -130,6 +146,9 @@ const ENGINE: [(&str, &str); 5] = [
     ("iptables", "iptables"),
     ("busybox", "busybox-static"),
 ];
+
+/// What reads the metrics; both come in one package, whose service is not started.
+const PROMETHEUS: [(&str, &str); 2] = [("prometheus", "prometheus"), ("promtool", "prometheus")];
 
 fn tools_check() -> Result<State> {
     Ok(programs_check(&TOOLS))

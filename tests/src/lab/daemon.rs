@@ -185,8 +185,13 @@ impl Lab {
 
 /// One GET to the daemon's health port; the body of a 200.
 pub(super) fn get(host: &NetNs, path: &str) -> Result<String> {
+    get_from(host, HEALTH, path)
+}
+
+/// One GET to a server on the host's loopback; the body of a 200.
+pub(super) fn get_from(host: &NetNs, address: &str, path: &str) -> Result<String> {
     let reply = host.run(|| {
-        let address: SocketAddr = HEALTH.parse()?;
+        let address: SocketAddr = address.parse()?;
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         // HTTP/1.0: the reply ends with the connection, and is never chunked
