@@ -281,9 +281,8 @@ pub(crate) mod tests_support {
 
     /// A configuration with that agent only.
     pub(crate) fn config(lines: &str) -> Config {
-        let provider = |name: &str, dialect| {
-            Provider::plain(name, &[&format!("api.{name}.com")], dialect, Auth::Bearer)
-        };
+        let provider =
+            |name: &str, dialect| Provider::plain(name, &[&format!("api.{name}.com")], dialect, Auth::Bearer);
         let table = vec![
             provider("openai", DialectKind::OpenaiChat),
             provider("anthropic", DialectKind::AnthropicMessages),

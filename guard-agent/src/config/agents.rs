@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::problem::nearest;
 use super::read::Section;
-use super::{Agent, Budget, Caps, ContainerLabel, Login, Telemetry, OnViolation, Pattern, ToolRules, budget};
+use super::{Agent, Budget, Caps, ContainerLabel, Login, OnViolation, Pattern, Telemetry, ToolRules, budget};
 use crate::llm::provider::Provider;
 
 /// Reads every agent; `defaults` are the budgets of one that names none.
@@ -94,7 +94,10 @@ fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budge
             .choice("login", &[("refuse", Login::Refuse), ("pass", Login::Pass)])
             .unwrap_or(Login::Refuse),
         telemetry: section
-            .choice("telemetry", &[("refuse", Telemetry::Refuse), ("pass", Telemetry::Pass)])
+            .choice(
+                "telemetry",
+                &[("refuse", Telemetry::Refuse), ("pass", Telemetry::Pass)],
+            )
             .unwrap_or(Telemetry::Refuse),
         tools: section
             .section("tools", "agent.tools")

@@ -76,7 +76,10 @@ pub fn of_run(config: &Config, agent: &Agent, placeholders: &Placeholders) -> En
     let mut set = trust(&config.host.state_dir);
     let mut remove = BTreeSet::new();
     if agent.login == Login::Refuse {
-        let all = config.providers.iter().flat_map(|provider| key_variables(provider));
+        let all = config
+            .providers
+            .iter()
+            .flat_map(|provider| key_variables(provider));
         remove.extend(all.chain(OTHER_CREDENTIALS.map(str::to_owned)));
         let own = |provider: &&Arc<Provider>| agent.providers.contains(&provider.name);
         for provider in config.providers.iter().filter(own) {

@@ -80,7 +80,13 @@ pub struct Signed {
 }
 
 /// Signs a request.
-pub fn sign(keys: &KeyPair<'_>, region: &str, service: &str, request: &Request<'_>, now: Timestamp) -> Signed {
+pub fn sign(
+    keys: &KeyPair<'_>,
+    region: &str,
+    service: &str,
+    request: &Request<'_>,
+    now: Timestamp,
+) -> Signed {
     let date = now.strftime("%Y%m%dT%H%M%SZ").to_string();
     let day = date.get(..8).unwrap_or_default().to_owned();
     let (names, lines) = match keys.session {
@@ -106,9 +112,9 @@ pub fn sign(keys: &KeyPair<'_>, region: &str, service: &str, request: &Request<'
     let first = Zeroizing::new(format!("AWS4{}", keys.secret));
     let mut key = code(first.as_bytes(), day.as_bytes());
     for part in [region, service, "aws4_request"] {
-        key = code(&*key, part.as_bytes());
+        key = code(&key, part.as_bytes());
     }
-    let signature = hex::encode(&*code(&*key, text.as_bytes()));
+    let signature = hex::encode(&*code(&key, text.as_bytes()));
     Signed {
         authorization: Zeroizing::new(format!(
             "{ALGORITHM} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
@@ -197,14 +203,24 @@ mod tests {
     fn signatures_are_those_of_the_published_suite() {
         for (method, path, query, wanted) in [
             // get-vanilla, get-vanilla-query-order-key-case, post-vanilla
-            (Method::GET, "/", "", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+            (
+                Method::GET,
+                "/",
+                "",
+                "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+            ),
             (
                 Method::GET,
                 "/",
                 "Param2=value2&Param1=value1",
                 "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
             ),
-            (Method::POST, "/", "", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+            (
+                Method::POST,
+                "/",
+                "",
+                "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
+            ),
         ] {
             assert_eq!(signature(method, path, query), wanted, "{path}?{query}");
         }
@@ -240,7 +256,12 @@ mod tests {
         let header = "AWS4-HMAC-SHA256 Credential=sk-guard-00/20260101/us-east-1/bedrock/aws4_request, \
                       SignedHeaders=host;x-amz-date, Signature=00";
         assert_eq!(access_key_id(header), Some("sk-guard-00"));
-        for other in ["Bearer x", "AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=/x", ""] {
+        for other in [
+            "Bearer x",
+            "AWS4-HMAC-SHA256",
+            "AWS4-HMAC-SHA256 Credential=/x",
+            "",
+        ] {
             assert_eq!(access_key_id(other), None, "{other}");
         }
     }

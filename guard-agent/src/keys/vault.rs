@@ -168,7 +168,12 @@ mod tests {
         });
         vec![Arc::new(Provider {
             keys: keys.collect(),
-            ..Provider::plain("openai", &["api.openai.com"], DialectKind::OpenaiChat, Auth::Bearer)
+            ..Provider::plain(
+                "openai",
+                &["api.openai.com"],
+                DialectKind::OpenaiChat,
+                Auth::Bearer,
+            )
         })]
     }
 

@@ -43,11 +43,7 @@ pub fn endpoint(provider: &Provider, method: &Method, path: &str) -> Endpoint {
         let dialect = dialect_at(provider, mount.dialect);
         let kind = dialect.endpoint(method, &place.tail);
         if kind != EndpointKind::Other {
-            return Endpoint {
-                kind,
-                dialect,
-                place,
-            };
+            return Endpoint { kind, dialect, place };
         }
     }
     let side = provider.side(method, path).filter(|_| !path.contains('%'));
@@ -103,8 +99,7 @@ pub fn is_plain(path: &str) -> bool {
     };
     rest.split('/').all(|segment| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:@".contains(&byte);
-        !matches!(segment, "" | "." | "..")
-            && (segment.bytes().all(plain) || decoded(segment).is_some())
+        !matches!(segment, "" | "." | "..") && (segment.bytes().all(plain) || decoded(segment).is_some())
     })
 }
 

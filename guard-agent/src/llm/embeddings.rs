@@ -145,7 +145,9 @@ impl Format for EmbeddingReply {
         self.facts.model = reply.model;
         self.facts.finish = answered.then(|| "stop".to_owned());
         // The larger one: what a provider counts beyond the prompt is input too.
-        let input = reply.usage.and_then(|usage| usage.total_tokens.max(usage.prompt_tokens));
+        let input = reply
+            .usage
+            .and_then(|usage| usage.total_tokens.max(usage.prompt_tokens));
         self.facts.usage = input.map(|input| Usage {
             input,
             ..Usage::default()

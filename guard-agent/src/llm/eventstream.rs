@@ -53,7 +53,8 @@ impl Scanner {
         let had = self.partial.len();
         // The prelude first: it says how much is wanted.
         let lacking = PRELUDE.saturating_sub(had).min(rest.len());
-        self.partial.extend_from_slice(rest.get(..lacking).unwrap_or_default());
+        self.partial
+            .extend_from_slice(rest.get(..lacking).unwrap_or_default());
         let prelude = self.partial.get(..PRELUDE)?;
         let Some(total) = total_length(prelude) else {
             self.lost = true;
@@ -74,7 +75,8 @@ impl Scanner {
             });
         }
         let taken = missing.min(rest.len());
-        self.partial.extend_from_slice(rest.get(..taken).unwrap_or_default());
+        self.partial
+            .extend_from_slice(rest.get(..taken).unwrap_or_default());
         if taken < missing {
             return None;
         }
@@ -163,7 +165,7 @@ fn event_name(mut headers: &[u8]) -> Option<&str> {
 }
 
 /// A message with these string headers.
-pub(crate) fn encode(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
+pub fn encode(headers: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in headers {
         block.push(u8::try_from(name.len()).unwrap_or(u8::MAX));

@@ -9,7 +9,8 @@ use http::Method;
 
 use crate::llm::openai_chat::COMPATIBLE;
 use crate::llm::{
-    BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, RefusalReply, ReplyHead, ReplyReader, RequestFacts,
+    BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, RefusalReply, ReplyHead, ReplyReader,
+    RequestFacts,
 };
 use crate::refusal::Refusal;
 
@@ -33,10 +34,15 @@ impl Dialect for Media {
         let model_prediction = tail.starts_with("/models/") && tail.ends_with("/predictions");
         match tail {
             "/moderations" => EndpointKind::Free,
-            "/images/generations" | "/images/edits" | "/images/variations" | "/audio/speech"
-            | "/audio/transcriptions" | "/audio/translations" | "/videos" | "/ocr" | "/predictions" => {
-                EndpointKind::Unpriced
-            }
+            "/images/generations"
+            | "/images/edits"
+            | "/images/variations"
+            | "/audio/speech"
+            | "/audio/transcriptions"
+            | "/audio/translations"
+            | "/videos"
+            | "/ocr"
+            | "/predictions" => EndpointKind::Unpriced,
             _ if model_prediction => EndpointKind::Unpriced,
             _ => EndpointKind::Other,
         }

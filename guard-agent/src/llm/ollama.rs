@@ -133,14 +133,11 @@ impl OllamaReply {
             self.facts.complete = true;
             // The counts of a prompt that was still in the model's memory may be missing: then they are unknown.
             let output = if embeds { Some(0) } else { line.eval_count };
-            self.facts.usage = line
-                .prompt_eval_count
-                .zip(output)
-                .map(|(input, output)| Usage {
-                    input,
-                    output,
-                    ..Usage::default()
-                });
+            self.facts.usage = line.prompt_eval_count.zip(output).map(|(input, output)| Usage {
+                input,
+                output,
+                ..Usage::default()
+            });
         }
         self.facts.complete |= self.facts.error;
     }

@@ -117,7 +117,11 @@ impl Dialect for OpenaiCompletions {
     }
 
     fn request_at(&self, place: &Place, body: &[u8]) -> Result<RequestFacts, Malformed> {
-        facts(body, place.model.as_deref(), place.tail.ends_with("/fim/completions"))
+        facts(
+            body,
+            place.model.as_deref(),
+            place.tail.ends_with("/fim/completions"),
+        )
     }
 
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {

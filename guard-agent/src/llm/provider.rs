@@ -10,8 +10,8 @@ use http::header::{AUTHORIZATION, HeaderName};
 use crate::call::Said;
 use crate::keys::KeySource;
 use crate::llm::{
-    Dialect, DialectKind, anthropic, bedrock_converse, bedrock_invoke, cohere, embeddings, gemini, media, ollama,
-    openai_chat, openai_completions, openai_responses,
+    Dialect, DialectKind, anthropic, bedrock_converse, bedrock_invoke, cohere, embeddings, gemini, media,
+    ollama, openai_chat, openai_completions, openai_responses,
 };
 
 mod builtin;

@@ -60,7 +60,9 @@ pub fn endpoint(agent: &Agent, provider: &str, kind: EndpointKind, path: &str) -
                  telemetry = \"pass\" in [[agent]] {name:?} in guard.toml.",
             ),
         )),
-        EndpointKind::Other | EndpointKind::Unpriced if agent.endpoints.iter().any(|pattern| pattern.covers(path)) => {
+        EndpointKind::Other | EndpointKind::Unpriced
+            if agent.endpoints.iter().any(|pattern| pattern.covers(path)) =>
+        {
             Ok(Passage::Listed)
         }
         EndpointKind::Unpriced => Err(Refusal::new(

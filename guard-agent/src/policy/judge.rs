@@ -183,10 +183,12 @@ impl<'a> Judging<'a> {
         let (rules, provider) = (self.rules, &self.provider.name);
         let kin = self.provider.like.as_deref();
         let found = rules.prices.find(provider, &facts.model);
-        found.or_else(|| rules.prices.find(kin?, &facts.model)).ok_or_else(|| {
-            self.policy.metrics.unpriced(&self.who.agent, provider);
-            money::unpriced(provider, &facts.model)
-        })
+        found
+            .or_else(|| rules.prices.find(kin?, &facts.model))
+            .ok_or_else(|| {
+                self.policy.metrics.unpriced(&self.who.agent, provider);
+                money::unpriced(provider, &facts.model)
+            })
     }
 
     fn weigh<T>(&mut self, result: Result<T, Refusal>) -> Result<Option<T>, Refusal> {

@@ -238,7 +238,11 @@ pub(super) fn facts(model: String, stream: bool, body: &[u8]) -> Result<RequestF
     let mut seen = body.messages;
     seen.merge(&body.system);
     let mut tools = Vec::new();
-    for element in body.tool_config.and_then(|config| config.tools).unwrap_or_default() {
+    for element in body
+        .tool_config
+        .and_then(|config| config.tools)
+        .unwrap_or_default()
+    {
         match name_of(element.get())? {
             Some(tool) => declare(&mut tools, tool)?,
             None => seen.cache = seen.cache.max(CacheWrite::FiveMinutes),
@@ -323,7 +327,9 @@ fn additional(raw: Option<&RawValue>, tools: &mut Vec<DeclaredTool>) -> Result<O
         )?;
     }
     if is_set(fields.tools) && lenient::<Vec<Given<'_>>>(fields.tools).is_none() {
-        return Err(Malformed("the tools in `additionalModelRequestFields` can't be read".to_owned()));
+        return Err(Malformed(
+            "the tools in `additionalModelRequestFields` can't be read".to_owned(),
+        ));
     }
     if is_set(fields.mcp_servers) {
         declare(

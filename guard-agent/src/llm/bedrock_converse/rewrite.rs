@@ -74,10 +74,18 @@ fn strip_tools<'a>(
     }
     let elsewhere = root
         .get_set("additionalModelRequestFields")
-        .is_some_and(|fields| left.iter().any(|name| fields.value.contains(&format!("\"{name}\""))));
-    if elsewhere || left.iter().any(|name| matches!(*name, "stored_prompt" | "guardrail" | "mcp:unreadable")) {
+        .is_some_and(|fields| {
+            left.iter()
+                .any(|name| fields.value.contains(&format!("\"{name}\"")))
+        });
+    if elsewhere
+        || left
+            .iter()
+            .any(|name| matches!(*name, "stored_prompt" | "guardrail" | "mcp:unreadable"))
+    {
         return Err(Malformed(
-            "a tool in `additionalModelRequestFields`, a stored prompt or a guardrail can't be removed".to_owned(),
+            "a tool in `additionalModelRequestFields`, a stored prompt or a guardrail can't be removed"
+                .to_owned(),
         ));
     }
     Ok(none_left)

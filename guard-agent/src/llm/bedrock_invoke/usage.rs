@@ -138,11 +138,7 @@ impl Format for InvokeReply {
     }
 
     fn facts(&mut self) -> ReplyFacts {
-        let mut facts = self
-            .maker
-            .as_mut()
-            .map(|maker| maker.facts())
-            .unwrap_or_default();
+        let mut facts = self.maker.as_mut().map(|maker| maker.facts()).unwrap_or_default();
         if !self.unread {
             facts.usage = facts.usage.or(self.counted.take());
         }

@@ -165,7 +165,9 @@ pub(super) fn facts(chat: bool, body: &[u8]) -> Result<RequestFacts, Malformed> 
     let (text, survey) = json_strict::survey(body, &KNOWN)?;
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| json_strict::malformed(&error))?;
     let mut tools = body.tools;
-    if lenient::<Vec<IgnoredAny>>(body.connectors).is_none_or(|list| !list.is_empty()) && is_set(body.connectors) {
+    if lenient::<Vec<IgnoredAny>>(body.connectors).is_none_or(|list| !list.is_empty())
+        && is_set(body.connectors)
+    {
         declare(
             &mut tools,
             DeclaredTool {

@@ -149,7 +149,10 @@ impl Format for CohereReply {
         };
         let embeds = reply.embeddings.is_some();
         // An error has a text where an answer has an object.
-        let answered = embeds || reply.message.is_some_and(|message| message.get().starts_with('{'));
+        let answered = embeds
+            || reply
+                .message
+                .is_some_and(|message| message.get().starts_with('{'));
         self.facts.error = !answered;
         self.facts.complete = true;
         self.take(reply);

@@ -21,7 +21,9 @@ pub(super) fn decoded(segment: &str) -> Option<String> {
 }
 
 fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]
@@ -42,8 +44,24 @@ mod tests {
             assert_eq!(decoded(written).as_deref(), Some(name), "{written}");
         }
         for written in [
-            "", ".", "..", "a%2F..%2Fb", "%2e%2e", "a%2F", "%2Fa", "a%2F%2Fb", "a%", "a%2", "a%zz", "a%00", "a%3Fb", "a b",
-            "a%23b", "a%25b", "a%5Cb", "é",
+            "",
+            ".",
+            "..",
+            "a%2F..%2Fb",
+            "%2e%2e",
+            "a%2F",
+            "%2Fa",
+            "a%2F%2Fb",
+            "a%",
+            "a%2",
+            "a%zz",
+            "a%00",
+            "a%3Fb",
+            "a b",
+            "a%23b",
+            "a%25b",
+            "a%5Cb",
+            "é",
         ] {
             assert_eq!(decoded(written), None, "{written}");
         }

@@ -38,7 +38,10 @@ fn the_published_vector_of_the_protocol_is_read() {
     let empty = hex::decode("000000100000000005c248eb7d98c8ff").unwrap();
     assert!(total_length(&empty[..PRELUDE]).is_some());
     assert_eq!(empty, encode(&[], b""));
-    let with_header = hex::decode("0000002d0000001041c424b80a6576656e742d74797065040000a00c7b27666f6f273a27626172277d36f480a0").unwrap();
+    let with_header = hex::decode(
+        "0000002d0000001041c424b80a6576656e742d74797065040000a00c7b27666f6f273a27626172277d36f480a0",
+    )
+    .unwrap();
     assert_eq!(total_length(&with_header[..PRELUDE]), Some(with_header.len()));
     let (body, sum) = with_header.split_at(with_header.len() - 4);
     assert_eq!(number(sum, 0), Some(crc32fast::hash(body)));
@@ -49,7 +52,10 @@ fn messages_are_found_wherever_the_stream_is_cut() {
     let mut stream = event("messageStart", r#"{"role":"assistant"}"#);
     stream.extend(event("metadata", ""));
     stream.extend(encode(
-        &[(":exception-type", "throttlingException"), (":message-type", "exception")],
+        &[
+            (":exception-type", "throttlingException"),
+            (":message-type", "exception"),
+        ],
         br#"{"message":"slow"}"#,
     ));
     let wanted = [

@@ -195,8 +195,14 @@ fn parts_unseen(value: &str, depth: u8) -> Result<bool, Malformed> {
         let object = Editor::new(part).object(part)?;
         for member in object.items.iter().filter(|member| member.value != "null") {
             unseen |= match camel(&member.name).as_str() {
-                "text" | "thought" | "thoughtSignature" | "functionCall" | "executableCode" | "codeExecutionResult"
-                | "mediaResolution" | "partMetadata" => false,
+                "text"
+                | "thought"
+                | "thoughtSignature"
+                | "functionCall"
+                | "executableCode"
+                | "codeExecutionResult"
+                | "mediaResolution"
+                | "partMetadata" => false,
                 "inlineData" => !is_plain_data(member.value)?,
                 "functionResponse" => {
                     let response = Editor::new(member.value).object(member.value)?;
@@ -226,7 +232,11 @@ fn is_plain_data(value: &str) -> Result<bool, Malformed> {
 }
 
 /// Whether an embedding's content is not in the body; each request of a batch must name the path's model.
-fn embeds_unseen(operation: &Operation, editor: &Editor<'_>, root: &Container<'_>) -> Result<bool, Malformed> {
+fn embeds_unseen(
+    operation: &Operation,
+    editor: &Editor<'_>,
+    root: &Container<'_>,
+) -> Result<bool, Malformed> {
     #[derive(Deserialize)]
     struct Named<'a> {
         model: Option<String>,
@@ -248,7 +258,9 @@ fn embeds_unseen(operation: &Operation, editor: &Editor<'_>, root: &Container<'_
             .as_deref()
             .is_some_and(|model| model.strip_prefix("models/").unwrap_or(model) != operation.model);
         if other {
-            return Err(Malformed("a request of the batch names another model than the path".to_owned()));
+            return Err(Malformed(
+                "a request of the batch names another model than the path".to_owned(),
+            ));
         }
         if let Some(content) = named.content {
             unseen |= contents_unseen(content.get(), 0)?;

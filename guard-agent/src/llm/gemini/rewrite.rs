@@ -35,13 +35,21 @@ pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malforme
         }
     }
     if !edits.strip_tools.is_empty() {
-        if edits.strip_tools.iter().any(|name| name == "cached_content" || name == "response_modalities") {
+        if edits
+            .strip_tools
+            .iter()
+            .any(|name| name == "cached_content" || name == "response_modalities")
+        {
             return Err(Malformed(
                 "a stored context or another kind of reply can't be removed from a request".to_owned(),
             ));
         }
         gone.extend(strip(&mut editor, &root, &edits.strip_tools)?);
     }
-    editor.reshape(&root, |member| gone.iter().any(|name| **name == *member.name), &added);
+    editor.reshape(
+        &root,
+        |member| gone.iter().any(|name| **name == *member.name),
+        &added,
+    );
     editor.apply().map(Bytes::from)
 }

@@ -36,7 +36,10 @@ pub(super) fn camel(name: &str) -> String {
 }
 
 /// The member with this name in either spelling. Both at once could be read in two ways.
-pub(super) fn either<'c, 'a>(object: &'c Container<'a>, name: &str) -> Result<Option<&'c Item<'a>>, Malformed> {
+pub(super) fn either<'c, 'a>(
+    object: &'c Container<'a>,
+    name: &str,
+) -> Result<Option<&'c Item<'a>>, Malformed> {
     let mut found = object.items.iter().filter(|item| camel(&item.name) == name);
     let first = found.next();
     if found.next().is_some() {
@@ -54,7 +57,11 @@ struct Function<'a> {
 /// An MCP server, in either spelling.
 #[derive(Deserialize)]
 struct Server<'a> {
-    #[serde(borrow, alias = "streamable_http_transport", rename = "streamableHttpTransport")]
+    #[serde(
+        borrow,
+        alias = "streamable_http_transport",
+        rename = "streamableHttpTransport"
+    )]
     transport: Option<&'a RawValue>,
 }
 

@@ -121,7 +121,10 @@ impl GeminiReply {
                     note_tool(&mut self.facts.tools_called, "codeExecution");
                 }
             }
-            if let Some(queries) = candidate.grounding_metadata.and_then(|found| found.web_search_queries) {
+            if let Some(queries) = candidate
+                .grounding_metadata
+                .and_then(|found| found.web_search_queries)
+            {
                 // Each chunk has all the queries so far.
                 let count = u64::try_from(queries.len()).unwrap_or(u64::MAX);
                 self.facts.web_searches = self.facts.web_searches.max(count);

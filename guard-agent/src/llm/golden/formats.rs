@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::{read, read_as, snapshot};
 use crate::llm::DialectKind::{
-    self, AnthropicVertex, BedrockConverse, BedrockInvoke, Cohere, Embeddings, Gemini, Ollama, OpenaiCompletions,
-    OpenaiResponses,
+    self, AnthropicVertex, BedrockConverse, BedrockInvoke, Cohere, Embeddings, Gemini, Ollama,
+    OpenaiCompletions, OpenaiResponses,
 };
 use crate::llm::provider::dialect_of;
 use crate::llm::{BodyEdits, EndpointKind, Malformed, Place, ReplyFacts, RequestFacts, eventstream};
@@ -20,8 +20,14 @@ use crate::llm::{BodyEdits, EndpointKind, Malformed, Place, ReplyFacts, RequestF
 pub(super) const FORMATS: [(DialectKind, &str); 9] = [
     (OpenaiResponses, "/v1/responses"),
     (Gemini, "/models/gemini-2.5-flash:streamGenerateContent"),
-    (BedrockConverse, "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse-stream"),
-    (BedrockInvoke, "/model/anthropic.claude-3-haiku-20240307-v1:0/invoke"),
+    (
+        BedrockConverse,
+        "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse-stream",
+    ),
+    (
+        BedrockInvoke,
+        "/model/anthropic.claude-3-haiku-20240307-v1:0/invoke",
+    ),
     (Cohere, "/v2/chat"),
     (Ollama, "/api/chat"),
     (Embeddings, "/v1/embeddings"),
@@ -102,7 +108,8 @@ fn request_facts_with_the_path() {
         let all = fixtures(kind, ".request.json");
         assert!(!all.is_empty(), "{kind:?}");
         for (name, body) in all {
-            let facts = facts_at(kind, tail, &body).unwrap_or_else(|error| panic!("{kind:?} {name}: {error}"));
+            let facts =
+                facts_at(kind, tail, &body).unwrap_or_else(|error| panic!("{kind:?} {name}: {error}"));
             snapshot(kind, &format!("{name}.request"), &facts);
         }
     }
@@ -184,8 +191,18 @@ fn endpoints_of_each_format() {
         (BedrockConverse, post, "/model/m/invoke", Other),
         (BedrockConverse, post, "/async-invoke", Other),
         (BedrockInvoke, post, "/model/m/invoke", Inference),
-        (BedrockInvoke, post, "/model/m/invoke-with-response-stream", Inference),
-        (BedrockInvoke, post, "/model/m/invoke-with-bidirectional-stream", Other),
+        (
+            BedrockInvoke,
+            post,
+            "/model/m/invoke-with-response-stream",
+            Inference,
+        ),
+        (
+            BedrockInvoke,
+            post,
+            "/model/m/invoke-with-bidirectional-stream",
+            Other,
+        ),
         (BedrockInvoke, post, "/model/a/b/invoke", Other),
         (Cohere, post, "/v2/chat", Inference),
         (Cohere, post, "/v2/rerank", Unpriced),
@@ -197,14 +214,28 @@ fn endpoints_of_each_format() {
         (Embeddings, post, "/v1/embeddings", Inference),
         (Embeddings, post, "/v1/rerank", Unpriced),
         (OpenaiCompletions, post, "/v1/fim/completions", Inference),
-        (AnthropicVertex, post, "/models/claude@1:streamRawPredict", Inference),
-        (AnthropicVertex, post, "/models/count-tokens:rawPredict", CountTokens),
+        (
+            AnthropicVertex,
+            post,
+            "/models/claude@1:streamRawPredict",
+            Inference,
+        ),
+        (
+            AnthropicVertex,
+            post,
+            "/models/count-tokens:rawPredict",
+            CountTokens,
+        ),
         (AnthropicVertex, post, "/models/claude@1:predict", Other),
         (DialectKind::Media, post, "/v1/images/generations", Unpriced),
         (DialectKind::Media, post, "/v1/audio/speech", Unpriced),
         (DialectKind::Media, post, "/v1/moderations", Free),
     ] {
-        assert_eq!(dialect_of(kind).endpoint(method, path), wanted, "{kind:?} {method} {path}");
+        assert_eq!(
+            dialect_of(kind).endpoint(method, path),
+            wanted,
+            "{kind:?} {method} {path}"
+        );
     }
 }
 
@@ -216,20 +247,35 @@ fn bodies_that_could_be_read_in_two_ways_are_refused_everywhere() {
         (OpenaiResponses, r#"{"input":"x"}"#),
         (OpenaiResponses, r#"{"model":"a","models":["b"]}"#),
         (OpenaiResponses, r#"{"model":"a","tools":[{}]}"#),
-        (OpenaiResponses, r#"{"model":"a","input":[{"type":"additional_tools","tools":[{}]}]}"#),
+        (
+            OpenaiResponses,
+            r#"{"model":"a","input":[{"type":"additional_tools","tools":[{}]}]}"#,
+        ),
         (OpenaiResponses, r#"{"model":"a","input":[7]}"#),
         (Gemini, r#"{"contents":[],"contents":[]}"#),
         (Gemini, r#"{"generationConfig":{},"generation_config":{}}"#),
-        (Gemini, r#"{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":9}}"#),
+        (
+            Gemini,
+            r#"{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":9}}"#,
+        ),
         (Gemini, r#"{"tools":[{"functionDeclarations":[{}]}]}"#),
-        (Gemini, r#"{"tools":[{"functionDeclarations":[],"function_declarations":[{"name":"x"}]}]}"#),
+        (
+            Gemini,
+            r#"{"tools":[{"functionDeclarations":[],"function_declarations":[{"name":"x"}]}]}"#,
+        ),
         (Gemini, r#"{"Contents":[]}"#),
         (Gemini, r#"{"generationConfig":{"maxOutputTokens":"many"}}"#),
-        (BedrockConverse, r#"{"messages":[],"additionalModelRequestFields":{"max_tokens":9}}"#),
+        (
+            BedrockConverse,
+            r#"{"messages":[],"additionalModelRequestFields":{"max_tokens":9}}"#,
+        ),
         (BedrockConverse, r#"{"messages":[],"toolConfig":{"tools":[{}]}}"#),
         (BedrockConverse, r#"{"messages":[],"Messages":[]}"#),
         (BedrockInvoke, r#"{"prompt":"x","max_gen_len":5}"#),
-        (BedrockInvoke, r#"{"anthropic_version":"x","messages":[],"messages":[]}"#),
+        (
+            BedrockInvoke,
+            r#"{"anthropic_version":"x","messages":[],"messages":[]}"#,
+        ),
         (Cohere, r#"{"model":"a","messages":[],"model":"b"}"#),
         (Cohere, r#"{"messages":[]}"#),
         (Cohere, r#"{"model":"a","tools":[{"type":"function"}]}"#),
@@ -248,7 +294,11 @@ fn bodies_that_could_be_read_in_two_ways_are_refused_everywhere() {
 #[test]
 fn the_model_of_the_path_is_the_one_that_counts() {
     let named = |kind, tail: &str, body: &str| facts_at(kind, tail, body.as_bytes()).unwrap();
-    let gemini = named(Gemini, "/models/gemini-2.5-pro:generateContent", r#"{"contents":[]}"#);
+    let gemini = named(
+        Gemini,
+        "/models/gemini-2.5-pro:generateContent",
+        r#"{"contents":[]}"#,
+    );
     assert_eq!((gemini.model.as_str(), gemini.stream), ("gemini-2.5-pro", false));
     let arn = "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.x/converse";
     assert_eq!(
@@ -260,37 +310,108 @@ fn the_model_of_the_path_is_the_one_that_counts() {
     assert_eq!((vertex.model.as_str(), vertex.stream), ("dear@1", true));
     let batch = r#"{"requests":[{"model":"models/other","content":{"parts":[{"text":"x"}]}}]}"#;
     assert!(facts_at(Gemini, "/models/m:batchEmbedContents", batch.as_bytes()).is_err());
-    let fim = named(OpenaiCompletions, "/v1/fim/completions", r#"{"model":"codestral","prompt":"x"}"#);
+    let fim = named(
+        OpenaiCompletions,
+        "/v1/fim/completions",
+        r#"{"model":"codestral","prompt":"x"}"#,
+    );
     assert!(fim.include_usage, "nothing is to be injected");
     let azure = Place {
         model: Some("my-deployment".to_owned()),
         tail: "/chat/completions".to_owned(),
     };
     let chat = dialect_of(DialectKind::OpenaiChat);
-    assert_eq!(chat.request_at(&azure, br#"{"messages":[]}"#).unwrap().model, "my-deployment");
+    assert_eq!(
+        chat.request_at(&azure, br#"{"messages":[]}"#).unwrap().model,
+        "my-deployment"
+    );
 }
 
 #[test]
 fn input_that_these_bodies_do_not_show_is_seen_as_such() {
     for (kind, body, wanted) in [
         (OpenaiResponses, r#"{"model":"m","conversation":"c"}"#, true),
-        (OpenaiResponses, r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"https://a"}]}]}"#, true),
-        (OpenaiResponses, r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_image","file_id":"f"}]}]}"#, true),
-        (OpenaiResponses, r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_data":"data:x"}]}]}"#, true),
-        (OpenaiResponses, r#"{"model":"m","input":[{"type":"compaction","encrypted_content":"x"}]}"#, true),
+        (
+            OpenaiResponses,
+            r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"https://a"}]}]}"#,
+            true,
+        ),
+        (
+            OpenaiResponses,
+            r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_image","file_id":"f"}]}]}"#,
+            true,
+        ),
+        (
+            OpenaiResponses,
+            r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_data":"data:x"}]}]}"#,
+            true,
+        ),
+        (
+            OpenaiResponses,
+            r#"{"model":"m","input":[{"type":"compaction","encrypted_content":"x"}]}"#,
+            true,
+        ),
         (OpenaiResponses, r#"{"model":"m","input":[{"id":"msg_1"}]}"#, true),
-        (OpenaiResponses, r#"{"model":"m","context_management":[{"type":"compaction"}]}"#, true),
-        (OpenaiResponses, r#"{"model":"m","input":[{"type":"function_call_output","output":[{"type":"input_file","file_id":"f"}]}]}"#, true),
-        (OpenaiResponses, r#"{"model":"m","input":"https://a","previous_response_id":null}"#, false),
-        (Gemini, r#"{"contents":[{"parts":[{"inline_data":{"mime_type":"application/pdf","data":"AA"}}]}]}"#, true),
-        (Gemini, r#"{"contents":[{"parts":[{"file_data":{"file_uri":"x"}}]}]}"#, true),
-        (Gemini, r#"{"contents":[{"parts":[{"functionResponse":{"name":"x","response":{},"parts":[{"fileData":{"fileUri":"x"}}]}}]}]}"#, true),
-        (Gemini, r#"{"contents":[{"parts":[{"text":"x"},{"ofNextYear":1}]}]}"#, true),
-        (Gemini, r#"{"contents":[{"parts":[{"text":"https://a"}]}]}"#, false),
-        (BedrockConverse, r#"{"messages":[{"content":[{"video":{}}]}]}"#, true),
-        (BedrockConverse, r#"{"messages":[],"promptVariables":{"a":{"text":"b"}}}"#, true),
-        (BedrockConverse, r#"{"messages":[{"content":[{"text":"x"}]}]}"#, false),
-        (Cohere, r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#, false),
+        (
+            OpenaiResponses,
+            r#"{"model":"m","context_management":[{"type":"compaction"}]}"#,
+            true,
+        ),
+        (
+            OpenaiResponses,
+            r#"{"model":"m","input":[{"type":"function_call_output","output":[{"type":"input_file","file_id":"f"}]}]}"#,
+            true,
+        ),
+        (
+            OpenaiResponses,
+            r#"{"model":"m","input":"https://a","previous_response_id":null}"#,
+            false,
+        ),
+        (
+            Gemini,
+            r#"{"contents":[{"parts":[{"inline_data":{"mime_type":"application/pdf","data":"AA"}}]}]}"#,
+            true,
+        ),
+        (
+            Gemini,
+            r#"{"contents":[{"parts":[{"file_data":{"file_uri":"x"}}]}]}"#,
+            true,
+        ),
+        (
+            Gemini,
+            r#"{"contents":[{"parts":[{"functionResponse":{"name":"x","response":{},"parts":[{"fileData":{"fileUri":"x"}}]}}]}]}"#,
+            true,
+        ),
+        (
+            Gemini,
+            r#"{"contents":[{"parts":[{"text":"x"},{"ofNextYear":1}]}]}"#,
+            true,
+        ),
+        (
+            Gemini,
+            r#"{"contents":[{"parts":[{"text":"https://a"}]}]}"#,
+            false,
+        ),
+        (
+            BedrockConverse,
+            r#"{"messages":[{"content":[{"video":{}}]}]}"#,
+            true,
+        ),
+        (
+            BedrockConverse,
+            r#"{"messages":[],"promptVariables":{"a":{"text":"b"}}}"#,
+            true,
+        ),
+        (
+            BedrockConverse,
+            r#"{"messages":[{"content":[{"text":"x"}]}]}"#,
+            false,
+        ),
+        (
+            Cohere,
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#,
+            false,
+        ),
         (Ollama, r#"{"model":"m","context":[1]}"#, true),
     ] {
         assert_eq!(facts(kind, body).unwrap().unseen_input, wanted, "{kind:?} {body}");
@@ -309,20 +430,72 @@ fn output_caps_are_set_where_each_format_has_them() {
         ..BodyEdits::default()
     };
     for (kind, body, wanted) in [
-        (OpenaiResponses, r#"{ "model":"m" }"#, r#"{ "model":"m","max_output_tokens":5 }"#),
-        (OpenaiResponses, r#"{"max_output_tokens":null,"model":"m"}"#, r#"{"max_output_tokens":5,"model":"m"}"#),
-        (Gemini, r#"{"contents":[]}"#, r#"{"contents":[],"generationConfig":{"maxOutputTokens":5}}"#),
-        (Gemini, r#"{"generation_config":{"max_output_tokens":9}}"#, r#"{"generation_config":{"max_output_tokens":5}}"#),
-        (Gemini, r#"{"generationConfig":{"temperature":0}}"#, r#"{"generationConfig":{"temperature":0,"maxOutputTokens":5}}"#),
-        (Gemini, r#"{"generationConfig":null}"#, r#"{"generationConfig":{"maxOutputTokens":5}}"#),
-        (BedrockConverse, r#"{"messages":[]}"#, r#"{"messages":[],"inferenceConfig":{"maxTokens":5}}"#),
-        (BedrockConverse, r#"{"inferenceConfig":{"maxTokens":9,"topP":1}}"#, r#"{"inferenceConfig":{"maxTokens":5,"topP":1}}"#),
-        (BedrockInvoke, r#"{"anthropic_version":"x","max_tokens":9}"#, r#"{"anthropic_version":"x","max_tokens":5}"#),
-        (BedrockInvoke, r#"{"schemaVersion":"messages-v1"}"#, r#"{"schemaVersion":"messages-v1","inferenceConfig":{"maxTokens":5}}"#),
+        (
+            OpenaiResponses,
+            r#"{ "model":"m" }"#,
+            r#"{ "model":"m","max_output_tokens":5 }"#,
+        ),
+        (
+            OpenaiResponses,
+            r#"{"max_output_tokens":null,"model":"m"}"#,
+            r#"{"max_output_tokens":5,"model":"m"}"#,
+        ),
+        (
+            Gemini,
+            r#"{"contents":[]}"#,
+            r#"{"contents":[],"generationConfig":{"maxOutputTokens":5}}"#,
+        ),
+        (
+            Gemini,
+            r#"{"generation_config":{"max_output_tokens":9}}"#,
+            r#"{"generation_config":{"max_output_tokens":5}}"#,
+        ),
+        (
+            Gemini,
+            r#"{"generationConfig":{"temperature":0}}"#,
+            r#"{"generationConfig":{"temperature":0,"maxOutputTokens":5}}"#,
+        ),
+        (
+            Gemini,
+            r#"{"generationConfig":null}"#,
+            r#"{"generationConfig":{"maxOutputTokens":5}}"#,
+        ),
+        (
+            BedrockConverse,
+            r#"{"messages":[]}"#,
+            r#"{"messages":[],"inferenceConfig":{"maxTokens":5}}"#,
+        ),
+        (
+            BedrockConverse,
+            r#"{"inferenceConfig":{"maxTokens":9,"topP":1}}"#,
+            r#"{"inferenceConfig":{"maxTokens":5,"topP":1}}"#,
+        ),
+        (
+            BedrockInvoke,
+            r#"{"anthropic_version":"x","max_tokens":9}"#,
+            r#"{"anthropic_version":"x","max_tokens":5}"#,
+        ),
+        (
+            BedrockInvoke,
+            r#"{"schemaVersion":"messages-v1"}"#,
+            r#"{"schemaVersion":"messages-v1","inferenceConfig":{"maxTokens":5}}"#,
+        ),
         (Cohere, r#"{"model":"m"}"#, r#"{"model":"m","max_tokens":5}"#),
-        (Ollama, r#"{"model":"m","options":{"num_predict":-1}}"#, r#"{"model":"m","options":{"num_predict":5}}"#),
-        (Ollama, r#"{"model":"m"}"#, r#"{"model":"m","options":{"num_predict":5}}"#),
-        (OpenaiCompletions, r#"{"model":"m","max_tokens":9}"#, r#"{"model":"m","max_tokens":5}"#),
+        (
+            Ollama,
+            r#"{"model":"m","options":{"num_predict":-1}}"#,
+            r#"{"model":"m","options":{"num_predict":5}}"#,
+        ),
+        (
+            Ollama,
+            r#"{"model":"m"}"#,
+            r#"{"model":"m","options":{"num_predict":5}}"#,
+        ),
+        (
+            OpenaiCompletions,
+            r#"{"model":"m","max_tokens":9}"#,
+            r#"{"model":"m","max_tokens":5}"#,
+        ),
     ] {
         assert_eq!(rewrite(kind, body, &cap).unwrap(), wanted, "{kind:?}");
     }
@@ -408,7 +581,14 @@ fn stripped_tools_go_from_wherever_they_stand() {
     }
     let hidden = r#"{"messages":[],"additionalModelRequestFields":{"tools":[{"name":"a"}]}}"#;
     assert!(rewrite(BedrockConverse, hidden, &strip(&["a"])).is_err());
-    assert!(rewrite(OpenaiResponses, r#"{"prompt":{"id":"x"}}"#, &strip(&["stored_prompt"])).is_err());
+    assert!(
+        rewrite(
+            OpenaiResponses,
+            r#"{"prompt":{"id":"x"}}"#,
+            &strip(&["stored_prompt"])
+        )
+        .is_err()
+    );
 }
 
 #[test]

@@ -11,20 +11,8 @@ use crate::llm::{DeclaredTool, Malformed, RequestFacts, json_strict};
 /// Top-level names that decide something; another spelling of one of them is refused (Ollama's own JSON reader takes
 /// any spelling).
 const KNOWN: [&str; 14] = [
-    "model",
-    "messages",
-    "prompt",
-    "suffix",
-    "system",
-    "template",
-    "context",
-    "stream",
-    "options",
-    "tools",
-    "think",
-    "images",
-    "input",
-    "raw",
+    "model", "messages", "prompt", "suffix", "system", "template", "context", "stream", "options", "tools",
+    "think", "images", "input", "raw",
 ];
 
 #[derive(Deserialize)]

@@ -98,7 +98,9 @@ impl<'de: 'a, 'a> Part<'de> for Item<'a> {
     fn add(self, sum: &mut Seen, _depth: u8) -> Result<(), Malformed> {
         if let Some(tools) = self.tools.filter(|tools| tools.get() != "null") {
             let found = parts_of::<Tool<'_>>(tools.get(), 0)?;
-            found.into_iter().try_for_each(|tool| declare(&mut sum.tools, tool))?;
+            found
+                .into_iter()
+                .try_for_each(|tool| declare(&mut sum.tools, tool))?;
         }
         for raw in [self.content, self.output].into_iter().flatten() {
             sum.unseen |= parts_of::<Content<'_>>(raw.get(), 0)?;
@@ -108,11 +110,27 @@ impl<'de: 'a, 'a> Part<'de> for Item<'a> {
             None => self.role.is_none() && is_set(self.id),
             // Encrypted reasoning is as long as what it stands for; everything here has its size in the body.
             Some(
-                "message" | "reasoning" | "function_call" | "function_call_output" | "custom_tool_call"
-                | "custom_tool_call_output" | "computer_call" | "computer_call_output" | "local_shell_call"
-                | "local_shell_call_output" | "shell_call" | "shell_call_output" | "apply_patch_call"
-                | "apply_patch_call_output" | "web_search_call" | "tool_search_call" | "tool_search_output"
-                | "additional_tools" | "mcp_list_tools" | "mcp_call" | "mcp_approval_request"
+                "message"
+                | "reasoning"
+                | "function_call"
+                | "function_call_output"
+                | "custom_tool_call"
+                | "custom_tool_call_output"
+                | "computer_call"
+                | "computer_call_output"
+                | "local_shell_call"
+                | "local_shell_call_output"
+                | "shell_call"
+                | "shell_call_output"
+                | "apply_patch_call"
+                | "apply_patch_call_output"
+                | "web_search_call"
+                | "tool_search_call"
+                | "tool_search_output"
+                | "additional_tools"
+                | "mcp_list_tools"
+                | "mcp_call"
+                | "mcp_approval_request"
                 | "mcp_approval_response",
             ) => false,
             // References to what is stored, and kinds that Guard does not know: they may bring in anything.
@@ -185,7 +203,10 @@ pub(crate) fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Ma
     for tool in body.input.tools {
         declare(&mut tools, tool)?;
     }
-    for (set, name) in [(is_set(body.prompt), STORED_PROMPT), (is_set(body.plugins), "plugins")] {
+    for (set, name) in [
+        (is_set(body.prompt), STORED_PROMPT),
+        (is_set(body.plugins), "plugins"),
+    ] {
         if set {
             let name = name.to_owned();
             declare(

@@ -43,7 +43,9 @@ fn strip_tools<'a>(
         if root.get_set(field).is_some() && listed(name) {
             // A stored prompt is the request itself: without it another one would be sent.
             if field == "prompt" {
-                return Err(Malformed("a stored prompt can't be removed from a request".to_owned()));
+                return Err(Malformed(
+                    "a stored prompt can't be removed from a request".to_owned(),
+                ));
             }
             gone.push("plugins");
         }
@@ -110,7 +112,9 @@ fn strip_input<'a>(
                 && strip_list(editor, list, listed)? == Left::Nothing
             {
                 // The answer to a call must stay, without its tools; a bare addition is nothing without them.
-                let addition = item.get("type").is_some_and(|kind| kind.value == "\"additional_tools\"");
+                let addition = item
+                    .get("type")
+                    .is_some_and(|kind| kind.value == "\"additional_tools\"");
                 if addition {
                     gone = true;
                 } else {

@@ -113,7 +113,6 @@ impl WireUsage {
             cache_write_1h: long,
             output,
             reasoning: reasoning.min(output),
-            ..Usage::default()
         })
     }
 }
@@ -213,7 +212,10 @@ impl Format for ResponseReply {
     fn whole(&mut self, body: &[u8]) {
         match serde_json::from_slice::<Response>(body) {
             Ok(response) => {
-                let known = response.object.as_deref().is_some_and(|kind| kind.starts_with("response"));
+                let known = response
+                    .object
+                    .as_deref()
+                    .is_some_and(|kind| kind.starts_with("response"));
                 let running = matches!(response.status.as_deref(), Some("in_progress" | "queued"));
                 let error = response.error.is_some() || (response.detail.is_some() && !known);
                 self.facts.complete = (known && !running) || error;

@@ -7,8 +7,8 @@
 //! (`/v1/chat/completions`, `/v1/messages`, …). The first format words what is refused before the path is known.
 
 use crate::llm::DialectKind::{
-    self, AnthropicMessages, AnthropicVertex, BedrockConverse, BedrockInvoke, Cohere, Embeddings, Gemini, Media, Ollama,
-    OpenaiChat, OpenaiCompletions, OpenaiResponses,
+    self, AnthropicMessages, AnthropicVertex, BedrockConverse, BedrockInvoke, Cohere, Embeddings, Gemini,
+    Media, Ollama, OpenaiChat, OpenaiCompletions, OpenaiResponses,
 };
 use crate::llm::provider::side::{self, Side};
 use crate::llm::provider::{Auth, Mount, Provider};
@@ -79,7 +79,7 @@ const TABLE: [Row; 39] = [
         .side(side::CHATGPT).like("openai"),
     // docs.claude.com/en/api; the SDKs send the key in either place
     row("anthropic", &["api.anthropic.com"], &[("", MESSAGES)])
-        .auth(Auth::XApiKeyOrBearer).variables(&["ANTHROPIC_AUTH_TOKEN"]).side(side::ANTHROPIC),
+        .auth(Auth::XApiKeyOrBearer).side(side::ANTHROPIC),
     // ai.google.dev/api; /v1beta/openai is ai.google.dev/gemini-api/docs/openai
     row("gemini", &["generativelanguage.googleapis.com"],
         &[("/v1beta", &[Gemini]), ("/v1", &[Gemini]), ("/v1alpha", &[Gemini]), ("/v1beta/openai", &[OpenaiChat, Embeddings])])
@@ -282,7 +282,10 @@ fn hosts(patterns: &[&str]) -> Vec<String> {
     let each = |pattern: &&str| -> Vec<String> {
         for (mark, regions) in [("{aws}", &AWS[..]), ("{gcp}", &GCP[..])] {
             if pattern.contains(mark) {
-                return regions.iter().map(|region| pattern.replace(mark, region)).collect();
+                return regions
+                    .iter()
+                    .map(|region| pattern.replace(mark, region))
+                    .collect();
             }
         }
         vec![(*pattern).to_owned()]

@@ -23,8 +23,8 @@ use crate::identity::Process;
 use crate::keys::Secret;
 use crate::llm::detect::{self, Endpoint};
 use crate::llm::{
-    Dialect,
-    BodyEdits, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
+    BodyEdits, Dialect, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader,
+    RequestFacts, Usage,
 };
 use crate::policy::{Credential, Outcome, Permit, Settle};
 use crate::report::ConnectionReport;

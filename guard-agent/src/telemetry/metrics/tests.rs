@@ -4,7 +4,12 @@ use crate::llm::DialectKind;
 use crate::llm::provider::{Auth, Provider};
 
 fn metrics() -> Metrics {
-    let openai = Provider::plain("openai", &["api.openai.com"], DialectKind::OpenaiChat, Auth::Bearer);
+    let openai = Provider::plain(
+        "openai",
+        &["api.openai.com"],
+        DialectKind::OpenaiChat,
+        Auth::Bearer,
+    );
     let text = "[[agent]]\nname = \"coder\"\nowner = \"team\"\nproviders = [\"openai\"]\n\
                 tools = { allow = [\"Read\", \"mcp__*\"] }\n";
     let config = check_text(text, "guard.toml", vec![openai]).config.unwrap();

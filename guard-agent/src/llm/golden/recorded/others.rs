@@ -108,25 +108,48 @@ fn recorded_replies_of_the_other_formats_are_metered_exactly() {
         let sse = record["stream"].as_bool().unwrap();
         let (out, whole) = read(dialect, sse, false, &[body.as_bytes()]);
         assert_eq!(out, body.as_bytes(), "{id}");
-        assert_eq!(whole.usage, expected(file, &record["expected"]["native_usage_on_wire"]), "{id}");
+        assert_eq!(
+            whole.usage,
+            expected(file, &record["expected"]["native_usage_on_wire"]),
+            "{id}"
+        );
         if record["status"] == 200 {
-            assert!(whole.complete && !whole.error && whole.finish.is_some(), "{id}: {whole:?}");
+            assert!(
+                whole.complete && !whole.error && whole.finish.is_some(),
+                "{id}: {whole:?}"
+            );
         } else {
             assert!(whole.error && whole.usage.is_none(), "{id}: {whole:?}");
         }
         let other = &record["expected"]["genai_prices"]["usage"];
         if let (Some(usage), Some(input)) = (whole.usage, other["input_tokens"].as_u64()) {
             let total = usage.input + usage.cache_read + usage.cache_write_5m + usage.cache_write_1h;
-            assert_eq!((total, usage.output), (input, other["output_tokens"].as_u64().unwrap()), "{id}");
+            assert_eq!(
+                (total, usage.output),
+                (input, other["output_tokens"].as_u64().unwrap()),
+                "{id}"
+            );
         }
         for pieces in cuts(body.as_bytes()) {
             let (out, facts) = read(dialect, sse, false, &pieces);
-            assert!(out == body.as_bytes() && facts == whole, "{id} in {} pieces", pieces.len());
+            assert!(
+                out == body.as_bytes() && facts == whole,
+                "{id} in {} pieces",
+                pieces.len()
+            );
             readings += 1;
         }
-        let media = if sse { "text/event-stream" } else { "application/json" };
+        let media = if sse {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
         for size in [1, 7, 4096] {
-            assert_eq!(read_gzip(dialect, media, body.as_bytes(), size), whole, "{id} compressed");
+            assert_eq!(
+                read_gzip(dialect, media, body.as_bytes(), size),
+                whole,
+                "{id} compressed"
+            );
             readings += 1;
         }
         match whole.usage {
