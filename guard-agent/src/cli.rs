@@ -17,6 +17,7 @@ mod output;
 mod reload;
 mod run;
 mod status;
+mod worker;
 
 /// Success.
 const OK: u8 = 0;
@@ -60,6 +61,8 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::Audit),
     Detach(detach::Detach),
+    #[command(hide = true)]
+    Worker(worker::Worker),
 }
 
 /// Parses the command line and does what it says.
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Ca(command) => command.run(&config),
         Command::Audit(command) => command.run(&config),
         Command::Detach(command) => command.run(&config),
+        Command::Worker(command) => command.run(),
     };
     ExitCode::from(done.unwrap_or_else(|why| {
         if output::is_broken_pipe(&why) {

@@ -26,7 +26,7 @@ use self::{
 use super::{Kernel, KernelError};
 
 /// Who is behind a cgroup.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GovernedCgroup {
     /// The agent's number.
     pub agent: u32,
