@@ -17,6 +17,8 @@ mod output;
 mod reload;
 mod run;
 mod status;
+mod top;
+mod words;
 mod worker;
 
 /// Success.
@@ -55,6 +57,7 @@ enum Command {
     Check(check::Check),
     Doctor(doctor::Doctor),
     Status(status::Show),
+    Top(top::Top),
     Reload(reload::Reload),
     #[command(subcommand)]
     Ca(ca::Ca),
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(&config),
         Command::Doctor(command) => command.run(&config),
         Command::Status(command) => command.run(&config),
+        Command::Top(command) => command.run(&config),
         Command::Reload(command) => command.run(&config),
         Command::Ca(command) => command.run(&config),
         Command::Audit(command) => command.run(&config),

@@ -231,20 +231,21 @@ impl Lab {
 
     /// The fake OpenAI.
     pub fn openai(&self) -> &Provider {
-        self.speaking(Speaks::OpenAi)
+        self.provider(Speaks::OpenAi)
     }
 
     /// The fake Anthropic.
     pub fn anthropic(&self) -> &Provider {
-        self.speaking(Speaks::Anthropic)
+        self.provider(Speaks::Anthropic)
     }
 
     /// The ordinary site.
     pub fn site(&self) -> &Provider {
-        self.speaking(Speaks::Site)
+        self.provider(Speaks::Site)
     }
 
-    fn speaking(&self, speaks: Speaks) -> &Provider {
+    /// The server that speaks so.
+    pub fn provider(&self, speaks: Speaks) -> &Provider {
         let place = SITES.iter().position(|site| site.0 == speaks).unwrap_or_default();
         #[expect(
             clippy::indexing_slicing,

@@ -10,6 +10,7 @@ pub mod clients;
 pub mod demo;
 pub mod docker;
 pub mod lab;
+pub mod matrix;
 pub mod mounts;
 pub mod netns;
 pub mod patience;

@@ -44,6 +44,17 @@ pub enum Speaks {
     Site,
 }
 
+impl Speaks {
+    /// The provider's name in the configuration.
+    pub fn provider(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Site => "site",
+        }
+    }
+}
+
 /// Whom the server's certificate names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
@@ -96,6 +107,32 @@ impl Seen {
     /// The body as JSON; null when it is not.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// Whether the request names this tool, wherever its format lets a tool be declared.
+    pub fn declares(&self, tool: &str) -> bool {
+        self.text().contains(&format!("\"{tool}\""))
+    }
+
+    /// Whether the conversation has a tool's result, in the words of any format.
+    pub fn is_answered(&self) -> bool {
+        let results = [
+            "\"tool_result\"",
+            "\"function_call_output\"",
+            "\"custom_tool_call_output\"",
+            "\"functionResponse\"",
+            "\"toolResult\"",
+        ];
+        let text = self.text();
+        let is_tool = |message: &Value| message["role"] == "tool";
+        let messages = self.json()["messages"]
+            .as_array()
+            .is_some_and(|list| list.iter().any(is_tool));
+        messages || results.iter().any(|result| text.contains(result))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// Names of the tools that the request declares, in order.
@@ -366,6 +403,12 @@ impl Shared {
             self.changed.notify_all();
             (seen, reply, state.key.clone())
         };
+        let mut reply = reply;
+        if reply.until_answered {
+            reply
+                .tool
+                .take_if(|(name, _)| seen.is_answered() || !seen.declares(name));
+        }
         let refused = key.is_some_and(|key| seen.credential() != Some(key.as_str()));
         let answer = match self.speaks {
             Speaks::OpenAi if refused => openai::unauthorized(&seen),

@@ -84,6 +84,16 @@ const STEPS: &[Step] = &[
     },
 ];
 
+/// What the matrix of clients needs beside them.
+pub(crate) const CLIENTS: &[Step] = &[Step {
+    name: "npm",
+    why: "half of the clients are npm packages; the Node that runs them comes with them",
+    check: || Ok(programs_check(&NPM)),
+    install: || programs_install(&NPM),
+}];
+
+const NPM: [(&str, &str); 1] = [("npm", "npm")];
+
 /// Runs all steps.
 pub(crate) fn run(options: &Options) -> Result<()> {
     perform(STEPS, options.check)

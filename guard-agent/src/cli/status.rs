@@ -8,6 +8,8 @@ use crate::clock::{Clock as _, SystemClock};
 
 mod view;
 
+pub(super) use view::bar;
+
 /// Shows what the daemon enforces and what the agents have spent.
 #[derive(Debug, clap::Args)]
 #[command(

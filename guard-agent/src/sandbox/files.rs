@@ -9,18 +9,18 @@ use landlock::{
 
 /// Readable by anybody, and needed: libraries, name resolution, root certificates, time zones. Whatever in them is not
 /// for everybody stays closed by its mode.
-const READ: [&str; 9] = [
+const READ: [&str; 8] = [
     "/etc",
     "/usr",
     "/lib",
     "/lib64",
     "/run/systemd/resolve",
-    "/dev/urandom",
     "/proc/self",
     "/proc/sys",
     "/sys/devices/system/cpu",
 ];
-const WRITE: [&str; 1] = ["/dev/null"];
+/// Devices: each with what may be done with it.
+const DEVICES: [(&str, bool); 2] = [("/dev/urandom", false), ("/dev/null", true)];
 /// The newest version of the interface whose rights are known here; an older kernel takes what it knows.
 const KNOWN: ABI = ABI::V6;
 
@@ -38,9 +38,14 @@ pub(super) fn restrict(state_dir: &Path) -> anyhow::Result<()> {
             rules = rules.add_rule(PathBeneath::new(file, read))?;
         }
     }
-    for path in WRITE {
+    for (path, written) in DEVICES {
         if let Ok(file) = PathFd::new(path) {
-            rules = rules.add_rule(PathBeneath::new(file, AccessFs::ReadFile | AccessFs::WriteFile))?;
+            let write = if written {
+                AccessFs::WriteFile.into()
+            } else {
+                BitFlags::EMPTY
+            };
+            rules = rules.add_rule(PathBeneath::new(file, write | AccessFs::ReadFile))?;
         }
     }
     let own = all & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use super::super::words::{clip, dollars, span, thousands};
 use crate::admin::{AgentStatus, BudgetStatus, LastRefusal, Status};
 use crate::money::{PICO_PER_USD, Pico};
 
@@ -81,7 +82,7 @@ fn describe_budget(out: &mut String, budget: &BudgetStatus, now: Timestamp) {
 
 /// `#` settled, `+` reserved, `|` the soft limit where nothing is yet, `.` free. A cent of spending shows, and a full bar
 /// is really full.
-fn bar(budget: &BudgetStatus) -> String {
+pub(in crate::cli) fn bar(budget: &BudgetStatus) -> String {
     let limit = u128::from(budget.limit_pico_usd.0.max(1));
     let cells = |amount: u64| {
         let scaled = (u128::from(amount) * u128::from(BAR))
@@ -136,45 +137,6 @@ fn wrap(out: &mut String, head: &str, text: &str) {
     }
     out.push_str(line.trim_end());
     out.push('\n');
-}
-
-fn clip(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(most.saturating_sub(1)).collect();
-    format!("{kept}…")
-}
-
-/// Dollars with so many decimals, rounded up: spending never looks smaller than it is.
-fn dollars(amount: Pico, decimals: u32) -> String {
-    let parts = 10_u64.pow(decimals);
-    let counted = amount.0.div_ceil(PICO_PER_USD / parts);
-    let width = decimals as usize;
-    format!("${}.{:0width$}", thousands(counted / parts), counted % parts)
-}
-
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// The two largest units: `4 h 12 min`.
-fn span(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
 }
 
 #[cfg(test)]
@@ -271,14 +233,5 @@ mod tests {
         );
         assert!(!out.contains('\u{1b}'), "{out:?}");
         assert!(out.lines().all(|line| line.chars().count() <= WIDTH), "{out}");
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        assert_eq!(dollars(Pico(1), 2), "$0.01");
-        assert_eq!(dollars(usd("1234567.891"), 2), "$1,234,567.90");
-        assert_eq!(dollars(usd("0.046"), 4), "$0.0460");
-        assert_eq!(span(SignedDuration::from_secs(90_000)), "1 d 1 h");
-        assert_eq!(span(SignedDuration::from_secs(-5)), "0 s");
     }
 }

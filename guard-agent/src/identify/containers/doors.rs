@@ -11,12 +11,10 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
-use nix::sched::{CloneFlags, setns};
 use tokio::sync::mpsc;
 
-use crate::kernel::{Kernel, Listeners, netns_cookie, open_listeners};
+use crate::kernel::{Kernel, Listeners, inside, netns_cookie, open_listeners};
 
 /// What the keeper tells the worker.
 #[derive(Debug)]
@@ -102,7 +100,8 @@ impl Doors {
         if namespace.metadata()?.ino() != inode {
             return Err(io::Error::other("the process has moved on"));
         }
-        let listeners = inside(namespace, &self.kept)?;
+        let kept = self.kept.clone();
+        let listeners = inside(namespace, move || listeners_here(&kept))?;
         let cookie = netns_cookie(&listeners.v4)?;
         let port = listeners.v4.local_addr()?.port();
         let has_v6 = listeners.v6.is_some();
@@ -171,21 +170,12 @@ impl Doors {
     }
 }
 
-/// A thread enters the namespace and ends there: its descriptors stay.
-///
-/// It is a thread of this process, hence in the daemon's cgroup, where records of accepted connections are read.
-fn inside(namespace: File, kept: &Kept) -> io::Result<Listeners> {
-    let kept = kept.clone();
-    let opening = thread::Builder::new().name("guard-netns".into()).spawn(move || {
-        setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-        let cookie = netns_cookie(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)?;
-        let open = kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&cookie);
-        open.map_or_else(|| open_listeners(0), Ok)
-    })?;
-    opening
-        .join()
-        .unwrap_or_else(|_panicked| Err(io::Error::other("the thread that opens listeners panicked")))
+/// Those of the calling thread's namespace: open already, or opened now.
+fn listeners_here(kept: &Kept) -> io::Result<Listeners> {
+    let cookie = netns_cookie(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)?;
+    let open = kept
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&cookie);
+    open.map_or_else(|| open_listeners(0), Ok)
 }
