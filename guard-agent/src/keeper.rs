@@ -49,6 +49,9 @@ const RELOAD: Duration = Duration::from_secs(60);
 /// In the runtime directory; held while this keeper lives.
 const LOCK: &str = "keeper.lock";
 
+/// Notes for the operator, or why nothing was changed.
+type Outcome = Result<Vec<String>, String>;
+
 /// Everything that lives as long as the keeper.
 struct Keeper {
     config_path: PathBuf,
@@ -62,7 +65,7 @@ struct Keeper {
     restarts: AtomicU64,
     last_end: Mutex<Option<String>>,
     /// Answers of reloads that are under way.
-    reloads: Mutex<HashMap<u64, oneshot::Sender<Result<Vec<String>, String>>>>,
+    reloads: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
     next_reload: AtomicU64,
     /// Held while the rules are replaced: a signal and a request may ask at the same time.
     reloading: tokio::sync::Mutex<()>,
@@ -162,7 +165,7 @@ fn lines(problems: &[config::Problem]) -> String {
 
 impl Keeper {
     /// Puts the file's present content in force, all of it or nothing.
-    async fn reload(&self) -> Result<Vec<String>, String> {
+    async fn reload(&self) -> Outcome {
         let _alone = self.reloading.lock().await;
         let path = self.config_path.clone();
         // It reads files; the answers to connections must not wait for it.
@@ -181,7 +184,7 @@ impl Keeper {
         Ok(notes)
     }
 
-    async fn reload_worker(&self, settings: &Settings) -> Result<Vec<String>, String> {
+    async fn reload_worker(&self, settings: &Settings) -> Outcome {
         let id = self.next_reload.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.reloads
@@ -199,7 +202,7 @@ impl Keeper {
         }
     }
 
-    fn reloaded(&self, id: u64, outcome: Result<Vec<String>, String>) {
+    fn reloaded(&self, id: u64, outcome: Outcome) {
         let waiting = self
             .reloads
             .lock()

@@ -15,7 +15,7 @@ use crate::config::Host;
 
 /// The worker's user and group; `systemd/guard.sysusers` makes them.
 const USER: &str = "guard";
-/// Others may pass through to `bundle.pem`, which is for everybody, and see nothing else.
+/// Others may pass through to `ca/bundle.pem`, which is for everybody, and see nothing else.
 const STATE_MODE: u32 = 0o751;
 /// How deep the state directory is.
 const DEPTH: u32 = 4;
