@@ -327,93 +327,95 @@ fn the_model_of_the_path_is_the_one_that_counts() {
     );
 }
 
+const UNSEEN: &[(DialectKind, &str, bool)] = &[
+    (OpenaiResponses, r#"{"model":"m","conversation":"c"}"#, true),
+    (
+        OpenaiResponses,
+        r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"https://a"}]}]}"#,
+        true,
+    ),
+    (
+        OpenaiResponses,
+        r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_image","file_id":"f"}]}]}"#,
+        true,
+    ),
+    (
+        OpenaiResponses,
+        r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_data":"data:x"}]}]}"#,
+        true,
+    ),
+    (
+        OpenaiResponses,
+        r#"{"model":"m","input":[{"type":"compaction","encrypted_content":"x"}]}"#,
+        true,
+    ),
+    (OpenaiResponses, r#"{"model":"m","input":[{"id":"msg_1"}]}"#, true),
+    (
+        OpenaiResponses,
+        r#"{"model":"m","context_management":[{"type":"compaction"}]}"#,
+        true,
+    ),
+    (
+        OpenaiResponses,
+        r#"{"model":"m","input":[{"type":"function_call_output","output":[{"type":"input_file","file_id":"f"}]}]}"#,
+        true,
+    ),
+    (
+        OpenaiResponses,
+        r#"{"model":"m","input":"https://a","previous_response_id":null}"#,
+        false,
+    ),
+    (
+        Gemini,
+        r#"{"contents":[{"parts":[{"inline_data":{"mime_type":"application/pdf","data":"AA"}}]}]}"#,
+        true,
+    ),
+    (
+        Gemini,
+        r#"{"contents":[{"parts":[{"file_data":{"file_uri":"x"}}]}]}"#,
+        true,
+    ),
+    (
+        Gemini,
+        r#"{"contents":[{"parts":[{"functionResponse":{"name":"x","response":{},"parts":[{"fileData":{"fileUri":"x"}}]}}]}]}"#,
+        true,
+    ),
+    (
+        Gemini,
+        r#"{"contents":[{"parts":[{"text":"x"},{"ofNextYear":1}]}]}"#,
+        true,
+    ),
+    (
+        Gemini,
+        r#"{"contents":[{"parts":[{"text":"https://a"}]}]}"#,
+        false,
+    ),
+    (
+        BedrockConverse,
+        r#"{"messages":[{"content":[{"video":{}}]}]}"#,
+        true,
+    ),
+    (
+        BedrockConverse,
+        r#"{"messages":[],"promptVariables":{"a":{"text":"b"}}}"#,
+        true,
+    ),
+    (
+        BedrockConverse,
+        r#"{"messages":[{"content":[{"text":"x"}]}]}"#,
+        false,
+    ),
+    (
+        Cohere,
+        r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#,
+        false,
+    ),
+    (Ollama, r#"{"model":"m","context":[1]}"#, true),
+];
+
 #[test]
 fn input_that_these_bodies_do_not_show_is_seen_as_such() {
-    for (kind, body, wanted) in [
-        (OpenaiResponses, r#"{"model":"m","conversation":"c"}"#, true),
-        (
-            OpenaiResponses,
-            r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"https://a"}]}]}"#,
-            true,
-        ),
-        (
-            OpenaiResponses,
-            r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_image","file_id":"f"}]}]}"#,
-            true,
-        ),
-        (
-            OpenaiResponses,
-            r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_data":"data:x"}]}]}"#,
-            true,
-        ),
-        (
-            OpenaiResponses,
-            r#"{"model":"m","input":[{"type":"compaction","encrypted_content":"x"}]}"#,
-            true,
-        ),
-        (OpenaiResponses, r#"{"model":"m","input":[{"id":"msg_1"}]}"#, true),
-        (
-            OpenaiResponses,
-            r#"{"model":"m","context_management":[{"type":"compaction"}]}"#,
-            true,
-        ),
-        (
-            OpenaiResponses,
-            r#"{"model":"m","input":[{"type":"function_call_output","output":[{"type":"input_file","file_id":"f"}]}]}"#,
-            true,
-        ),
-        (
-            OpenaiResponses,
-            r#"{"model":"m","input":"https://a","previous_response_id":null}"#,
-            false,
-        ),
-        (
-            Gemini,
-            r#"{"contents":[{"parts":[{"inline_data":{"mime_type":"application/pdf","data":"AA"}}]}]}"#,
-            true,
-        ),
-        (
-            Gemini,
-            r#"{"contents":[{"parts":[{"file_data":{"file_uri":"x"}}]}]}"#,
-            true,
-        ),
-        (
-            Gemini,
-            r#"{"contents":[{"parts":[{"functionResponse":{"name":"x","response":{},"parts":[{"fileData":{"fileUri":"x"}}]}}]}]}"#,
-            true,
-        ),
-        (
-            Gemini,
-            r#"{"contents":[{"parts":[{"text":"x"},{"ofNextYear":1}]}]}"#,
-            true,
-        ),
-        (
-            Gemini,
-            r#"{"contents":[{"parts":[{"text":"https://a"}]}]}"#,
-            false,
-        ),
-        (
-            BedrockConverse,
-            r#"{"messages":[{"content":[{"video":{}}]}]}"#,
-            true,
-        ),
-        (
-            BedrockConverse,
-            r#"{"messages":[],"promptVariables":{"a":{"text":"b"}}}"#,
-            true,
-        ),
-        (
-            BedrockConverse,
-            r#"{"messages":[{"content":[{"text":"x"}]}]}"#,
-            false,
-        ),
-        (
-            Cohere,
-            r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#,
-            false,
-        ),
-        (Ollama, r#"{"model":"m","context":[1]}"#, true),
-    ] {
+    for (kind, body, wanted) in UNSEEN.iter().copied() {
         assert_eq!(facts(kind, body).unwrap().unseen_input, wanted, "{kind:?} {body}");
     }
 }
@@ -501,80 +503,82 @@ fn output_caps_are_set_where_each_format_has_them() {
     }
 }
 
+const STRIPPED: &[(DialectKind, &[&str], &str, &str)] = &[
+    (
+        OpenaiResponses,
+        &["a", "web_search"],
+        r#"{"tools":[{"type":"function","name":"a"},{"type":"web_search"},{"name":"b","type":"custom"}],"tool_choice":{"type":"function","name":"a"}}"#,
+        r#"{"tools":[{"name":"b","type":"custom"}]}"#,
+    ),
+    (
+        OpenaiResponses,
+        &["a"],
+        r#"{"model":"m","tools":[{"type":"function","name":"a"}],"tool_choice":"required","parallel_tool_calls":true}"#,
+        r#"{"model":"m"}"#,
+    ),
+    (
+        OpenaiResponses,
+        &["exec", "sleep"],
+        r#"{"input":[{"type":"additional_tools","tools":[{"type":"namespace","name":"f","tools":[{"type":"custom","name":"exec"},{"type":"function","name":"wait"}]},{"type":"namespace","name":"c","tools":[{"type":"function","name":"sleep"}]}]},{"role":"user","content":"x"}]}"#,
+        r#"{"input":[{"type":"additional_tools","tools":[{"type":"namespace","name":"f","tools":[{"type":"function","name":"wait"}]}]},{"role":"user","content":"x"}]}"#,
+    ),
+    (
+        OpenaiResponses,
+        &["exec"],
+        r#"{"input":[{"type":"additional_tools","tools":[{"type":"custom","name":"exec"}]},{"type":"tool_search_output","tools":[{"type":"custom","name":"exec"}]}]}"#,
+        r#"{"input":[{"type":"tool_search_output","tools":[]}]}"#,
+    ),
+    (
+        Gemini,
+        &["a", "googleSearch"],
+        r#"{"tools":[{"functionDeclarations":[{"name":"a"},{"name":"b"}]},{"google_search":{}}],"toolConfig":{"functionCallingConfig":{"allowedFunctionNames":["a"]}}}"#,
+        r#"{"tools":[{"functionDeclarations":[{"name":"b"}]}]}"#,
+    ),
+    (
+        Gemini,
+        &["a", "urlContext"],
+        r#"{"contents":[],"tools":[{"function_declarations":[{"name":"a"}],"url_context":{}}],"tool_config":{}}"#,
+        r#"{"contents":[]}"#,
+    ),
+    (
+        Gemini,
+        &["codeExecution"],
+        r#"{"tools":[{"function_declarations":[{"name":"a"}],"codeExecution":{}}]}"#,
+        r#"{"tools":[{"function_declarations":[{"name":"a"}]}]}"#,
+    ),
+    (
+        BedrockConverse,
+        &["a"],
+        r#"{"toolConfig":{"tools":[{"toolSpec":{"name":"a"}},{"toolSpec":{"name":"b"}}],"toolChoice":{"tool":{"name":"a"}}}}"#,
+        r#"{"toolConfig":{"tools":[{"toolSpec":{"name":"b"}}]}}"#,
+    ),
+    (
+        BedrockConverse,
+        &["a"],
+        r#"{"messages":[],"toolConfig":{"tools":[{"toolSpec":{"name":"a"}},{"cachePoint":{"type":"default"}}]}}"#,
+        r#"{"messages":[]}"#,
+    ),
+    (
+        Cohere,
+        &["a"],
+        r#"{"tools":[{"type":"function","function":{"name":"a"}}],"tool_choice":"REQUIRED","model":"m"}"#,
+        r#"{"model":"m"}"#,
+    ),
+    (
+        Ollama,
+        &["a"],
+        r#"{"tools":[{"function":{"name":"a"}},{"function":{"name":"b"}}]}"#,
+        r#"{"tools":[{"function":{"name":"b"}}]}"#,
+    ),
+];
+
 #[test]
 fn stripped_tools_go_from_wherever_they_stand() {
     let strip = |names: &[&str]| BodyEdits {
         strip_tools: names.iter().map(|name| (*name).to_owned()).collect(),
         ..BodyEdits::default()
     };
-    for (kind, names, body, wanted) in [
-        (
-            OpenaiResponses,
-            &["a", "web_search"][..],
-            r#"{"tools":[{"type":"function","name":"a"},{"type":"web_search"},{"name":"b","type":"custom"}],"tool_choice":{"type":"function","name":"a"}}"#,
-            r#"{"tools":[{"name":"b","type":"custom"}]}"#,
-        ),
-        (
-            OpenaiResponses,
-            &["a"],
-            r#"{"model":"m","tools":[{"type":"function","name":"a"}],"tool_choice":"required","parallel_tool_calls":true}"#,
-            r#"{"model":"m"}"#,
-        ),
-        (
-            OpenaiResponses,
-            &["exec", "sleep"],
-            r#"{"input":[{"type":"additional_tools","tools":[{"type":"namespace","name":"f","tools":[{"type":"custom","name":"exec"},{"type":"function","name":"wait"}]},{"type":"namespace","name":"c","tools":[{"type":"function","name":"sleep"}]}]},{"role":"user","content":"x"}]}"#,
-            r#"{"input":[{"type":"additional_tools","tools":[{"type":"namespace","name":"f","tools":[{"type":"function","name":"wait"}]}]},{"role":"user","content":"x"}]}"#,
-        ),
-        (
-            OpenaiResponses,
-            &["exec"],
-            r#"{"input":[{"type":"additional_tools","tools":[{"type":"custom","name":"exec"}]},{"type":"tool_search_output","tools":[{"type":"custom","name":"exec"}]}]}"#,
-            r#"{"input":[{"type":"tool_search_output","tools":[]}]}"#,
-        ),
-        (
-            Gemini,
-            &["a", "googleSearch"],
-            r#"{"tools":[{"functionDeclarations":[{"name":"a"},{"name":"b"}]},{"google_search":{}}],"toolConfig":{"functionCallingConfig":{"allowedFunctionNames":["a"]}}}"#,
-            r#"{"tools":[{"functionDeclarations":[{"name":"b"}]}]}"#,
-        ),
-        (
-            Gemini,
-            &["a", "urlContext"],
-            r#"{"contents":[],"tools":[{"function_declarations":[{"name":"a"}],"url_context":{}}],"tool_config":{}}"#,
-            r#"{"contents":[]}"#,
-        ),
-        (
-            Gemini,
-            &["codeExecution"],
-            r#"{"tools":[{"function_declarations":[{"name":"a"}],"codeExecution":{}}]}"#,
-            r#"{"tools":[{"function_declarations":[{"name":"a"}]}]}"#,
-        ),
-        (
-            BedrockConverse,
-            &["a"],
-            r#"{"toolConfig":{"tools":[{"toolSpec":{"name":"a"}},{"toolSpec":{"name":"b"}}],"toolChoice":{"tool":{"name":"a"}}}}"#,
-            r#"{"toolConfig":{"tools":[{"toolSpec":{"name":"b"}}]}}"#,
-        ),
-        (
-            BedrockConverse,
-            &["a"],
-            r#"{"messages":[],"toolConfig":{"tools":[{"toolSpec":{"name":"a"}},{"cachePoint":{"type":"default"}}]}}"#,
-            r#"{"messages":[]}"#,
-        ),
-        (
-            Cohere,
-            &["a"],
-            r#"{"tools":[{"type":"function","function":{"name":"a"}}],"tool_choice":"REQUIRED","model":"m"}"#,
-            r#"{"model":"m"}"#,
-        ),
-        (
-            Ollama,
-            &["a"],
-            r#"{"tools":[{"function":{"name":"a"}},{"function":{"name":"b"}}]}"#,
-            r#"{"tools":[{"function":{"name":"b"}}]}"#,
-        ),
-    ] {
+    for (kind, names, body, wanted) in STRIPPED.iter().copied() {
         let out = rewrite(kind, body, &strip(names)).unwrap();
         assert_eq!(out, wanted, "{kind:?} {names:?}");
         assert_eq!(rewrite(kind, body, &strip(&["z"])).unwrap(), body, "{kind:?}");

@@ -272,81 +272,83 @@ fn spoken(host: &str, path: &str) -> (EndpointKind, &'static str, Option<String>
     (found.kind, found.dialect.kind().label(), found.place.model)
 }
 
+const SPOKEN: &[(&str, &str, &str)] = &[
+    ("api.openai.com", "/v1/chat/completions", "openai-chat"),
+    ("api.openai.com", "/v1/responses", "openai-responses"),
+    ("api.openai.com", "/v1/completions", "openai-completions"),
+    ("api.openai.com", "/v1/embeddings", "embeddings"),
+    ("chatgpt.com", "/backend-api/codex/responses", "openai-responses"),
+    ("api.deepseek.com", "/chat/completions", "openai-chat"),
+    ("api.deepseek.com", "/anthropic/v1/messages", "anthropic-messages"),
+    ("api.moonshot.ai", "/anthropic/v1/messages", "anthropic-messages"),
+    ("api.z.ai", "/api/anthropic/v1/messages", "anthropic-messages"),
+    ("api.z.ai", "/api/coding/paas/v4/chat/completions", "openai-chat"),
+    ("openrouter.ai", "/api/v1/messages", "anthropic-messages"),
+    ("openrouter.ai", "/api/v1/responses", "openai-responses"),
+    ("api.githubcopilot.com", "/chat/completions", "openai-chat"),
+    ("api.githubcopilot.com", "/responses", "openai-responses"),
+    ("api.githubcopilot.com", "/v1/messages", "anthropic-messages"),
+    (
+        "generativelanguage.googleapis.com",
+        "/v1beta/models/gemini-2.5-flash:generateContent",
+        "gemini",
+    ),
+    (
+        "generativelanguage.googleapis.com",
+        "/v1beta/openai/chat/completions",
+        "openai-chat",
+    ),
+    (
+        "europe-west4-aiplatform.googleapis.com",
+        "/v1/projects/p/locations/europe-west4/publishers/google/models/gemini-2.5-pro:streamGenerateContent",
+        "gemini",
+    ),
+    (
+        "aiplatform.googleapis.com",
+        "/v1beta1/projects/p/locations/global/publishers/anthropic/models/claude-sonnet-4-5@20250929:rawPredict",
+        "anthropic-vertex",
+    ),
+    (
+        "mine.openai.azure.com",
+        "/openai/v1/responses",
+        "openai-responses",
+    ),
+    ("mine.openai.azure.com", "/openai/responses", "openai-responses"),
+    (
+        "mine.services.ai.azure.com",
+        "/anthropic/v1/messages",
+        "anthropic-messages",
+    ),
+    (
+        "mine.services.ai.azure.com",
+        "/models/chat/completions",
+        "openai-chat",
+    ),
+    (
+        "bedrock-runtime.eu-central-1.amazonaws.com",
+        "/model/a.b-v1:0/converse",
+        "bedrock-converse",
+    ),
+    (
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "/model/a.b-v1%3A0/invoke",
+        "bedrock-invoke",
+    ),
+    (
+        "bedrock-mantle.us-east-1.api.aws",
+        "/v1/responses",
+        "openai-responses",
+    ),
+    ("api.mistral.ai", "/v1/fim/completions", "openai-completions"),
+    ("api.cohere.com", "/v2/chat", "cohere"),
+    ("ollama.com", "/api/chat", "ollama"),
+    ("ollama.com", "/v1/chat/completions", "openai-chat"),
+    ("api.voyageai.com", "/v1/embeddings", "embeddings"),
+];
+
 #[test]
 fn one_host_speaks_several_formats_by_path() {
-    for (host, path, format) in [
-        ("api.openai.com", "/v1/chat/completions", "openai-chat"),
-        ("api.openai.com", "/v1/responses", "openai-responses"),
-        ("api.openai.com", "/v1/completions", "openai-completions"),
-        ("api.openai.com", "/v1/embeddings", "embeddings"),
-        ("chatgpt.com", "/backend-api/codex/responses", "openai-responses"),
-        ("api.deepseek.com", "/chat/completions", "openai-chat"),
-        ("api.deepseek.com", "/anthropic/v1/messages", "anthropic-messages"),
-        ("api.moonshot.ai", "/anthropic/v1/messages", "anthropic-messages"),
-        ("api.z.ai", "/api/anthropic/v1/messages", "anthropic-messages"),
-        ("api.z.ai", "/api/coding/paas/v4/chat/completions", "openai-chat"),
-        ("openrouter.ai", "/api/v1/messages", "anthropic-messages"),
-        ("openrouter.ai", "/api/v1/responses", "openai-responses"),
-        ("api.githubcopilot.com", "/chat/completions", "openai-chat"),
-        ("api.githubcopilot.com", "/responses", "openai-responses"),
-        ("api.githubcopilot.com", "/v1/messages", "anthropic-messages"),
-        (
-            "generativelanguage.googleapis.com",
-            "/v1beta/models/gemini-2.5-flash:generateContent",
-            "gemini",
-        ),
-        (
-            "generativelanguage.googleapis.com",
-            "/v1beta/openai/chat/completions",
-            "openai-chat",
-        ),
-        (
-            "europe-west4-aiplatform.googleapis.com",
-            "/v1/projects/p/locations/europe-west4/publishers/google/models/gemini-2.5-pro:streamGenerateContent",
-            "gemini",
-        ),
-        (
-            "aiplatform.googleapis.com",
-            "/v1beta1/projects/p/locations/global/publishers/anthropic/models/claude-sonnet-4-5@20250929:rawPredict",
-            "anthropic-vertex",
-        ),
-        (
-            "mine.openai.azure.com",
-            "/openai/v1/responses",
-            "openai-responses",
-        ),
-        ("mine.openai.azure.com", "/openai/responses", "openai-responses"),
-        (
-            "mine.services.ai.azure.com",
-            "/anthropic/v1/messages",
-            "anthropic-messages",
-        ),
-        (
-            "mine.services.ai.azure.com",
-            "/models/chat/completions",
-            "openai-chat",
-        ),
-        (
-            "bedrock-runtime.eu-central-1.amazonaws.com",
-            "/model/a.b-v1:0/converse",
-            "bedrock-converse",
-        ),
-        (
-            "bedrock-runtime.us-east-1.amazonaws.com",
-            "/model/a.b-v1%3A0/invoke",
-            "bedrock-invoke",
-        ),
-        (
-            "bedrock-mantle.us-east-1.api.aws",
-            "/v1/responses",
-            "openai-responses",
-        ),
-        ("api.mistral.ai", "/v1/fim/completions", "openai-completions"),
-        ("api.cohere.com", "/v2/chat", "cohere"),
-        ("ollama.com", "/api/chat", "ollama"),
-        ("ollama.com", "/v1/chat/completions", "openai-chat"),
-        ("api.voyageai.com", "/v1/embeddings", "embeddings"),
-    ] {
+    for (host, path, format) in SPOKEN.iter().copied() {
         assert_eq!(spoken(host, path), (Inference, format, None), "{host}{path}");
     }
     let by_deployment = spoken(
