@@ -19,7 +19,7 @@ mod server;
 mod tests;
 
 pub use health::serve as serve_health;
-pub use server::{bind, serve};
+pub use server::{Peer, bind, serve};
 
 /// Name of the socket in `runtime_dir`.
 pub const SOCKET: &str = "admin.sock";
@@ -29,11 +29,11 @@ pub trait AdminState: Send + Sync + 'static {
     /// A picture of this moment.
     fn status(&self) -> Status;
 
-    /// Makes a run of `agent`, moves the process `peer_pid` into its new cgroup and says what environment it needs.
+    /// Makes a run of `agent`, moves the asking process into its new cgroup and says what environment it needs.
     ///
     /// # Errors
     /// Unknown agent; the process is gone; the cgroup cannot be made.
-    fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError>;
+    fn start_run(&self, peer: &Peer, agent: &str) -> Result<RunStarted, AdminError>;
 
     /// The environment that processes of `agent` need, for those that Guard does not start itself.
     ///

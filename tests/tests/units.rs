@@ -42,8 +42,17 @@ fn a_service_is_its_agents_by_its_own_name_or_by_its_slice_and_the_record_names_
     }
     let neighbour = lab.cgroup_root().child("system.slice/sshd.service")?;
     let direct = lab.outside().spawn("curl").cgroup(&neighbour);
-    let done = direct.args(["-sk", "-m", "5", "https://www.example.org/"]).run()?.ok()?;
+    let done = direct
+        .args(["-sk", "-m", "5", "https://www.example.org/"])
+        .run()?
+        .ok()?;
     assert!(!done.stdout.is_empty());
-    assert_eq!(lab.audit()?.iter().filter(|record| record["kind"] == "connection").count(), 0);
+    assert_eq!(
+        lab.audit()?
+            .iter()
+            .filter(|record| record["kind"] == "connection")
+            .count(),
+        0
+    );
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! that belongs to an agent gets nothing but the refusal; what changes something needs uid 0.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -26,10 +27,14 @@ const MODE: u32 = 0o660;
 const GROUP: &str = "guard";
 
 /// Who is asking.
-#[derive(Debug, Clone, Copy)]
-struct Peer {
-    pid: u32,
-    uid: u32,
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its connection, from which others can read the same.
+    pub connection: Option<Arc<OwnedFd>>,
 }
 
 /// Makes the socket in `runtime_dir`: mode 0660, group `guard` where that exists. It is made under another name and
@@ -104,13 +109,14 @@ async fn connection(stream: UnixStream, state: Arc<dyn AdminState>) {
                 .and_then(|pid| u32::try_from(pid).ok())
                 .unwrap_or(0),
             uid: credentials.uid(),
+            connection: stream.as_fd().try_clone_to_owned().ok().map(Arc::new),
         },
         Err(why) => {
             tracing::warn!(%why, "cannot tell who is asking");
             return;
         }
     };
-    http::serve_one(stream, |request| respond(request, peer, state.clone())).await;
+    http::serve_one(stream, |request| respond(request, peer.clone(), state.clone())).await;
 }
 
 async fn respond(
@@ -130,7 +136,7 @@ async fn respond(
         }
     };
     let answered =
-        tokio::task::spawn_blocking(move || decide(&head.method, head.uri.path(), &body, peer, &*state));
+        tokio::task::spawn_blocking(move || decide(&head.method, head.uri.path(), &body, &peer, &*state));
     match answered.await {
         Ok(Ok(response)) => response,
         Ok(Err(why)) => http::error(&why),
@@ -148,7 +154,7 @@ fn decide(
     method: &Method,
     path: &str,
     body: &[u8],
-    peer: Peer,
+    peer: &Peer,
     state: &dyn AdminState,
 ) -> Result<Response<Full<Bytes>>, AdminError> {
     if peer.pid == 0 || state.peer_is_governed(peer.pid) {
@@ -166,7 +172,7 @@ fn decide(
             let asked: RunRequest = serde_json::from_slice(body).map_err(|why| {
                 AdminError::new(ErrorCode::BadRequest, format!("not a request for a run: {why}"))
             })?;
-            let started = state.start_run(peer.pid, &asked.agent)?;
+            let started = state.start_run(peer, &asked.agent)?;
             tracing::info!(
                 agent = asked.agent,
                 run = started.run,
@@ -191,7 +197,7 @@ fn agent_of(path: &str) -> Option<&str> {
     path.strip_prefix("/v1/agents/")?.strip_suffix("/environment")
 }
 
-fn needs_root(peer: Peer) -> Result<(), AdminError> {
+fn needs_root(peer: &Peer) -> Result<(), AdminError> {
     if peer.uid == 0 {
         return Ok(());
     }
@@ -207,14 +213,18 @@ mod tests {
     #[test]
     fn only_root_changes_anything() {
         // Without a socket: a test cannot change its uid.
-        let peer = Peer { pid: 1, uid: 1000 };
+        let peer = Peer {
+            pid: 1,
+            uid: 1000,
+            connection: None,
+        };
         for (path, body) in [("/v1/runs", "{\"agent\":\"coder\"}"), ("/v1/reload", "")] {
-            let said = decide(&Method::POST, path, body.as_bytes(), peer, &Fake::default());
+            let said = decide(&Method::POST, path, body.as_bytes(), &peer, &Fake::default());
             assert_eq!(said.unwrap_err().code, ErrorCode::NeedsRoot, "{path}");
         }
         for path in ["/v1/status", "/v1/agents/coder/environment"] {
             assert!(
-                decide(&Method::GET, path, b"", peer, &Fake::default()).is_ok(),
+                decide(&Method::GET, path, b"", &peer, &Fake::default()).is_ok(),
                 "{path}"
             );
         }
@@ -222,9 +232,13 @@ mod tests {
 
     #[test]
     fn a_peer_without_a_pid_here_counts_as_governed() {
-        let peer = Peer { pid: 0, uid: 0 };
+        let peer = Peer {
+            pid: 0,
+            uid: 0,
+            connection: None,
+        };
         for path in ["/v1/status", "/v1/agents/coder/environment"] {
-            let said = decide(&Method::GET, path, b"", peer, &Fake::default());
+            let said = decide(&Method::GET, path, b"", &peer, &Fake::default());
             assert_eq!(said.unwrap_err().code, ErrorCode::Governed, "{path}");
         }
     }

@@ -29,7 +29,7 @@ impl AdminState for Fake {
             agents: Vec::new(),
         }
     }
-    fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError> {
+    fn start_run(&self, peer: &Peer, agent: &str) -> Result<RunStarted, AdminError> {
         if agent != "coder" {
             return Err(AdminError::new(
                 ErrorCode::NotFound,
@@ -37,7 +37,7 @@ impl AdminState for Fake {
             ));
         }
         Ok(RunStarted {
-            run: peer_pid.to_string(),
+            run: peer.pid.to_string(),
             cgroup: "/guard.slice/coder/x".into(),
             env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
             remove: vec!["OPENAI_API_KEY".into()],
