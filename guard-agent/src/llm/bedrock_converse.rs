@@ -8,13 +8,15 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use serde::Serialize;
 
+use crate::llm::frames::Frames;
 use crate::llm::reply::Reader;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyHead, ReplyReader,
-    RequestFacts, detect, refusal_reply,
+    RequestFacts, detect, eventstream, refusal_reply,
 };
 use crate::refusal::{Class, Refusal};
 
+mod calls;
 mod request;
 mod rewrite;
 mod usage;
@@ -47,6 +49,22 @@ pub(super) fn facts(model: String, stream: bool, body: &[u8]) -> Result<RequestF
 /// What reads a reply of Converse, or of Amazon Nova's own.
 pub(super) fn reply_format() -> usage::ConverseReply {
     usage::ConverseReply::default()
+}
+
+/// The framing of the service's streams.
+pub(super) fn frames(media: &str) -> Option<Box<dyn Frames>> {
+    let binary = media.starts_with("application/vnd.amazon.eventstream");
+    binary.then(|| Box::new(eventstream::Scanner::default()) as Box<dyn Frames>)
+}
+
+/// The exception that ends a stream with a refusal.
+pub(super) fn exception(refusal: &Refusal, request_id: &str) -> Bytes {
+    let headers = [
+        (":exception-type", "validationException"),
+        (":content-type", "application/json"),
+        (":message-type", "exception"),
+    ];
+    Bytes::from(eventstream::encode(&headers, &refuse(refusal, request_id).body))
 }
 
 /// A refusal as the service words errors: the exception's name stands in a header.

@@ -15,6 +15,7 @@ use crate::llm::{
 };
 use crate::refusal::Refusal;
 
+mod calls;
 mod request;
 mod rewrite;
 mod usage;

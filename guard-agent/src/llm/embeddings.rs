@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::llm::openai_chat::COMPATIBLE;
-use crate::llm::reply::{Format, Reader, Verdict};
+use crate::llm::reply::{Calls, Format, Reader, Verdict};
 use crate::llm::request::lenient;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyFacts, ReplyHead,
@@ -130,14 +130,18 @@ struct EmbeddingReply {
 }
 
 impl Format for EmbeddingReply {
-    fn event(&mut self, data: &[u8]) -> Verdict {
-        self.whole(data);
-        Verdict::Forward
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        if self.whole(data, calls) {
+            Verdict::Forward
+        } else {
+            Verdict::Unreadable
+        }
     }
 
-    fn whole(&mut self, body: &[u8]) {
+    fn whole(&mut self, body: &[u8], _calls: &mut Calls) -> bool {
         let Ok(reply) = serde_json::from_slice::<Reply>(body) else {
-            return self.unread();
+            self.unread();
+            return false;
         };
         let answered = reply.data.is_some();
         self.facts.error = reply.error.is_some() || (reply.detail.is_some() && !answered);
@@ -152,6 +156,11 @@ impl Format for EmbeddingReply {
             input,
             ..Usage::default()
         });
+        true
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        COMPATIBLE.refusal(refusal, request_id).body
     }
 
     fn unread(&mut self) {

@@ -16,6 +16,7 @@ use crate::llm::{
 };
 use crate::refusal::{Class, Refusal};
 
+mod calls;
 pub(crate) mod request;
 mod rewrite;
 mod tools;

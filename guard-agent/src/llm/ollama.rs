@@ -8,8 +8,10 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::llm::reply::{Format, Reader, Verdict, note_tool};
+use crate::llm::frames::{Frames, Lines};
+use crate::llm::reply::{At, Calls, Edit, Format, Reader, Verdict};
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyFacts, ReplyHead,
     ReplyReader, RequestFacts, Usage, refusal_reply,
@@ -107,23 +109,41 @@ struct Call {
 #[derive(Deserialize)]
 struct Named {
     name: Option<String>,
+    arguments: Option<Value>,
 }
 
 /// The reader's state.
 #[derive(Debug, Default)]
 struct OllamaReply {
     facts: ReplyFacts,
+    /// Calls so far: each has a place of its own, and comes whole in one line.
+    placed: u64,
+    /// The same for the lines that were edited, which are the same ones in the same order.
+    edited: u64,
+}
+
+/// The next call's place.
+fn next(count: &mut u64) -> At {
+    let index = *count;
+    *count += 1;
+    At { choice: 0, index }
 }
 
 impl OllamaReply {
-    fn take(&mut self, line: Line) {
-        let calls = line.message.and_then(|message| message.tool_calls);
-        for name in calls
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|call| call.function?.name)
-        {
-            note_tool(&mut self.facts.tools_called, &name);
+    fn take(&mut self, line: Line, calls: &mut Calls) {
+        let told = line.message.and_then(|message| message.tool_calls);
+        for call in told.unwrap_or_default() {
+            let at = next(&mut self.placed);
+            let called = call.function.as_ref();
+            let arguments = called
+                .and_then(|called| called.arguments.as_ref())
+                .map(Value::to_string);
+            calls.part(
+                at,
+                called.and_then(|called| called.name.as_deref()),
+                arguments.as_deref(),
+            );
+            calls.end(at);
         }
         self.facts.model = line.model.or(self.facts.model.take());
         self.facts.finish = line.done_reason.or(self.facts.finish.take());
@@ -144,22 +164,76 @@ impl OllamaReply {
 }
 
 impl Format for OllamaReply {
-    fn event(&mut self, data: &[u8]) -> Verdict {
-        match serde_json::from_slice(data) {
-            Ok(line) => self.take(line),
-            Err(_) => self.unread(),
-        }
-        Verdict::Forward
+    fn frames(&self, media: &str) -> Option<Box<dyn Frames>> {
+        let lines = media.starts_with("application/x-ndjson");
+        lines.then(|| Box::new(Lines::default()) as Box<dyn Frames>)
     }
 
-    /// One object, or lines of them.
-    fn whole(&mut self, body: &[u8]) {
-        for line in serde_json::Deserializer::from_slice(body).into_iter::<Line>() {
-            match line {
-                Ok(line) => self.take(line),
-                Err(_) => return self.unread(),
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        match serde_json::from_slice(data) {
+            Ok(line) => {
+                self.take(line, calls);
+                Verdict::Forward
+            }
+            Err(_) => {
+                self.unread();
+                Verdict::Unreadable
             }
         }
+    }
+
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
+        match serde_json::from_slice(body) {
+            Ok(line) => {
+                self.take(line, calls);
+                true
+            }
+            Err(_) => {
+                self.unread();
+                false
+            }
+        }
+    }
+
+    fn without(&mut self, mut event: Value, calls: &mut Calls) -> Edit {
+        let mut notes = Vec::new();
+        let mut changed = false;
+        let Some(Value::Object(message)) = event.get_mut("message") else {
+            return Edit::Same;
+        };
+        if let Some(Value::Array(list)) = message.get_mut("tool_calls") {
+            let mut kept = Vec::with_capacity(list.len());
+            for call in std::mem::take(list) {
+                let at = next(&mut self.edited);
+                if calls.is_denied(at) {
+                    changed = true;
+                    notes.extend(calls.note(at));
+                } else {
+                    kept.push(call);
+                }
+            }
+            *list = kept;
+        }
+        if !notes.is_empty() {
+            let before = message.get("content").and_then(Value::as_str).unwrap_or_default();
+            let text = format!("{before}{}", notes.join("\n"));
+            message.insert("content".to_owned(), Value::from(text));
+        }
+        if changed {
+            Edit::Events(vec![event])
+        } else {
+            Edit::Same
+        }
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        let mut line = self.instead(refusal, request_id).to_vec();
+        line.push(b'\n');
+        Bytes::from(line)
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        OLLAMA.refusal(refusal, request_id).body
     }
 
     fn unread(&mut self) {

@@ -17,6 +17,7 @@ use crate::llm::{
 };
 use crate::refusal::Refusal;
 
+mod calls;
 pub(crate) mod request;
 mod rewrite;
 mod tools;

@@ -11,7 +11,7 @@ use crate::identity::Identity;
 use crate::keys::sigv4;
 use crate::llm::prices::ModelPrice;
 use crate::llm::provider::{Auth, Provider};
-use crate::llm::{BodyEdits, DialectKind, RequestFacts};
+use crate::llm::{BodyEdits, DialectKind, Gate, RequestFacts};
 use crate::policy::access::{self, Passage};
 use crate::policy::caps::OutputCap;
 use crate::policy::in_flight::Slot;
@@ -38,6 +38,8 @@ pub(super) struct Verdict {
     pub(super) hold: Option<Hold>,
     /// The place among the agent's calls in flight, free ones too: each holds a place in the audit log.
     pub(super) place: Option<Slot>,
+    /// Judges the tool calls in the reply.
+    pub(super) gate: Option<Arc<dyn Gate>>,
 }
 
 impl<'a> Judging<'a> {
@@ -77,6 +79,7 @@ impl<'a> Judging<'a> {
             credential,
             hold,
             place,
+            gate: None,
         })
     }
 

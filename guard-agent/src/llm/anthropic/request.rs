@@ -64,6 +64,8 @@ struct Body<'a> {
     compaction: Option<&'a RawValue>,
     #[serde(borrow)]
     context_management: Option<&'a RawValue>,
+    #[serde(borrow)]
+    inference_geo: Option<&'a RawValue>,
 }
 
 /// What messages and blocks add up to.
@@ -183,6 +185,7 @@ pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Ma
             "`fallbacks` names models to fall back to; name one model in `model`".to_owned(),
         ));
     }
+    let region = lenient::<String>(body.inference_geo);
     let (compacts, thinking_budget) = (compacts(&body), thinking_budget(body.thinking));
     // The mark counts in the system prompt only; in a message it is somebody's text.
     let untouchable = body.system.checksum;
@@ -212,6 +215,7 @@ pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Ma
         cache_write: survey.cache_write,
         unseen_input: seen.unseen || is_set(body.container) || is_set(body.thread),
         untouchable,
+        region,
     })
 }
 

@@ -206,10 +206,7 @@ struct Named<'a> {
 /// The name of one element of `toolConfig.tools`; none for a cache mark.
 pub(super) fn name_of(element: &str) -> Result<Option<DeclaredTool>, Malformed> {
     let tool: Tool<'_> = serde_json::from_str(element).map_err(|error| json_strict::malformed(&error))?;
-    let declared = |named: Named<'_>, server_side| DeclaredTool {
-        name: named.name.into_owned(),
-        server_side,
-    };
+    let declared = |named: Named<'_>, server_side| DeclaredTool::run_by(server_side, named.name);
     match (tool.tool_spec, tool.system_tool, tool.cache_point) {
         (Some(spec), None, _) => Ok(Some(declared(spec, false))),
         (None, Some(system), _) => Ok(Some(declared(system, true))),
@@ -252,23 +249,11 @@ pub(super) fn facts(model: String, stream: bool, body: &[u8]) -> Result<RequestF
     // A stored prompt may bring in text, tools and a cap of its own.
     let stored = is_set(body.prompt_variables) || model.contains(":prompt/");
     if stored {
-        declare(
-            &mut tools,
-            DeclaredTool {
-                name: "stored_prompt".to_owned(),
-                server_side: true,
-            },
-        )?;
+        declare(&mut tools, DeclaredTool::provider("stored_prompt"))?;
     }
     if is_set(body.guardrail_config) {
         // Billed by the text unit, beside the model.
-        declare(
-            &mut tools,
-            DeclaredTool {
-                name: "guardrail".to_owned(),
-                server_side: true,
-            },
-        )?;
+        declare(&mut tools, DeclaredTool::provider("guardrail"))?;
     }
     Ok(RequestFacts {
         model,
@@ -318,13 +303,7 @@ fn additional(raw: Option<&RawValue>, tools: &mut Vec<DeclaredTool>) -> Result<O
         let client_run = ["bash_", "text_editor_", "computer_", "memory_"]
             .iter()
             .any(|family| name.starts_with(family));
-        declare(
-            tools,
-            DeclaredTool {
-                server_side: !custom && !client_run,
-                name: name.into_owned(),
-            },
-        )?;
+        declare(tools, DeclaredTool::run_by(!custom && !client_run, name))?;
     }
     if is_set(fields.tools) && lenient::<Vec<Given<'_>>>(fields.tools).is_none() {
         return Err(Malformed(
@@ -332,13 +311,7 @@ fn additional(raw: Option<&RawValue>, tools: &mut Vec<DeclaredTool>) -> Result<O
         ));
     }
     if is_set(fields.mcp_servers) {
-        declare(
-            tools,
-            DeclaredTool {
-                name: "mcp:unreadable".to_owned(),
-                server_side: true,
-            },
-        )?;
+        declare(tools, DeclaredTool::provider("mcp:unreadable"))?;
     }
     let budgets = [fields.thinking, fields.reasoning_config];
     Ok(budgets

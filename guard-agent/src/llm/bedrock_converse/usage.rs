@@ -1,10 +1,15 @@
 //! What a Converse reply turned out to hold: the object, or the events of its binary stream as a union each.
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
-use crate::llm::reply::{Format, Verdict, note_tool};
+use crate::llm::bedrock_converse::{exception, frames, refuse};
+use crate::llm::frames::Frames;
+use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::{ReplyFacts, Usage};
+use crate::refusal::Refusal;
 
 /// A whole reply.
 #[derive(Deserialize)]
@@ -37,6 +42,8 @@ struct Block {
 #[derive(Deserialize)]
 struct ToolUse {
     name: Option<String>,
+    /// Whole in a plain reply, in pieces in a stream.
+    input: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -55,15 +62,37 @@ struct Performance {
 struct Event {
     message_start: Option<IgnoredAny>,
     content_block_start: Option<Start>,
-    content_block_delta: Option<IgnoredAny>,
-    content_block_stop: Option<IgnoredAny>,
+    content_block_delta: Option<Delta>,
+    content_block_stop: Option<Place>,
     message_stop: Option<Stop>,
     metadata: Option<Reply>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Start {
     start: Option<Block>,
+    content_block_index: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delta {
+    delta: Option<Block>,
+    content_block_index: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    content_block_index: Option<u64>,
+}
+
+fn at(index: Option<u64>) -> At {
+    At {
+        choice: 0,
+        index: index.unwrap_or(0),
+    }
 }
 
 #[derive(Deserialize)]
@@ -122,12 +151,6 @@ pub(in crate::llm) struct ConverseReply {
 }
 
 impl ConverseReply {
-    fn block(&mut self, block: Block) {
-        if let Some(name) = block.tool_use.and_then(|call| call.name) {
-            note_tool(&mut self.facts.tools_called, &name);
-        }
-    }
-
     fn account(&mut self, reply: Reply) {
         let fast = reply
             .performance_config
@@ -142,20 +165,35 @@ impl ConverseReply {
 }
 
 impl Format for ConverseReply {
-    fn event(&mut self, data: &[u8]) -> Verdict {
+    fn frames(&self, media: &str) -> Option<Box<dyn Frames>> {
+        frames(media)
+    }
+
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
         let Ok(event) = serde_json::from_slice::<Event>(data) else {
             self.unread();
-            return Verdict::Forward;
+            return Verdict::Unreadable;
         };
-        let known = event.message_start.is_some()
-            || event.content_block_delta.is_some()
-            || event.content_block_stop.is_some();
-        let mut found = known;
+        let mut found = event.message_start.is_some();
         if let Some(block) = event.content_block_start {
             found = true;
-            if let Some(block) = block.start {
-                self.block(block);
+            if let Some(call) = block.start.and_then(|start| start.tool_use) {
+                calls.part(at(block.content_block_index), call.name.as_deref(), None);
             }
+        }
+        if let Some(block) = event.content_block_delta {
+            found = true;
+            let more = block
+                .delta
+                .and_then(|delta| delta.tool_use)
+                .and_then(|call| call.input);
+            if let Some(more) = more.as_ref().and_then(Value::as_str) {
+                calls.more(at(block.content_block_index), more);
+            }
+        }
+        if let Some(block) = event.content_block_stop {
+            found = true;
+            calls.end(at(block.content_block_index));
         }
         if let Some(stop) = event.message_stop {
             found = true;
@@ -171,9 +209,10 @@ impl Format for ConverseReply {
         Verdict::Forward
     }
 
-    fn whole(&mut self, body: &[u8]) {
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
         let Ok(mut reply) = serde_json::from_slice::<Reply>(body) else {
-            return self.unread();
+            self.unread();
+            return false;
         };
         let output = reply.output.take();
         self.facts.error = output.is_none() && reply.message.is_some();
@@ -181,11 +220,28 @@ impl Format for ConverseReply {
         let blocks = output
             .and_then(|output| output.message)
             .and_then(|message| message.content);
-        blocks
-            .unwrap_or_default()
-            .into_iter()
-            .for_each(|block| self.block(block));
+        for (index, block) in (0..).zip(blocks.unwrap_or_default()) {
+            if let Some(call) = block.tool_use {
+                let input = call.input.as_ref().map(Value::to_string);
+                let at = At { choice: 0, index };
+                calls.part(at, call.name.as_deref(), input.as_deref());
+                calls.end(at);
+            }
+        }
         self.account(reply);
+        true
+    }
+
+    fn without(&mut self, event: Value, calls: &mut Calls) -> Edit {
+        super::calls::without(event, calls)
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        exception(refusal, request_id)
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        refuse(refusal, request_id).body
     }
 
     fn unread(&mut self) {

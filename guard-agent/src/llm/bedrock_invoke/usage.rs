@@ -2,13 +2,17 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 
 use crate::llm::bedrock_converse;
-use crate::llm::reply::{Format, Verdict};
+use crate::llm::frames::Frames;
+use crate::llm::reply::{Calls, Edit, Format, Verdict};
 use crate::llm::{ReplyFacts, Usage, anthropic};
+use crate::refusal::Refusal;
 
 /// One event of the stream.
 #[derive(Deserialize)]
@@ -92,10 +96,14 @@ impl InvokeReply {
 }
 
 impl Format for InvokeReply {
-    fn event(&mut self, data: &[u8]) -> Verdict {
+    fn frames(&self, media: &str) -> Option<Box<dyn Frames>> {
+        bedrock_converse::frames(media)
+    }
+
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
         let Ok(event) = serde_json::from_slice::<Event>(data) else {
             self.unread();
-            return Verdict::Forward;
+            return Verdict::Unreadable;
         };
         let Some(chunk) = event.chunk else {
             // The only other events are the service's exceptions.
@@ -108,26 +116,55 @@ impl Format for InvokeReply {
             Some((bytes, inner))
         }) else {
             self.unread();
-            return Verdict::Forward;
+            return Verdict::Unreadable;
         };
         if let Some(metrics) = &inner.metrics {
             self.counted = metrics.buckets();
             self.complete = true;
         }
-        self.maker(&inner).event(&bytes);
-        Verdict::Forward
+        self.maker(&inner).event(&bytes, calls)
     }
 
-    fn whole(&mut self, body: &[u8]) {
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
         let Ok(inner) = serde_json::from_slice::<Inner>(body) else {
-            return self.unread();
+            self.unread();
+            return false;
         };
         if inner.r#type.is_none() && inner.message.is_some() {
             self.error = true;
             self.complete = true;
-            return;
+            return true;
         }
-        self.maker(&inner).whole(body);
+        self.maker(&inner).whole(body, calls)
+    }
+
+    /// The maker's own event stands in the service's as text of another alphabet.
+    fn without(&mut self, event: Value, calls: &mut Calls) -> Edit {
+        let Some(maker) = &mut self.maker else {
+            return Edit::Same;
+        };
+        let Some(text) = event.pointer("/chunk/bytes").and_then(Value::as_str) else {
+            return maker.without(event, calls);
+        };
+        let inner = STANDARD.decode(text).ok();
+        let Some(inner) = inner.and_then(|bytes| serde_json::from_slice(&bytes).ok()) else {
+            return Edit::Cannot;
+        };
+        match maker.without(inner, calls) {
+            Edit::Events(events) => {
+                let wrapped = |inner: Value| json!({"chunk": {"bytes": STANDARD.encode(inner.to_string())}});
+                Edit::Events(events.into_iter().map(wrapped).collect())
+            }
+            other => other,
+        }
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        bedrock_converse::exception(refusal, request_id)
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        bedrock_converse::refuse(refusal, request_id).body
     }
 
     fn unread(&mut self) {

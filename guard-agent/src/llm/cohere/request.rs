@@ -136,15 +136,9 @@ impl Tool<'_> {
     pub(super) fn declared(self) -> Result<DeclaredTool, Malformed> {
         let kind = self.r#type.as_deref().unwrap_or("function");
         match self.function {
-            Some(function) if kind == "function" => Ok(DeclaredTool {
-                name: function.name.into_owned(),
-                server_side: false,
-            }),
+            Some(function) if kind == "function" => Ok(DeclaredTool::client(function.name.into_owned())),
             None if kind == "function" => Err(Malformed("a tool has no name".to_owned())),
-            _ => Ok(DeclaredTool {
-                name: kind.to_owned(),
-                server_side: true,
-            }),
+            _ => Ok(DeclaredTool::provider(kind)),
         }
     }
 }
@@ -168,13 +162,7 @@ pub(super) fn facts(chat: bool, body: &[u8]) -> Result<RequestFacts, Malformed> 
     if lenient::<Vec<IgnoredAny>>(body.connectors).is_none_or(|list| !list.is_empty())
         && is_set(body.connectors)
     {
-        declare(
-            &mut tools,
-            DeclaredTool {
-                name: "connectors".to_owned(),
-                server_side: true,
-            },
-        )?;
+        declare(&mut tools, DeclaredTool::provider("connectors"))?;
     }
     Ok(RequestFacts {
         model: body.model.into_owned(),

@@ -1,11 +1,16 @@
 //! What a reply of Cohere's turned out to hold: the object, or the events of a stream.
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use crate::llm::reply::{Format, Verdict, note_tool};
-use crate::llm::{ReplyFacts, Usage};
+use crate::llm::cohere::COHERE;
+use crate::llm::frames::sse_event;
+use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::{Dialect, ReplyFacts, Usage, refusal_reply};
+use crate::refusal::Refusal;
 
 /// A whole reply, or what an event adds to it.
 #[derive(Deserialize)]
@@ -27,19 +32,20 @@ struct Reply<'a> {
 #[derive(Deserialize)]
 struct Event<'a> {
     r#type: Option<String>,
+    index: Option<u64>,
     #[serde(borrow)]
     delta: Option<Reply<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Message {
-    tool_calls: Option<Calls>,
+    tool_calls: Option<Told>,
 }
 
 /// Calls: a list in a whole reply, one at a time in a stream.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Calls {
+enum Told {
     Many(Vec<Call>),
     One(Call),
 }
@@ -52,6 +58,7 @@ struct Call {
 #[derive(Deserialize)]
 struct Named {
     name: Option<String>,
+    arguments: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -106,17 +113,25 @@ pub(super) struct CohereReply {
 }
 
 impl CohereReply {
-    fn take(&mut self, reply: Reply<'_>) {
+    /// `index`: the place of the one call that an event of a stream is about.
+    fn take(&mut self, reply: Reply<'_>, index: Option<u64>, calls: &mut Calls) {
         let message = reply
             .message
             .and_then(|message| serde_json::from_str::<Message>(message.get()).ok());
-        let calls = match message.and_then(|message| message.tool_calls) {
-            Some(Calls::Many(calls)) => calls,
-            Some(Calls::One(call)) => vec![call],
+        let told = match message.and_then(|message| message.tool_calls) {
+            Some(Told::Many(calls)) => calls,
+            Some(Told::One(call)) => vec![call],
             None => Vec::new(),
         };
-        for name in calls.into_iter().filter_map(|call| call.function?.name) {
-            note_tool(&mut self.facts.tools_called, &name);
+        for (position, called) in (0..).zip(told.into_iter().filter_map(|call| call.function)) {
+            let at = At {
+                choice: 0,
+                index: index.unwrap_or(position),
+            };
+            calls.part(at, called.name.as_deref(), called.arguments.as_deref());
+            if index.is_none() {
+                calls.end(at);
+            }
         }
         self.facts.finish = reply.finish_reason.or(self.facts.finish.take());
         let embeds = reply.embeddings.is_some();
@@ -128,24 +143,33 @@ impl CohereReply {
 }
 
 impl Format for CohereReply {
-    fn event(&mut self, data: &[u8]) -> Verdict {
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
         if data.trim_ascii() == b"[DONE]" {
             return Verdict::Forward;
         }
         let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
             self.unread();
-            return Verdict::Forward;
+            return Verdict::Unreadable;
         };
-        self.facts.complete |= event.r#type.as_deref() == Some("message-end");
+        let index = event.index.unwrap_or(0);
         if let Some(delta) = event.delta {
-            self.take(delta);
+            self.take(delta, Some(index), calls);
+        }
+        match event.r#type.as_deref() {
+            Some("tool-call-end") => calls.end(At { choice: 0, index }),
+            Some("message-end") => {
+                self.facts.complete = true;
+                calls.end_choice(0);
+            }
+            _ => {}
         }
         Verdict::Forward
     }
 
-    fn whole(&mut self, body: &[u8]) {
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
         let Ok(reply) = serde_json::from_slice::<Reply<'_>>(body) else {
-            return self.unread();
+            self.unread();
+            return false;
         };
         let embeds = reply.embeddings.is_some();
         // An error has a text where an answer has an object.
@@ -155,10 +179,25 @@ impl Format for CohereReply {
                 .is_some_and(|message| message.get().starts_with('{'));
         self.facts.error = !answered;
         self.facts.complete = true;
-        self.take(reply);
+        self.take(reply, None, calls);
         if embeds {
             self.facts.finish = Some("COMPLETE".to_owned());
         }
+        true
+    }
+
+    fn without(&mut self, event: Value, calls: &mut Calls) -> Edit {
+        super::calls::without(event, calls)
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        let message = refusal_reply::message(refusal, request_id);
+        let event = json!({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}});
+        Bytes::from(sse_event(Some("message-end"), event.to_string().as_bytes()))
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        COHERE.refusal(refusal, request_id).body
     }
 
     fn unread(&mut self) {

@@ -88,13 +88,7 @@ pub(super) fn facts(operation: &Operation, body: &[u8]) -> Result<RequestFacts, 
     facts.tools = declared(&editor, &root)?;
     if either(&root, "cachedContent")?.is_some() {
         facts.unseen_input = true;
-        declare(
-            &mut facts.tools,
-            DeclaredTool {
-                name: CACHED_CONTENT.to_owned(),
-                server_side: false,
-            },
-        )?;
+        declare(&mut facts.tools, DeclaredTool::client(CACHED_CONTENT))?;
     }
     facts.server_side = facts.tools.iter().any(|tool| tool.server_side);
     if let Some(tier) = either(&root, "serviceTier")? {
@@ -143,13 +137,7 @@ fn configure(facts: &mut RequestFacts, editor: &Editor<'_>, config: &Container<'
         if asked.iter().any(|one| !one.eq_ignore_ascii_case("TEXT")) {
             // Images and speech have prices of their own.
             let name = "response_modalities".to_owned();
-            declare(
-                &mut facts.tools,
-                DeclaredTool {
-                    name,
-                    server_side: true,
-                },
-            )?;
+            declare(&mut facts.tools, DeclaredTool::provider(name))?;
             facts.server_side = true;
         }
     }

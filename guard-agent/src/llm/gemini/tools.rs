@@ -108,12 +108,12 @@ pub(super) fn declared(editor: &Editor<'_>, root: &Container<'_>) -> Result<Vec<
                 for element in &list.items {
                     let name = element_name(&field, element.value)?;
                     let server_side = field == MCP;
-                    declare(&mut all, DeclaredTool { name, server_side })?;
+                    declare(&mut all, DeclaredTool::run_by(server_side, name))?;
                 }
             } else {
                 let server_side = !CLIENT_RUN.contains(&field.as_str());
                 let name = field;
-                declare(&mut all, DeclaredTool { name, server_side })?;
+                declare(&mut all, DeclaredTool::run_by(server_side, name))?;
             }
         }
     }

@@ -44,6 +44,7 @@ fn expected(native: &Value, billable: Option<&Value>) -> Option<Usage> {
             cache_write_1h: 0,
             output: count("/completion_tokens"),
             reasoning: count("/completion_tokens_details/reasoning_tokens"),
+            ..Usage::default()
         });
     }
     native.get("output_tokens")?;
@@ -60,7 +61,7 @@ fn expected(native: &Value, billable: Option<&Value>) -> Option<Usage> {
         cache_write_5m: billed("cache_creation_input_tokens") - hour,
         cache_write_1h: hour,
         output: billed("output_tokens"),
-        reasoning: 0,
+        ..Usage::default()
     })
 }
 
@@ -119,7 +120,16 @@ fn recorded_replies_are_metered_exactly() {
         let id = record["id"].as_str().unwrap();
         let (out, whole) = read(dialect_of(kind), sse, false, &[body.as_bytes()]);
         assert_eq!(out, body.as_bytes(), "{id}");
-        assert_eq!(whole.usage, usage, "{id}");
+        // The publisher's reading is of tokens only, and does not tell audio apart.
+        let tokens = whole.usage.map(|usage| Usage {
+            input: usage.total_uncached(),
+            cache_read: usage.total_cache_read(),
+            output: usage.total_output(),
+            media: Default::default(),
+            units: Default::default(),
+            ..usage
+        });
+        assert_eq!(tokens, usage, "{id}");
         if whole.error {
             // One recording is an error with status 200.
             assert!(

@@ -60,13 +60,7 @@ impl<'de: 'a, 'a> Part<'de> for Tool<'a> {
     type Sum = Vec<DeclaredTool>;
     fn add(self, tools: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
         let name = self.name()?;
-        declare(
-            tools,
-            DeclaredTool {
-                name,
-                server_side: false,
-            },
-        )
+        declare(tools, DeclaredTool::client(name))
     }
 }
 

@@ -205,7 +205,10 @@ impl Tool<'_> {
             all.push(kind.to_owned());
         }
         all.into_iter()
-            .map(|name| DeclaredTool { name, server_side })
+            .map(|name| DeclaredTool {
+                server_side,
+                ..DeclaredTool::client(name)
+            })
             .collect()
     }
 }
@@ -224,26 +227,14 @@ impl<'de: 'a, 'a> Part<'de> for Tool<'a> {
 impl<'de: 'a, 'a> Part<'de> for Function<'a> {
     type Sum = Vec<DeclaredTool>;
     fn add(self, tools: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
-        declare(
-            tools,
-            DeclaredTool {
-                name: self.name.into_owned(),
-                server_side: false,
-            },
-        )
+        declare(tools, DeclaredTool::client(self.name))
     }
 }
 
 impl<'de: 'a, 'a> Part<'de> for Plugin<'a> {
     type Sum = Vec<DeclaredTool>;
     fn add(self, tools: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
-        declare(
-            tools,
-            DeclaredTool {
-                name: self.id.into_owned(),
-                server_side: true,
-            },
-        )
+        declare(tools, DeclaredTool::provider(self.id))
     }
 }
 
@@ -288,22 +279,10 @@ pub(super) fn facts(
     }
     // OpenRouter: the suffix asks for its web search.
     if is_set(body.web_search_options) || model.ends_with(":online") {
-        declare(
-            &mut tools,
-            DeclaredTool {
-                name: WEB_SEARCH.to_owned(),
-                server_side: true,
-            },
-        )?;
+        declare(&mut tools, DeclaredTool::provider(WEB_SEARCH))?;
     }
     if is_set(body.search_parameters) {
-        declare(
-            &mut tools,
-            DeclaredTool {
-                name: LIVE_SEARCH.to_owned(),
-                server_side: true,
-            },
-        )?;
+        declare(&mut tools, DeclaredTool::provider(LIVE_SEARCH))?;
     }
     let cached = if is_set(body.prompt_cache_options) {
         CacheWrite::FiveMinutes
@@ -325,7 +304,7 @@ pub(super) fn facts(
         service_tier: body.service_tier,
         cache_write: survey.cache_write.max(cached),
         unseen_input: body.messages,
-        untouchable: false,
+        ..RequestFacts::default()
     })
 }
 

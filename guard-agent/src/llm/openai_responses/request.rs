@@ -209,13 +209,7 @@ pub(crate) fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Ma
     ] {
         if set {
             let name = name.to_owned();
-            declare(
-                &mut tools,
-                DeclaredTool {
-                    name,
-                    server_side: true,
-                },
-            )?;
+            declare(&mut tools, DeclaredTool::provider(name))?;
         }
     }
     let stored = [body.previous_response_id, body.conversation, body.prompt];

@@ -60,7 +60,7 @@ impl Tool<'_> {
     /// Adds what the element declares.
     fn declared(self, tools: &mut Vec<DeclaredTool>, depth: u8) -> Result<(), Malformed> {
         let nameless = || Malformed("a tool has no name".to_owned());
-        let one = |name: String, server_side: bool| DeclaredTool { name, server_side };
+        let one = |name: String, server_side: bool| DeclaredTool::run_by(server_side, name);
         match self.r#type.as_deref() {
             None | Some("function" | "custom") => {
                 let nested = self.function.and_then(|function| function.name);

@@ -2,11 +2,17 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 
-use crate::llm::reply::{Format, Verdict, note_tool};
-use crate::llm::{ReplyFacts, Usage};
+use crate::llm::frames::sse_event;
+use crate::llm::openai_chat::OPENAI;
+use crate::llm::openai_responses::calls;
+use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::{Dialect, OtherUsage, ReplyFacts, Unit, Usage, refusal_reply};
+use crate::refusal::Refusal;
 
 /// One event of a stream, one frame of a socket, or a whole response.
 #[derive(Deserialize)]
@@ -15,14 +21,27 @@ struct Event<'a> {
     r#type: Cow<'a, str>,
     response: Option<Response>,
     item: Option<Item>,
+    output_index: Option<u64>,
+    /// More of a call's arguments, in the events of calls only.
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
     /// In the event `error`, and in errors with a status.
     error: Option<IgnoredAny>,
+}
+
+/// A piece of something: text, or (in the events of other things) an object.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Delta<'a> {
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Other(IgnoredAny),
 }
 
 /// A response, whole or as far as it has come.
 #[derive(Deserialize)]
 struct Response {
     object: Option<String>,
+    id: Option<String>,
     model: Option<String>,
     status: Option<String>,
     incomplete_details: Option<Incomplete>,
@@ -30,6 +49,7 @@ struct Response {
     usage: Option<WireUsage>,
     service_tier: Option<String>,
     error: Option<IgnoredAny>,
+    tool_usage: Option<ToolUsage>,
     /// The error shape of the ChatGPT back end.
     detail: Option<IgnoredAny>,
 }
@@ -39,6 +59,12 @@ struct Incomplete {
     reason: Option<String>,
 }
 
+/// What the provider's own tools used, beside the model.
+#[derive(Deserialize)]
+struct ToolUsage {
+    image_gen: Option<WireUsage>,
+}
+
 /// One item of the output.
 #[derive(Deserialize)]
 struct Item {
@@ -46,6 +72,11 @@ struct Item {
     name: Option<String>,
     id: Option<String>,
     action: Option<Action>,
+    /// The arguments of a function, or the free text of a custom tool.
+    arguments: Option<Value>,
+    input: Option<Value>,
+    status: Option<String>,
+    container_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -113,28 +144,49 @@ impl WireUsage {
             cache_write_1h: long,
             output,
             reasoning: reasoning.min(output),
+            ..Usage::default()
         })
     }
 }
 
-/// Most searches that are told apart by their id; a response makes a few.
-const SEARCH_LIMIT: usize = 256;
+/// Most actions of the provider's that are told apart by their id; a response makes a few.
+const ACTION_LIMIT: usize = 256;
 
 /// The reader's state.
 #[derive(Debug, Default)]
 pub(crate) struct ResponseReply {
     facts: ReplyFacts,
-    searches: Vec<String>,
+    id: String,
+    /// What the provider did and bills one by one, by id: an item is told when it begins, when it ends, and in the whole
+    /// response.
+    actions: Vec<(Unit, String)>,
 }
 
 impl ResponseReply {
-    /// Whether the response has reached its end.
-    fn event_of(&mut self, event: Event<'_>) {
+    fn take(&mut self, event: Event<'_>, calls: &mut Calls) {
+        let at = At {
+            choice: 0,
+            index: event.output_index.unwrap_or(0),
+        };
         if let Some(item) = event.item {
-            self.item(item);
+            self.item(at, item, false, calls);
         }
+        let more = matches!(
+            &*event.r#type,
+            "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta"
+        );
+        if let (true, Some(Delta::Text(delta))) = (more, &event.delta) {
+            calls.more(at, delta);
+        }
+        if matches!(&*event.r#type, "response.output_item.done") {
+            calls.end(at);
+        }
+        let last = matches!(
+            &*event.r#type,
+            "response.completed" | "response.incomplete" | "response.failed"
+        );
         if let Some(response) = event.response {
-            self.response(response);
+            self.response(response, last, calls);
         }
         match &*event.r#type {
             "response.completed" | "response.incomplete" => self.facts.complete = true,
@@ -147,7 +199,8 @@ impl ResponseReply {
         }
     }
 
-    fn response(&mut self, response: Response) {
+    fn response(&mut self, response: Response, last: bool, calls: &mut Calls) {
+        self.id = response.id.unwrap_or_else(|| std::mem::take(&mut self.id));
         self.facts.model = response
             .model
             .filter(|model| !model.is_empty())
@@ -163,67 +216,127 @@ impl ResponseReply {
             .filter(|status| !matches!(status.as_str(), "in_progress" | "queued"));
         self.facts.finish = why.or(ended).or(self.facts.finish.take());
         self.facts.error |= response.error.is_some();
-        for item in response.output.unwrap_or_default() {
-            self.item(item);
+        for (index, item) in (0..).zip(response.output.unwrap_or_default()) {
+            self.item(At { choice: 0, index }, item, true, calls);
+        }
+        if last {
+            calls.end_choice(0);
         }
         if let Some(usage) = response.usage {
             self.facts.usage = usage.buckets();
         }
+        // Images are made by another model, at its prices.
+        let images = response.tool_usage.and_then(|tools| tools.image_gen?.buckets());
+        if let Some(usage) = images.filter(|usage| *usage != Usage::default()) {
+            let model = "image_generation".to_owned();
+            self.facts.others = vec![OtherUsage { model, usage }];
+        }
     }
 
-    fn item(&mut self, item: Item) {
-        let kind = item.r#type.unwrap_or_default();
+    /// One item of the output; `whole` when it is told with everything in it.
+    fn item(&mut self, at: At, item: Item, whole: bool, calls: &mut Calls) {
+        let kind = item.r#type.as_deref().unwrap_or_default();
         // A provider's own call has the name of its tool before `_call`; an MCP call names the tool itself.
         let Some(tool) = kind.strip_suffix("_call") else {
             return;
         };
-        match (kind.as_str(), item.name) {
-            ("function_call" | "custom_tool_call" | "mcp_call", Some(name)) => {
-                note_tool(&mut self.facts.tools_called, &name);
+        match (kind, item.name.as_deref()) {
+            ("function_call" | "custom_tool_call", name) => {
+                let complete = whole || item.status.as_deref() == Some("completed");
+                if !calls.begun(at) {
+                    let input = item.arguments.as_ref().or(item.input.as_ref());
+                    calls.part(at, name, input.and_then(Value::as_str).filter(|_| complete));
+                }
+                if complete {
+                    calls.end(at);
+                }
             }
-            ("function_call" | "custom_tool_call" | "mcp_call", None) => {}
-            _ => note_tool(&mut self.facts.tools_called, tool),
+            ("mcp_call", Some(name)) => calls.by_provider(name),
+            // Run by the client as a function is; there is no name but the kind.
+            ("local_shell_call" | "shell_call" | "apply_patch_call" | "computer_call", _) => {
+                if !calls.begun(at) {
+                    calls.part(at, Some(tool), None);
+                }
+                if whole || item.status.as_deref() == Some("completed") {
+                    calls.end(at);
+                }
+            }
+            ("mcp_call", None) => {}
+            _ => calls.by_provider(tool),
         }
-        // Opening a page is free; an item is told twice, when it begins and when it ends.
-        let search = kind == "web_search_call"
-            && item
-                .action
-                .and_then(|action| action.r#type)
-                .is_some_and(|action| action == "search");
+        // Opening a page is free.
+        let search = item
+            .action
+            .and_then(|action| action.r#type)
+            .is_some_and(|action| action == "search");
         let id = item.id.unwrap_or_default();
-        if search && !self.searches.contains(&id) && self.searches.len() < SEARCH_LIMIT {
-            self.searches.push(id);
-            self.facts.web_searches += 1;
+        match kind {
+            "web_search_call" if search => self.did(Unit::WebSearch, id),
+            "file_search_call" => self.did(Unit::FileSearch, id),
+            "code_interpreter_call" => self.did(Unit::CodeSession, item.container_id.unwrap_or(id)),
+            _ => {}
+        }
+    }
+
+    fn did(&mut self, unit: Unit, id: String) {
+        let action = (unit, id);
+        if !self.actions.contains(&action) && self.actions.len() < ACTION_LIMIT {
+            self.actions.push(action);
         }
     }
 }
 
 impl Format for ResponseReply {
-    fn event(&mut self, data: &[u8]) -> Verdict {
-        if data.trim_ascii() != b"[DONE]" {
-            match serde_json::from_slice(data) {
-                Ok(event) => self.event_of(event),
-                Err(_) => self.unread(),
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        if data.trim_ascii() == b"[DONE]" {
+            return Verdict::Forward;
+        }
+        match serde_json::from_slice(data) {
+            Ok(event) => {
+                self.take(event, calls);
+                Verdict::Forward
+            }
+            Err(_) => {
+                self.unread();
+                Verdict::Unreadable
             }
         }
-        Verdict::Forward
     }
 
-    fn whole(&mut self, body: &[u8]) {
-        match serde_json::from_slice::<Response>(body) {
-            Ok(response) => {
-                let known = response
-                    .object
-                    .as_deref()
-                    .is_some_and(|kind| kind.starts_with("response"));
-                let running = matches!(response.status.as_deref(), Some("in_progress" | "queued"));
-                let error = response.error.is_some() || (response.detail.is_some() && !known);
-                self.facts.complete = (known && !running) || error;
-                self.response(response);
-                self.facts.error |= error;
-            }
-            Err(_) => self.unread(),
-        }
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
+        let Ok(response) = serde_json::from_slice::<Response>(body) else {
+            self.unread();
+            return false;
+        };
+        let known = response
+            .object
+            .as_deref()
+            .is_some_and(|kind| kind.starts_with("response"));
+        let running = matches!(response.status.as_deref(), Some("in_progress" | "queued"));
+        let error = response.error.is_some() || (response.detail.is_some() && !known);
+        self.facts.complete = (known && !running) || error;
+        self.response(response, true, calls);
+        self.facts.error |= error;
+        true
+    }
+
+    fn without(&mut self, event: Value, calls: &mut Calls) -> Edit {
+        calls::without(event, calls)
+    }
+
+    /// A response that failed for its prompt: the one end after which Codex neither tries again nor loses the message.
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        let response = json!({
+            "id": self.id, "object": "response", "status": "failed", "output": [],
+            "model": self.facts.model, "usage": null, "incomplete_details": null,
+            "error": {"code": "invalid_prompt", "message": refusal_reply::message(refusal, request_id)},
+        });
+        let event = json!({"type": "response.failed", "sequence_number": 0, "response": response});
+        Bytes::from(sse_event(Some("response.failed"), event.to_string().as_bytes()))
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        OPENAI.refusal(refusal, request_id).body
     }
 
     fn unread(&mut self) {
@@ -231,6 +344,12 @@ impl Format for ResponseReply {
     }
 
     fn facts(&mut self) -> ReplyFacts {
-        std::mem::take(&mut self.facts)
+        let mut facts = std::mem::take(&mut self.facts);
+        if let Some(usage) = &mut facts.usage {
+            for (unit, _) in &self.actions {
+                usage.units.set(*unit, usage.units.get(*unit).saturating_add(1));
+            }
+        }
+        facts
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{cuts, lines, read};
 use crate::llm::encoding::reader_for;
 use crate::llm::provider::{builtin, by_host};
+use crate::llm::usage::Units;
 use crate::llm::{Dialect, EndpointKind, ReplyFacts, ReplyHead, Usage, detect};
 
 /// The buckets by the wire's own words.
@@ -62,6 +63,7 @@ fn read_gzip(dialect: &'static dyn Dialect, media: &'static str, body: &[u8], si
         status: StatusCode::OK,
         headers: &headers,
         hide_usage_event: false,
+        gate: None,
     };
     let mut reader = reader_for(dialect, &head);
     for piece in packed.chunks(size) {
@@ -128,11 +130,12 @@ fn recorded_replies_of_the_other_formats_are_metered_exactly() {
         let sse = record["stream"].as_bool().unwrap();
         let (out, whole) = read(dialect, sse, false, &[body.as_bytes()]);
         assert_eq!(out, body.as_bytes(), "{id}");
-        assert_eq!(
-            whole.usage,
-            expected(file, &record["expected"]["native_usage_on_wire"]),
-            "{id}"
-        );
+        let tokens = whole.usage.map(|usage| Usage {
+            units: Units::default(),
+            ..usage
+        });
+        let wanted = expected(file, &record["expected"]["native_usage_on_wire"]);
+        assert_eq!(tokens, wanted, "{id}");
         if record["status"] == 200 {
             assert!(
                 whole.complete && !whole.error && whole.finish.is_some(),
