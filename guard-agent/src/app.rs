@@ -29,6 +29,8 @@ use crate::keys::placeholder::Placeholders;
 use crate::keys::vault::Vault;
 use crate::ledger::{Ledger, LedgerSettings};
 use crate::llm::prices::PriceTable;
+use crate::policy::frozen::Frozen;
+use crate::policy::outcomes::Outcomes;
 use crate::policy::{Policy, Snapshot};
 use crate::record::Recorder;
 use crate::telemetry::metrics::{Labels, Metrics};
@@ -39,6 +41,7 @@ mod housekeeping;
 mod notify;
 mod runs;
 mod soft_limits;
+mod stops;
 mod worker;
 
 /// How long calls in flight may take to end after a stop was asked for; systemd's own limit is longer.
@@ -65,6 +68,7 @@ struct Daemon {
     metrics: Arc<Metrics>,
     recorder: Arc<Recorder>,
     policy: Arc<Policy>,
+    outcomes: Outcomes,
     worker: worker::Worker,
     /// Held while the rules are replaced: a signal and a request may ask at the same time.
     reloading: Mutex<()>,
@@ -175,12 +179,17 @@ impl Daemon {
             clock.clone(),
         ));
         let known = knowing(&placeholders, &config);
-        let policy = Arc::new(Policy::new(
-            Snapshot::new(&config, vault, known, prices.clone()),
-            ledger.clone(),
-            recorder.clone(),
-            metrics.clone(),
-        ));
+        let frozen = Frozen::open(&host.state_dir).context("what is frozen cannot be read")?;
+        let outcomes = Outcomes::open(&host.state_dir).context("the outcomes of runs cannot be read")?;
+        let policy = Arc::new(
+            Policy::new(
+                Snapshot::new(&config, vault, known, prices.clone()),
+                ledger.clone(),
+                recorder.clone(),
+                metrics.clone(),
+            )
+            .with_frozen(frozen),
+        );
         let (kernel, governed) = enforce(&config)?;
         let (containers, doors) = containers(&config, &kernel, &governed)?;
         let identifier = Arc::new(Identifier::new(
@@ -207,6 +216,7 @@ impl Daemon {
             metrics,
             recorder,
             policy,
+            outcomes,
             worker,
             reloading: Mutex::new(()),
         })

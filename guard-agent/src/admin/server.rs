@@ -16,7 +16,7 @@ use hyper::{Method, Request, Response};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminError, AdminState, ErrorCode, RunRequest, SOCKET, http};
+use super::{AdminError, AdminState, ErrorCode, Peer, RunRequest, SOCKET, http};
 
 /// Largest request body in bytes; the largest valid one is a name.
 const BODY_BYTES: usize = 64 * 1024;
@@ -24,13 +24,6 @@ const BODY_BYTES: usize = 64 * 1024;
 const MODE: u32 = 0o660;
 /// The group, where it exists.
 const GROUP: &str = "guard";
-
-/// Who is asking.
-#[derive(Debug, Clone, Copy)]
-struct Peer {
-    pid: u32,
-    uid: u32,
-}
 
 /// Makes the socket in `runtime_dir`: mode 0660, group `guard` where that exists. It is made under another name and
 /// moved, so that nobody meets it with wider permissions, and a restart replaces what a crash left behind.
@@ -163,9 +156,7 @@ fn decide(
         }
         (&Method::POST, "/v1/runs") => {
             needs_root(peer)?;
-            let asked: RunRequest = serde_json::from_slice(body).map_err(|why| {
-                AdminError::new(ErrorCode::BadRequest, format!("not a request for a run: {why}"))
-            })?;
+            let asked: RunRequest = read(body, "a run")?;
             let started = state.start_run(peer.pid, &asked.agent)?;
             tracing::info!(
                 agent = asked.agent,
@@ -174,6 +165,24 @@ fn decide(
                 "a run was started"
             );
             Ok(http::json(&started))
+        }
+        (&Method::POST, "/v1/freeze") => {
+            needs_root(peer)?;
+            state
+                .freeze(peer, &read(body, "a freeze")?)
+                .map(|done| http::json(&done))
+        }
+        (&Method::POST, "/v1/unfreeze") => {
+            needs_root(peer)?;
+            state
+                .unfreeze(peer, &read(body, "a thaw")?)
+                .map(|done| http::json(&done))
+        }
+        (&Method::POST, "/v1/outcome") => {
+            needs_root(peer)?;
+            state
+                .outcome(peer, &read(body, "an outcome")?)
+                .map(|told| http::json(&told))
         }
         (&Method::POST, "/v1/reload") => {
             needs_root(peer)?;
@@ -184,6 +193,12 @@ fn decide(
             Err(AdminError::new(ErrorCode::NotFound, message))
         }
     }
+}
+
+/// A request's body.
+fn read<T: serde::de::DeserializeOwned>(body: &[u8], what: &str) -> Result<T, AdminError> {
+    serde_json::from_slice(body)
+        .map_err(|why| AdminError::new(ErrorCode::BadRequest, format!("not a request for {what}: {why}")))
 }
 
 /// The agent in `/v1/agents/NAME/environment`.
@@ -208,7 +223,13 @@ mod tests {
     fn only_root_changes_anything() {
         // Without a socket: a test cannot change its uid.
         let peer = Peer { pid: 1, uid: 1000 };
-        for (path, body) in [("/v1/runs", "{\"agent\":\"coder\"}"), ("/v1/reload", "")] {
+        for (path, body) in [
+            ("/v1/runs", "{\"agent\":\"coder\"}"),
+            ("/v1/reload", ""),
+            ("/v1/freeze", "{\"agent\":\"coder\",\"why\":\"x\"}"),
+            ("/v1/unfreeze", "{\"agent\":\"coder\"}"),
+            ("/v1/outcome", "{\"run\":\"r\",\"outcome\":\"success\"}"),
+        ] {
             let said = decide(&Method::POST, path, body.as_bytes(), peer, &Fake::default());
             assert_eq!(said.unwrap_err().code, ErrorCode::NeedsRoot, "{path}");
         }

@@ -44,6 +44,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
         let governed = daemon.governed.all();
         daemon.forget_ended(&mut ended, &accounts, &governed);
         daemon.warn(&mut soft, &accounts, &governed);
+        daemon.write_frozen();
     }
 }
 
@@ -56,6 +57,13 @@ impl Daemon {
             tracing::error!(missing = ?attached.missing(), "programs are not attached any more: NOT ENFORCING");
         }
         self.metrics.enforcing(proven);
+    }
+
+    /// Puts on disk what a rule has frozen.
+    fn write_frozen(&self) {
+        if let Err(why) = self.policy.frozen().write() {
+            tracing::error!(%why, "what is frozen is not on disk: a restart would thaw it");
+        }
     }
 
     /// Says which budgets have passed their soft limit.
@@ -86,6 +94,20 @@ impl Daemon {
         for scope in due {
             tracing::debug!(run = %scope.name, "the account of a run that is over leaves memory");
             self.ledger.forget(&scope);
+        }
+    }
+
+    pub(super) fn show_multipliers(&self) {
+        let known = self.policy.multipliers().gauges(std::time::Instant::now());
+        for agent in &self.config.load().agents {
+            let gauges = known.get(&agent.name).copied().unwrap_or_default();
+            self.metrics.multipliers(&agent.name, gauges);
+        }
+    }
+
+    pub(super) fn show_outcomes(&self) {
+        for (agent, cost) in self.outcomes.per_success() {
+            self.metrics.cost_per_success(&agent, cost);
         }
     }
 
