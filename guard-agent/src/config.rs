@@ -255,7 +255,7 @@ pub struct Agent {
     pub name: Arc<str>,
     /// Who pays.
     pub owner: Arc<str>,
-    /// Cgroup patterns, relative to `cgroup_root`.
+    /// Cgroup patterns, relative to `cgroup_root`; one that does not begin with a slash names a systemd unit.
     pub cgroups: Vec<String>,
     /// Labels of its containers.
     pub container_labels: Vec<ContainerLabel>,

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use self::containers::{Containers, DENIED};
 use crate::config::Agent;
 use crate::identity::{Identity, Process, Stranger};
-use crate::kernel::governed::GovernedSet;
+use crate::kernel::governed::{GovernedSet, unit_of};
 use crate::kernel::{Flow, UNIDENTIFIED, cgroup};
 
 /// Why a caller could not be identified. The text goes to the client.
@@ -121,13 +121,15 @@ impl Identifier {
         }
         let agents = self.agents.load();
         let agent = agents.get(&governed.agent).ok_or(Unidentified::NoAgent)?;
+        let container = containers.and_then(|containers| containers.about(&governed.path));
+        let cgroup = self.cgroup(flow.cgroup_id).unwrap_or(governed.path);
         Ok(Identity {
             agent: agent.name.clone(),
             owner: agent.owner.clone(),
             run: governed.run.into(),
-            container: containers.and_then(|containers| containers.about(&governed.path)),
-            cgroup: self.cgroup(flow.cgroup_id).unwrap_or(governed.path),
-            unit: None,
+            container,
+            unit: unit_of(&cgroup).map(str::to_owned),
+            cgroup,
             process: process(flow),
         })
     }

@@ -35,7 +35,7 @@ pub use self::{
     error::KernelError,
     events::KernelEvent,
     flow::{Flow, NoFlow, flow_of},
-    netns::{Listeners, netns_cookie, open_listeners},
+    netns::{Listeners, inside, namespaces_of, netns_cookie, open_listeners},
     stats::KernelStats,
 };
 pub use guard_common::{event::Reason, policy::UNIDENTIFIED};

@@ -242,6 +242,11 @@ impl Lab {
         Place::governed(self, "second", &self.cgroups.other)
     }
 
+    /// A place of one's own that belongs to this agent.
+    pub fn place<'a>(&'a self, agent: &'a str, cgroup: &'a Cgroup) -> Place<'a> {
+        Place::governed(self, agent, cgroup)
+    }
+
     /// A place on the same host that no agent's rules cover.
     pub fn outside(&self) -> Place<'_> {
         Place::outside(self, &self.cgroups.outside)

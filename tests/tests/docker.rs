@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 const GPT: &str = "openai --model gpt-5 --max-tokens 1000";
 /// The fake OpenAI.
 const PROVIDER: &str = "203.0.113.10";
-/// As quickly as a program can: a static one that does nothing else, over and over.
+/// As quickly as a program can: a static one that does nothing else, over and over. `nc` does not bound how long it waits
+/// for a peer that is silent once it is connected, so `timeout` does.
 const HURRY: &str =
-    "i=0; while [ $i -lt 40 ]; do nc -w 1 203.0.113.10 443 </dev/null; i=$((i+1)); done; exit 0";
+    "i=0; while [ $i -lt 40 ]; do timeout 2 nc -w 1 203.0.113.10 443 </dev/null; i=$((i+1)); done; exit 0";
 /// How often the race of a container's first packet is run, unless `GUARD_DOCKER_STARTS` says otherwise.
 const STARTS: usize = 20;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use globset::GlobMatcher;
 use toml::Spanned;
 
 use super::problem::nearest;
@@ -36,10 +37,15 @@ pub(super) fn read(
             let pattern = cgroup.trim_end_matches('/').to_owned();
             if let Some(other) = owners_of_cgroups.insert(pattern, agent.name.clone()) {
                 let message = format!(
-                    "the cgroup pattern {cgroup:?} of agent {:?} is already agent {other:?}'s",
+                    "the {} {cgroup:?} of agent {:?} is already agent {other:?}'s",
+                    if cgroup.starts_with('/') {
+                        "cgroup pattern"
+                    } else {
+                        "unit"
+                    },
                     agent.name
                 );
-                let fix = "a process belongs to one agent: give each cgroup to one of them";
+                let fix = "a process belongs to one agent: give each cgroup and unit to one of them";
                 section.reader.error(&section.place("match"), message, fix);
             }
         }
@@ -146,25 +152,29 @@ fn owner(section: &Section<'_, '_>) -> Option<Arc<str>> {
 fn matches(section: &Section<'_, '_>) -> (Vec<String>, Vec<ContainerLabel>) {
     let (mut cgroups, mut labels) = (Vec::new(), Vec::new());
     for entry in section.sections("match", "agent.match").unwrap_or_default() {
-        // An entry whose only key is not available yet has been reported for that already.
-        if !["cgroup", "container_label", "unit"]
-            .iter()
-            .any(|key| entry.has(key))
-        {
-            entry.missing("cgroup", "write { cgroup = \"/agents.slice/coder/**\" }");
-        }
-        if entry.has("cgroup") && entry.has("container_label") {
-            entry.reader.error(
-                &entry.place("container_label"),
-                "one entry of `match` with two keys",
+        let written: Vec<&str> = ["cgroup", "container_label", "unit"]
+            .into_iter()
+            .filter(|key| entry.has(key))
+            .collect();
+        match written.as_slice() {
+            [] => entry.missing("cgroup", "write { cgroup = \"/agents.slice/coder/**\" }"),
+            [_] => {}
+            [.., last] => entry.reader.error(
+                &entry.place(last),
+                format!("one entry of `match` with {} keys", written.len()),
                 "write an entry for each: any one of them makes a process the agent's",
-            );
+            ),
         }
         let cgroup = entry.string("cgroup").and_then(|text| {
             entry.reader.glob(&text, true)?;
             cgroup_pattern(&entry, &text)
         });
         cgroups.extend(cgroup);
+        let unit = entry.string("unit").and_then(|text| {
+            let glob = entry.reader.glob(&text, false)?;
+            unit_pattern(&entry, &text, &glob)
+        });
+        cgroups.extend(unit);
         labels.extend(
             entry
                 .string("container_label")
@@ -209,6 +219,36 @@ fn cgroup_pattern(entry: &Section<'_, '_>, text: &Spanned<&str>) -> Option<Strin
         (
             format!("the cgroup {written:?} is the whole host, Guard itself included"),
             "name the cgroup in which the agent lives, for example \"/agents.slice/**\"".to_owned(),
+        )
+    } else {
+        return Some(written.to_owned());
+    };
+    entry.reader.error(&text.span(), message, fix);
+    None
+}
+
+/// Units that an agent cannot be: they hold Guard, or the whole host.
+const NOT_AGENTS: [&str; 5] = [
+    "-.slice",
+    "system.slice",
+    "init.scope",
+    "guard.slice",
+    "guard-agent.service",
+];
+
+fn unit_pattern(entry: &Section<'_, '_>, text: &Spanned<&str>, glob: &GlobMatcher) -> Option<String> {
+    let written = *text.get_ref();
+    let kinds = [".service", ".slice", ".scope"];
+    let (message, fix) = if written.contains('/') || !kinds.iter().any(|kind| written.ends_with(kind)) {
+        (
+            format!("bad unit {written:?}"),
+            "write the name of a service, scope or slice, for example \"coder@*.service\"".to_owned(),
+        )
+    } else if let Some(wide) = NOT_AGENTS.iter().find(|unit| glob.is_match(unit)) {
+        (
+            format!("the unit {written:?} covers {wide}, in which Guard itself or the whole host lives"),
+            "name the agent's own units, or give agents a slice of their own, for example \"agents.slice\""
+                .to_owned(),
         )
     } else {
         return Some(written.to_owned());

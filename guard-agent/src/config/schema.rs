@@ -164,7 +164,8 @@ pub const KEYS: &[Key] = &[
     key("agent.match", "cgroup", "cgroup pattern", "none",
         "Cgroup below `host.cgroup_root`, from `/`; `*` matches within one level, `**` any number of levels."),
     key("agent.match", "container_label", "`KEY=VALUE`", "none", "A container with exactly this label."),
-    key("agent.match", "unit", "unit pattern", "none", "A systemd unit or slice.").planned(),
+    key("agent.match", "unit", "unit pattern", "none",
+        "A systemd service, scope or slice, wherever it is: `coder@*.service`, `agents.slice`. What is in a matching slice is governed from its first system call; a unit in a slice of others as soon as its cgroup is seen, a few milliseconds, and what it had opened by then is cut. Units of user managers (`user@UID.service`) do not match: their cgroups are the user's own."),
 
     key("agent.tools", "allow", "list of patterns", "required", "Names of the tools that may be declared."),
     key("agent.tools", "on_violation", "`strip` or `refuse`", "`strip`",

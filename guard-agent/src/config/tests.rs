@@ -214,7 +214,6 @@ fn what_does_not_work_yet_is_refused_by_name() {
         "[defaults]\nunpriced = \"ceiling\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
         "[[alert]]\nwhen = [\"loop\"]\nto = \"webhook:https://x\"",
-        &format!("{CODER}match = [{{ unit = \"coder@*.service\" }}]"),
         &format!("{CODER}egress = {{ default = \"deny\" }}"),
         &format!("{CODER}egress = {{ deny = [\"*.internal\"] }}"),
         &format!("{CODER}egress = {{ inbound = \"deny\" }}"),
@@ -274,7 +273,7 @@ fn what_cannot_be_a_container_is_named() {
         ),
         (
             format!("{CODER}match = [{{ container_label = \"a=b\", cgroup = \"/a\" }}]"),
-            "two keys",
+            "with 2 keys",
         ),
         (
             format!("{CODER}{label}\n{second}{label}"),
@@ -372,6 +371,38 @@ fn numbers_are_read_as_written() {
         let problem = only_problem(&format!("{CODER}caps = {{ output_tokens = {cap} }}"));
         assert!(problem.message.contains("above 0"), "{cap}: {problem}");
     }
+}
+
+#[test]
+fn units_are_read_and_what_would_govern_guard_itself_is_refused() {
+    let unit = |name: &str| format!("{CODER}match = [{{ unit = {name:?} }}]");
+    for name in [
+        "coder@*.service",
+        "agents.slice",
+        "agents-*.slice",
+        r"a\x2db.service",
+        "job-?.scope",
+    ] {
+        let config = parse(&unit(name), "guard.toml").unwrap();
+        assert_eq!(config.agents[0].cgroups, [name]);
+    }
+    for (name, said) in [
+        ("coder", "bad unit"),
+        ("system.slice/coder.service", "bad unit"),
+        ("coder.socket", "bad unit"),
+        ("*.service", "covers guard-agent.service"),
+        ("s*.slice", "covers system.slice"),
+        ("guard*.slice", "covers guard.slice"),
+    ] {
+        let problem = only_problem(&unit(name));
+        assert!(problem.message.contains(said), "{name}: {problem}");
+    }
+    let second = unit("coder.service").replace("\"coder\"", "\"other2\"");
+    let problem = only_problem(&format!("{}\n{second}", unit("coder.service")));
+    assert!(
+        problem.message.contains("the unit \"coder.service\""),
+        "{problem}"
+    );
 }
 
 #[test]

@@ -31,6 +31,13 @@ pub fn id_of(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.ino())
 }
 
+/// The processes of a cgroup; gone in the meantime is the same as empty.
+#[must_use]
+pub fn processes(cgroup: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 pub(super) fn id_of_file(cgroup: &File) -> io::Result<u64> {
     Ok(cgroup.metadata()?.ino())
 }

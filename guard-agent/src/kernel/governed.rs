@@ -11,6 +11,7 @@ mod cut;
 mod pattern;
 mod scan;
 mod set;
+mod unit;
 mod watch;
 
 use std::{
@@ -24,6 +25,8 @@ use self::{
     watch::Watcher,
 };
 use super::{Kernel, KernelError};
+
+pub use self::unit::unit_of;
 
 /// Who is behind a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub struct GovernedSet {
 }
 
 impl GovernedSet {
-    /// Governs what matches now and keeps watching. `patterns` gives each agent its cgroups.
+    /// Governs what matches now and keeps watching. `patterns` gives each agent its cgroups and units.
     ///
     /// What an earlier daemon governed stays governed: runs of `guard-agent run` are known again by their
     /// path, the rest waits for [`Self::release_leftovers`].

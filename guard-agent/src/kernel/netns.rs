@@ -2,11 +2,18 @@
 #![allow(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
 
 use std::{
+    collections::HashMap,
+    fs::{self, File},
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    os::fd::{AsFd, AsRawFd},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::MetadataExt,
+    },
+    thread,
 };
 
+use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that may wait: std's 128 is less than what one busy agent opens at once.
@@ -40,6 +47,38 @@ pub fn netns_cookie(fd: impl AsFd) -> io::Result<u64> {
     } else {
         Ok(cookie)
     }
+}
+
+/// The namespaces of these processes, each once, without the calling thread's own. A process that is gone has none.
+pub fn namespaces_of(processes: impl IntoIterator<Item = u32>) -> io::Result<Vec<File>> {
+    let own = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    let mut found = HashMap::new();
+    for process in processes {
+        let Ok(namespace) = File::open(format!("/proc/{process}/ns/net")) else {
+            continue;
+        };
+        let inode = namespace.metadata()?.ino();
+        if inode != own {
+            found.entry(inode).or_insert(namespace);
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Does something inside a namespace, on a thread that enters it and ends there: descriptors that it opens stay.
+///
+/// It is a thread of this process, hence in the daemon's cgroup, where records of accepted connections are read.
+pub fn inside<T: Send + 'static>(
+    namespace: File,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let thread = thread::Builder::new().name("guard-netns".into()).spawn(move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+        work()
+    })?;
+    thread
+        .join()
+        .unwrap_or_else(|_panicked| Err(io::Error::other("the thread in a network namespace panicked")))
 }
 
 /// Opens the listeners in the calling thread's namespace. Port 0 lets the kernel choose one for both.

@@ -1,9 +1,14 @@
 //! How a fake provider answers one call.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
+use anyhow::{Result, ensure};
 use tokio::sync::Semaphore;
+
+use crate::patience::patient;
 
 /// Tokens in the buckets in which providers bill; buckets do not overlap, except that `reasoning` is part of
 /// `output`. Kept apart from the daemon's own type on purpose: a test's oracle shares no code with what it judges.
@@ -162,27 +167,66 @@ pub enum Fault {
 
 /// Where replies or events wait until the test lets them pass.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Semaphore>);
+pub struct Gate(Arc<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    permits: Semaphore,
+    count: AtomicUsize,
+}
 
 impl Gate {
     /// A closed gate.
     pub fn closed() -> Self {
-        Self(Arc::new(Semaphore::new(0)))
+        Self(Arc::new(Waiting {
+            permits: Semaphore::new(0),
+            count: AtomicUsize::new(0),
+        }))
     }
 
-    /// Lets this many more pass.
+    /// Lets this many more pass, whoever comes first: of several streams one may pass twice before another passes once.
     pub fn let_pass(&self, count: usize) {
-        self.0.add_permits(count);
+        self.0.permits.add_permits(count);
+    }
+
+    /// Waits until this many streams wait here, and lets each of them pass once.
+    ///
+    /// # Errors
+    /// They do not come in time.
+    pub fn let_each_pass(&self, streams: usize) -> Result<()> {
+        let deadline = Instant::now() + patient(Duration::from_secs(30));
+        while self.0.count.load(Ordering::SeqCst) < streams {
+            let waiting = self.0.count.load(Ordering::SeqCst);
+            ensure!(
+                Instant::now() < deadline,
+                "{waiting} of {streams} streams wait at the gate"
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // They are served in the order in which they came, so nobody passes twice.
+        self.0.count.fetch_sub(streams, Ordering::SeqCst);
+        self.let_pass(streams);
+        Ok(())
     }
 
     /// Lets everyone pass from now on.
     pub fn open(&self) {
-        self.0.close();
+        self.0.permits.close();
     }
 
     pub(super) async fn pass(&self) {
+        let permit = self.0.permits.acquire();
+        tokio::pin!(permit);
+        // polled once, it has its place in the queue
+        let permit = match futures_util::poll!(&mut permit) {
+            Poll::Ready(permit) => permit,
+            Poll::Pending => {
+                self.0.count.fetch_add(1, Ordering::SeqCst);
+                permit.await
+            }
+        };
         // a closed semaphore is an open gate
-        if let Ok(permit) = self.0.acquire().await {
+        if let Ok(permit) = permit {
             permit.forget();
         }
     }

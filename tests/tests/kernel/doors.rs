@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Result;
 use guard_agent::kernel::{Kernel, Reason, governed::GovernedSet};
 
 use crate::{
@@ -132,6 +133,16 @@ for _ in range(2):
 
 #[test]
 fn connections_from_before_are_cut_and_loopback_and_neighbours_stay() {
+    cut_from_before(|range, govern| range.world.netns.run(govern));
+}
+
+#[test]
+fn connections_from_before_are_cut_in_every_network_namespace_of_the_cgroup() {
+    cut_from_before(|_, govern| govern());
+}
+
+/// `place` is the network namespace of whoever governs.
+fn cut_from_before(place: impl FnOnce(&Range, &(dyn Fn() -> Result<()> + Sync)) -> Result<()>) {
     let range = Range::new();
     let world = &range.world;
     let _listener = range.far.run(|| Ok(TcpListener::bind((FAR4, 4433))?)).unwrap();
@@ -148,15 +159,12 @@ fn connections_from_before_are_cut_and_loopback_and_neighbours_stay() {
     };
     let mut holders = [hold(&late), hold(&below), hold(&world.outside)];
     let kernel: Arc<Kernel> = Arc::new(world.start_again());
-    // The set cuts in the namespace that it is called in.
-    world
-        .netns
-        .run(|| {
-            let set = GovernedSet::start(Arc::clone(&kernel), world.anchor.path(), &[])?;
-            set.adopt_cgroup(late.path(), AGENT, "late")?;
-            Ok(())
-        })
-        .unwrap();
+    let govern = || {
+        let set = GovernedSet::start(Arc::clone(&kernel), world.anchor.path(), &[])?;
+        set.adopt_cgroup(late.path(), AGENT, "late")?;
+        Ok(())
+    };
+    place(&range, &govern).unwrap();
     let mut became = holders.iter_mut().map(|process| {
         process.signal(nix::sys::signal::Signal::SIGUSR1).unwrap();
         [(); 4].map(|()| process.line().unwrap()).join(" ")

@@ -190,3 +190,46 @@ fn an_id_leads_to_its_path_until_the_cgroup_is_gone() {
         Some(libc::ESTALE)
     );
 }
+
+#[test]
+fn a_unit_is_governed_in_whatever_slice_it_starts_and_its_neighbours_are_not() {
+    let world = World::new();
+    let (set, kernel) = set(
+        &world,
+        &[(CODER, &["coder@*.service"]), (TESTER, &["agents.slice"])],
+    );
+    let make = |path: &str| world.anchor.child(path).unwrap();
+    let coder = make("system.slice/system-coder.slice/coder@1.service");
+    let tester = make("agents.slice/anything.service");
+    let others = [
+        make("system.slice/sshd.service"),
+        make("user.slice/user-1000.slice/user@1000.service/app.slice/coder@1.service"),
+        make("elsewhere/coder@1.service"),
+    ];
+    let ids = [coder.id().unwrap(), tester.id().unwrap()];
+    eventually("the units are governed", || {
+        ids.iter().all(|id| governs(&kernel, *id))
+    });
+    let found = set.lookup(coder.id().unwrap()).unwrap();
+    assert_eq!(
+        (found.agent, found.path.as_str()),
+        (CODER, "/system.slice/system-coder.slice/coder@1.service")
+    );
+    assert_eq!(set.lookup(tester.id().unwrap()).unwrap().agent, TESTER);
+    for other in &others {
+        assert_eq!(
+            set.lookup(other.id().unwrap()),
+            None,
+            "{}",
+            other.path().display()
+        );
+    }
+    // Started again, it is a new life.
+    let before = found.run;
+    drop(coder);
+    let again = make("system.slice/system-coder.slice/coder@1.service");
+    eventually("the next life is governed", || {
+        governs(&kernel, again.id().unwrap())
+    });
+    assert_ne!(set.lookup(again.id().unwrap()).unwrap().run, before);
+}

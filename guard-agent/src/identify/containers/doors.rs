@@ -11,12 +11,10 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::thread;
 
-use nix::sched::{CloneFlags, setns};
 use tokio::sync::mpsc;
 
-use crate::kernel::{Kernel, Listeners, netns_cookie, open_listeners};
+use crate::kernel::{Kernel, Listeners, inside, netns_cookie, open_listeners};
 
 /// What the keeper tells the worker.
 #[derive(Debug)]
@@ -79,7 +77,7 @@ impl Doors {
         if namespace.metadata()?.ino() != inode {
             return Err(io::Error::other("the process has moved on"));
         }
-        let listeners = inside(namespace)?;
+        let listeners = inside(namespace, || open_listeners(0))?;
         let cookie = netns_cookie(&listeners.v4)?;
         let port = listeners.v4.local_addr()?.port();
         let has_v6 = listeners.v6.is_some();
@@ -137,17 +135,4 @@ impl Doors {
         // Stopping closes every listener anyway.
         drop(self.worker.blocking_send(Door::Closed { netns_cookie }));
     }
-}
-
-/// A thread enters the namespace and ends there: its descriptors stay.
-///
-/// It is a thread of this process, hence in the daemon's cgroup, where records of accepted connections are read.
-fn inside(namespace: File) -> io::Result<Listeners> {
-    let opening = thread::Builder::new().name("guard-netns".into()).spawn(move || {
-        setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-        open_listeners(0)
-    })?;
-    opening
-        .join()
-        .unwrap_or_else(|_panicked| Err(io::Error::other("the thread that opens listeners panicked")))
 }

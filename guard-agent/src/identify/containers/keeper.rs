@@ -217,7 +217,7 @@ impl Keeper {
             return;
         }
         // The engine gives the first process its namespace before it runs anything of the image.
-        for pid in processes(&live.path) {
+        for pid in cgroup::processes(&live.path) {
             let Some(inode) = self.doors.other_namespace(pid) else {
                 continue;
             };
@@ -289,12 +289,6 @@ fn children(directory: &Path) -> Vec<(u64, PathBuf)> {
     directories
         .filter_map(|entry| Some((entry.metadata().ok()?.ino(), entry.path())))
         .collect()
-}
-
-/// Gone in the meantime is the same as empty.
-fn processes(cgroup: &Path) -> Vec<u32> {
-    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 impl Shared {

@@ -1,17 +1,19 @@
-//! Cutting the connections of a cgroup and of all below it, in the network namespace of the calling thread.
+//! Cutting the connections of a cgroup and of all below it, in the network namespace of the calling thread and in every
+//! other one that their processes are in.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{collections::HashSet, fs, io, path::Path};
 
-use crate::kernel::{Cut, cgroup, cut_connections};
+use crate::kernel::{Cut, cgroup, cut_connections, inside, namespaces_of};
 
 /// Cuts the connections of a cgroup and of all below it.
 pub(super) fn cut(id: u64, directory: &Path) {
     let mut ids = HashSet::from([id]);
+    let mut processes = Vec::new();
     // A directory that took its place is none of ours; one that is gone has nothing below.
     if cgroup::id_of(directory).is_ok_and(|found| found == id) {
-        collect_below(directory, &mut ids);
+        collect(directory, &mut ids, &mut processes);
     }
-    match cut_connections(&ids) {
+    match cut_everywhere(&ids, processes) {
         Ok(Cut { closed: 0, failed: 0 }) => {}
         Ok(cut) => tracing::info!(
             cgroup = %directory.display(),
@@ -25,14 +27,33 @@ pub(super) fn cut(id: u64, directory: &Path) {
     }
 }
 
-fn collect_below(directory: &Path, ids: &mut HashSet<u64>) {
+/// A namespace in which it fails does not keep it from the others.
+fn cut_everywhere(ids: &HashSet<u64>, processes: Vec<u32>) -> io::Result<Cut> {
+    let mut outcome = cut_connections(ids);
+    for namespace in namespaces_of(processes)? {
+        let ids = ids.clone();
+        let there = inside(namespace, move || cut_connections(&ids));
+        outcome = outcome.and_then(|here| {
+            let there = there?;
+            Ok(Cut {
+                closed: here.closed + there.closed,
+                failed: here.failed + there.failed,
+            })
+        });
+    }
+    outcome
+}
+
+/// The cgroups below a directory, and the processes in all of them.
+fn collect(directory: &Path, ids: &mut HashSet<u64>, processes: &mut Vec<u32>) {
+    processes.extend(cgroup::processes(directory));
     let Ok(children) = fs::read_dir(directory) else {
         return;
     };
     for child in children.flatten() {
         if child.file_type().is_ok_and(|kind| kind.is_dir()) {
             ids.extend(cgroup::id_of(&child.path()));
-            collect_below(&child.path(), ids);
+            collect(&child.path(), ids, processes);
         }
     }
 }

@@ -1,16 +1,26 @@
-//! Cgroup patterns: `/a/b` and `/a/*/b` name cgroups, `/a/**` names `/a` and everything below.
+//! What belongs to an agent: `/a/b` and `/a/*/b` name cgroups, `/a/**` names `/a` and everything below, and what does not
+//! begin with a slash names a systemd unit, wherever its slice is.
 
-use globset::{Glob, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
+use super::unit;
 use crate::kernel::KernelError;
 
 /// One pattern of one agent.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     pub(super) agent: u32,
-    components: Vec<GlobMatcher>,
-    /// Ends in `**`: each direct child is a run of its own.
-    subtree: bool,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Path {
+        components: Vec<GlobMatcher>,
+        /// Ends in `**`: each direct child is a run of its own.
+        subtree: bool,
+    },
+    Unit(GlobMatcher),
 }
 
 /// All patterns, in the order of the configuration: the first that matches decides.
@@ -30,33 +40,58 @@ pub(super) fn parse(patterns: &[(u32, Vec<String>)]) -> Result<Vec<Pattern>, Ker
 
 impl Pattern {
     fn parse(agent: u32, pattern: &str) -> Result<Self, String> {
-        let Some(path) = pattern.strip_prefix('/') else {
-            return Err("must begin with /, relative to host.cgroup_root".into());
+        let place = match pattern.strip_prefix('/') {
+            Some(path) => Place::path(path)?,
+            None => Place::unit(pattern)?,
         };
+        Ok(Self { agent, place })
+    }
+
+    /// Whether this very cgroup is to be governed.
+    pub(super) fn matches(&self, path: &[&str]) -> bool {
+        match &self.place {
+            Place::Path { components, .. } => self.might_lie_below(path) && path.len() >= components.len(),
+            Place::Unit(name) => unit::is_named(path, name),
+        }
+    }
+
+    /// Whether this cgroup or one further down may match: what the watcher has to follow.
+    pub(super) fn might_lie_below(&self, path: &[&str]) -> bool {
+        match &self.place {
+            Place::Path { components, subtree } => {
+                path.len() <= components.len() + usize::from(*subtree)
+                    && path
+                        .iter()
+                        .zip(components)
+                        .all(|(name, glob)| glob.is_match(name))
+            }
+            // Units lie in slices, and nowhere else; what is in a unit's own cgroup is not systemd's any more.
+            Place::Unit(name) => path.iter().all(|name| unit::is_slice(name)) || unit::is_named(path, name),
+        }
+    }
+}
+
+impl Place {
+    fn path(path: &str) -> Result<Self, String> {
         let (path, subtree) = match path.strip_suffix("/**") {
             Some(base) => (base, true),
             None => (path, false),
         };
         let components = path.split('/').map(component).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            agent,
-            components,
-            subtree,
-        })
+        Ok(Self::Path { components, subtree })
     }
 
-    /// Whether this very cgroup is to be governed.
-    pub(super) fn matches(&self, path: &[&str]) -> bool {
-        self.might_lie_below(path) && path.len() >= self.components.len()
-    }
-
-    /// Whether this cgroup or one further down may match: what the watcher has to follow.
-    pub(super) fn might_lie_below(&self, path: &[&str]) -> bool {
-        path.len() <= self.components.len() + usize::from(self.subtree)
-            && path
-                .iter()
-                .zip(&self.components)
-                .all(|(name, glob)| glob.is_match(name))
+    fn unit(name: &str) -> Result<Self, String> {
+        if !unit::has_kind(name) || name.contains('/') {
+            return Err(
+                "must begin with / (a cgroup, relative to host.cgroup_root) or be a unit's name, such as coder.service"
+                    .into(),
+            );
+        }
+        // systemd escapes with backslashes, so they stand for themselves.
+        let glob = GlobBuilder::new(name).backslash_escape(false).build();
+        glob.map(|glob| Self::Unit(glob.compile_matcher()))
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -107,7 +142,17 @@ mod tests {
     #[test]
     fn a_pattern_that_would_govern_the_whole_machine_is_refused() {
         for bad in [
-            "/**", "/", "", "a/b", "/a/**/b", "/a//b", "/a/../b", "/a/[", "/a/",
+            "/**",
+            "/",
+            "",
+            "a/b",
+            "a/b.service",
+            "coder",
+            "/a/**/b",
+            "/a//b",
+            "/a/../b",
+            "/a/[",
+            "/a/",
         ] {
             assert!(Pattern::parse(1, bad).is_err(), "{bad}");
         }
@@ -118,5 +163,48 @@ mod tests {
         let pattern = Pattern::parse(1, "/a/*/b").unwrap();
         assert!(pattern.might_lie_below(&path("/")) && pattern.might_lie_below(&path("/a/x")));
         assert!(!pattern.might_lie_below(&path("/c")) && !pattern.might_lie_below(&path("/a/x/b/c")));
+    }
+
+    #[test]
+    fn a_unit_is_found_in_whatever_slice_it_is_and_nowhere_else() {
+        assert!(matches("coder@*.service", "/system.slice/coder@1.service"));
+        assert!(matches(
+            "coder@*.service",
+            r"/system.slice/system-coder.slice/coder@a\x2db.service"
+        ));
+        assert!(matches(
+            r"coder\x2dx.service",
+            r"/system.slice/coder\x2dx.service"
+        ));
+        assert!(!matches("coder@*.service", "/system.slice/coder.service"));
+        // Below a unit the tree is the unit's own: a name there proves nothing.
+        assert!(!matches(
+            "coder@*.service",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/coder@1.service"
+        ));
+        assert!(!matches("coder@*.service", "/containers/coder@1.service"));
+        // The kernel's own file names are escaped by an underscore.
+        assert!(matches("cpu.service", "/system.slice/_cpu.service"));
+    }
+
+    #[test]
+    fn a_slice_names_itself_and_each_unit_in_it() {
+        assert!(matches("agents.slice", "/agents.slice"));
+        assert!(matches("agents.slice", "/agents.slice/coder.service"));
+        assert!(matches(
+            "agents-*.slice",
+            "/agents.slice/agents-a.slice/coder.service"
+        ));
+        assert!(!matches("agents-*.slice", "/agents.slice"));
+        assert!(!matches("agents.slice", "/agents.slice/coder.service/below"));
+    }
+
+    #[test]
+    fn of_a_tree_with_units_only_slices_and_matches_are_followed() {
+        let pattern = Pattern::parse(1, "coder@*.service").unwrap();
+        assert!(pattern.might_lie_below(&path("/")) && pattern.might_lie_below(&path("/system.slice")));
+        assert!(pattern.might_lie_below(&path("/system.slice/coder@1.service")));
+        assert!(!pattern.might_lie_below(&path("/system.slice/sshd.service")));
+        assert!(!pattern.might_lie_below(&path("/containers")));
     }
 }
