@@ -53,7 +53,7 @@ pub trait FlowSource: Send + Sync {
 }
 
 /// No agent is known to be behind a record.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum Unidentified {
     /// It cannot be told who it is: refused.
     #[error("{why}")]
@@ -66,6 +66,9 @@ pub enum Unidentified {
     /// It was held back until it was known, and is no agent's: it passes untouched.
     #[error("it is no agent's")]
     Bystander,
+    /// Guard's own, to see whether it arrives: it has arrived.
+    #[error("it is Guard's own canary")]
+    Canary,
 }
 
 impl Unidentified {
@@ -81,7 +84,7 @@ impl Unidentified {
     pub fn who(&self) -> Option<&Stranger> {
         match self {
             Self::Unknown { who, .. } => Some(who),
-            Self::Bystander => None,
+            Self::Bystander | Self::Canary => None,
         }
     }
 }

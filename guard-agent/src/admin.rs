@@ -20,7 +20,7 @@ mod server;
 mod tests;
 
 pub use health::serve as serve_health;
-pub use server::{bind, serve};
+pub use server::{Peer, bind, serve};
 
 /// Name of the socket in `runtime_dir`.
 pub const SOCKET: &str = "admin.sock";
@@ -30,11 +30,11 @@ pub trait AdminState: Send + Sync + 'static {
     /// A picture of this moment.
     fn status(&self) -> Status;
 
-    /// Makes a run of `agent`, moves the process `peer_pid` into its new cgroup and says what environment it needs.
+    /// Makes a run of `agent`, moves the asking process into its new cgroup and says what environment it needs.
     ///
     /// # Errors
     /// Unknown agent; the process is gone; the cgroup cannot be made.
-    fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError>;
+    fn start_run(&self, peer: &Peer, agent: &str) -> Result<RunStarted, AdminError>;
 
     /// The environment that processes of `agent` need, for those that Guard does not start itself.
     ///
@@ -52,19 +52,19 @@ pub trait AdminState: Send + Sync + 'static {
     ///
     /// # Errors
     /// Unknown agent; no reason; the disk.
-    fn freeze(&self, by: Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError>;
+    fn freeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError>;
 
     /// Thaws it.
     ///
     /// # Errors
     /// Nothing is frozen by that name; the disk.
-    fn unfreeze(&self, by: Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError>;
+    fn unfreeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError>;
 
     /// Takes what became of a run.
     ///
     /// # Errors
     /// Unknown run; the disk.
-    fn outcome(&self, by: Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError>;
+    fn outcome(&self, by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError>;
 
     /// Whether a process belongs to an agent. A process that cannot be found counts as governed.
     fn peer_is_governed(&self, pid: u32) -> bool;
@@ -237,15 +237,6 @@ pub struct OutcomeTold {
     pub wasted_pico_usd: Pico,
     /// What a success of the agent costs; none while it has none.
     pub cost_per_success_pico_usd: Option<Pico>,
-}
-
-/// Who is asking, by the kernel's word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// Process id; 0 for a process of a foreign pid namespace.
-    pub pid: u32,
-    /// User id.
-    pub uid: u32,
 }
 
 /// The answer to `POST /v1/reload`.

@@ -1,67 +1,61 @@
-//! The composition root: builds every stage, hands each what it needs, and says in which order they start and stop.
+//! The worker: everything that reads what others wrote, in a process without privileges. This is its composition root:
+//! it builds every stage, hands each what it needs, and says in which order they start and stop.
 //!
-//! Start: rules and secrets first, then the ledger and the audit log, then the listeners, and the kernel programs last,
-//! so that nothing is redirected to a proxy that cannot answer. Stop: take no new connections, let calls end until a
-//! deadline, close the books. The programs stay attached: whoever is governed is refused until the next start.
+//! In: what the keeper passes on (the configuration, the keys, listeners). Out: calls served. On failure: the keeper
+//! starts another one. Start: the sandbox first, then rules, ledger and audit log; the keeper hands the listeners over
+//! once all that stands. Stop: take no new connections, let calls end until a deadline, close the books.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Audit, AuditSettings};
 use crate::clock;
 use crate::config::Config;
 use crate::drain::Drain;
-use crate::identify::containers::{Containers, Door};
-use crate::identify::{self, Identifier, docker};
-use crate::kernel::governed::GovernedSet;
-use crate::kernel::{Kernel, KernelSettings, cgroup};
 use crate::keys::placeholder::Placeholders;
-use crate::keys::vault::Vault;
 use crate::ledger::{Ledger, LedgerSettings};
 use crate::llm::prices::PriceTable;
 use crate::policy::frozen::Frozen;
 use crate::policy::outcomes::Outcomes;
 use crate::policy::{Policy, Snapshot};
 use crate::record::Recorder;
+use crate::seam::settings::Known;
+use crate::seam::{Channel, FromWorker, Proof, Start, ToWorker, VERSION, channel};
 use crate::telemetry::metrics::{Labels, Metrics};
 
 mod admin_state;
 mod ended_runs;
+mod hear;
 mod housekeeping;
-mod notify;
-mod runs;
+mod keeper_link;
 mod soft_limits;
 mod stops;
 mod worker;
 
+pub(crate) use worker::keep_until_restart;
+
+use keeper_link::KeeperLink;
+
 /// How long calls in flight may take to end after a stop was asked for; systemd's own limit is longer.
-const DRAIN: Duration = Duration::from_secs(20);
+pub(crate) const DRAIN: Duration = Duration::from_secs(20);
+/// The keeper looks every two seconds; what it said longer ago than this proves nothing any more.
+const PROOF: Duration = Duration::from_secs(30);
 
-/// Listeners that may wait for the worker.
-const DOORS: usize = 1024;
-
-/// Everything that lives as long as the daemon.
+/// Everything that lives as long as the worker.
 struct Daemon {
-    config_path: PathBuf,
     config: ArcSwap<Config>,
     configured_at: ArcSwap<Timestamp>,
     started_at: Timestamp,
-    kernel: Arc<Kernel>,
-    governed: Arc<GovernedSet>,
-    containers: Option<Arc<Containers>>,
-    /// What the keeper opens and closes, until the worker takes it over.
-    doors: Mutex<Option<mpsc::Receiver<Door>>>,
-    identifier: Arc<Identifier>,
+    keeper: Arc<KeeperLink>,
+    /// What the keeper saw last, and when.
+    proof: Mutex<Option<(Proof, Instant)>>,
     placeholders: Placeholders,
     prices: Arc<PriceTable>,
     ledger: Arc<Ledger>,
@@ -70,51 +64,86 @@ struct Daemon {
     policy: Arc<Policy>,
     outcomes: Outcomes,
     worker: worker::Worker,
-    /// Held while the rules are replaced: a signal and a request may ask at the same time.
+    /// Held while the rules are replaced.
     reloading: Mutex<()>,
 }
 
-/// Runs the daemon until it is told to stop.
+/// The sockets that a worker is given when it starts.
+struct Sockets {
+    admin: UnixListener,
+    metrics: std::net::TcpListener,
+}
+
+/// Runs the worker until the keeper tells it to stop. Its end of the channel is its standard input.
 ///
 /// # Errors
-/// What could not be set up, with what to do about it.
-pub fn run(config_path: &Path, config: Config) -> anyhow::Result<()> {
+/// What could not be set up; the keeper is told, too.
+pub fn run(end: OwnedFd) -> anyhow::Result<()> {
+    crate::sandbox::die_with_parent()?;
+    let mut first = channel::receive_first(&end).context("the keeper says nothing")?;
+    let ToWorker::Start(start) = first.message().context("the keeper is not understood")? else {
+        return Err(anyhow!("the keeper does not begin with the start"));
+    };
+    if start.version != VERSION {
+        return Err(anyhow!(
+            "the keeper speaks version {}, not {VERSION}",
+            start.version
+        ));
+    }
+    let mut passed = std::mem::take(&mut first.descriptors).into_iter();
+    let (Some(settings), Some(admin), Some(metrics)) = (passed.next(), passed.next(), passed.next()) else {
+        return Err(anyhow!("the keeper passed no settings or sockets"));
+    };
+    let known = Known::read(settings).map_err(|why| anyhow!(why))?;
+    crate::sandbox::enter(&known.config.host.state_dir)?;
+    let sockets = Sockets {
+        admin: admin.into(),
+        metrics: metrics.into(),
+    };
     let data = tokio::runtime::Builder::new_multi_thread()
         .thread_name("guard-data")
         .enable_all()
         .build()
         .context("the data runtime cannot be started")?;
+    data.block_on(serve(end, &start, known, sockets))
+}
+
+async fn serve(end: OwnedFd, start: &Start, known: Known, sockets: Sockets) -> anyhow::Result<()> {
+    let channel = Arc::new(Channel::new(end).context("the channel cannot be watched")?);
+    let (keeper, _writing) = KeeperLink::new(channel.clone());
     let drain = Drain::default();
-    let daemon = data.block_on(async { Daemon::start(config_path, config, drain.clone()) })?;
-    let daemon = Arc::new(daemon);
     let stopping = CancellationToken::new();
-    let admin = admin_thread(&daemon, stopping.clone())?;
-    let served = data.block_on(daemon.serve(&drain));
+    let set_up = Daemon::start(known, start, keeper.clone(), drain.clone()).and_then(|daemon| {
+        let daemon = Arc::new(daemon);
+        let admin = admin_thread(&daemon, sockets, stopping.clone())?;
+        Ok((daemon, admin))
+    });
+    let (daemon, admin) = match set_up {
+        Ok(set_up) => set_up,
+        Err(why) => {
+            channel
+                .send(&FromWorker::Failed(format!("{why:#}")), &[])
+                .await
+                .context("the keeper does not hear")?;
+            return Err(why);
+        }
+    };
+    daemon.note_restart(start);
+    keeper.tell(FromWorker::Ready { version: VERSION });
+    let served = hear::hear(&daemon, &channel, &drain).await;
     stopping.cancel();
-    if admin.join().is_err() {
+    if tokio::task::spawn_blocking(move || admin.join()).await.is_err() {
         tracing::error!("the admin thread panicked");
     }
-    notify::notify("STOPPING=1");
     served
 }
 
 /// The admin socket and the metrics port have a thread of their own: a scrape must not slow a call.
 fn admin_thread(
     daemon: &Arc<Daemon>,
+    sockets: Sockets,
     stopping: CancellationToken,
 ) -> anyhow::Result<std::thread::JoinHandle<()>> {
-    let host = daemon.config.load().host.clone();
-    let (socket, path) = crate::admin::bind(&host.runtime_dir).with_context(|| {
-        format!(
-            "the admin socket in {} cannot be opened",
-            host.runtime_dir.display()
-        )
-    })?;
-    let health = std::net::TcpListener::bind(host.metrics)
-        .with_context(|| format!("the metrics port {} cannot be opened", host.metrics))?;
-    health
-        .set_nonblocking(true)
-        .context("the metrics port cannot be set up")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -122,20 +151,19 @@ fn admin_thread(
     let state: Arc<dyn crate::admin::AdminState> = daemon.clone();
     let serve = move || {
         runtime.block_on(async {
-            let health = match tokio::net::TcpListener::from_std(health) {
+            let health = match tokio::net::TcpListener::from_std(sockets.metrics) {
                 Ok(health) => health,
                 Err(why) => return tracing::error!(%why, "the metrics port is not served"),
             };
             let metrics = crate::admin::serve_health(health, state.clone(), stopping.clone());
-            let (admin, ()) = tokio::join!(crate::admin::serve(socket, state.clone(), stopping), metrics);
+            let (admin, ()) = tokio::join!(
+                crate::admin::serve(sockets.admin, state.clone(), stopping),
+                metrics
+            );
             if let Err(why) = admin {
                 tracing::error!(%why, "the admin socket is not served any more");
             }
         });
-        // The next start replaces it; until then nobody should find a socket that does not answer.
-        if let Err(why) = std::fs::remove_file(&path) {
-            tracing::debug!(%why, path = %path.display(), "the admin socket's file stays");
-        }
     };
     std::thread::Builder::new()
         .name("guard-admin".into())
@@ -144,13 +172,10 @@ fn admin_thread(
 }
 
 impl Daemon {
-    fn start(config_path: &Path, config: Config, drain: Drain) -> anyhow::Result<Self> {
+    fn start(known: Known, start: &Start, keeper: Arc<KeeperLink>, drain: Drain) -> anyhow::Result<Self> {
+        let Known { config, vault, trust } = known;
         let host = &config.host;
         let clock = clock::system();
-        let vault = Vault::read(&config.providers).map_err(|bad| {
-            let lines: Vec<String> = bad.iter().map(ToString::to_string).collect();
-            anyhow!("provider keys cannot be used:\n{}", lines.join("\n"))
-        })?;
         let placeholders =
             Placeholders::open(&host.state_dir).context("the placeholder secret cannot be used")?;
         let prices = Arc::new(PriceTable::embedded().context("the embedded price table is broken")?);
@@ -190,26 +215,14 @@ impl Daemon {
             )
             .with_frozen(frozen),
         );
-        let (kernel, governed) = enforce(&config)?;
-        let (containers, doors) = containers(&config, &kernel, &governed)?;
-        let identifier = Arc::new(Identifier::new(
-            governed.clone(),
-            containers.clone(),
-            host.cgroup_root.clone(),
-            &config.agents,
-        ));
-        let worker = worker::Worker::new(&config, &identifier, &policy, &recorder, drain)?;
+        let worker = worker::Worker::new(&config, &trust, &keeper, &policy, &recorder, drain)?;
         let now = clock.now();
         Ok(Self {
-            config_path: config_path.to_owned(),
             configured_at: ArcSwap::from_pointee(now),
-            started_at: now,
+            started_at: start.since,
             config: ArcSwap::from_pointee(config),
-            kernel,
-            governed,
-            containers,
-            doors: Mutex::new(Some(doors)),
-            identifier,
+            keeper,
+            proof: Mutex::default(),
             placeholders,
             prices,
             ledger,
@@ -222,148 +235,58 @@ impl Daemon {
         })
     }
 
-    /// Opens the listeners, points the programs at them, and serves until a stop is asked for.
-    async fn serve(self: &Arc<Self>, drain: &Drain) -> anyhow::Result<()> {
-        let mut stop = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
-        let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
-        self.worker.listen(&self.kernel)?;
-        let inside = self.follow_containers();
-        let keeping = tokio::spawn(housekeeping::keep(self.clone()));
-        let events = tokio::spawn(housekeeping::kernel_events(self.clone()));
-        notify::notify("READY=1");
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), "guard-agent serves");
-        loop {
-            tokio::select! {
-                _ = stop.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => {
-                    let daemon = self.clone();
-                    // It reads files; the tasks of calls must not wait for it.
-                    let reloaded = tokio::task::spawn_blocking(move || daemon.reload()).await;
-                    if let Ok(Err(why)) = reloaded {
-                        tracing::error!(%why, "the configuration was not reloaded; the old one stays in force");
-                    }
-                }
-            }
-        }
-        tracing::info!("stopping: calls in flight may end, new ones are refused");
-        keeping.abort();
-        events.abort();
-        inside.iter().for_each(JoinHandle::abort);
-        let cut = drain.finish(DRAIN).await;
-        tracing::info!(
-            cut,
-            "stopped; the programs stay in the kernel and refuse governed calls"
-        );
-        Ok(())
-    }
-
-    /// Follows the engine, and serves the listeners inside containers.
-    fn follow_containers(self: &Arc<Self>) -> Vec<JoinHandle<()>> {
-        let mut tasks = Vec::new();
-        if let Some(doors) = self.doors.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let daemon = self.clone();
-            tasks.push(tokio::spawn(
-                async move { daemon.worker.serve_doors(doors).await },
-            ));
-        }
-        let socket = self.config.load().host.docker.clone();
-        if let (Some(socket), Some(containers)) = (socket, &self.containers) {
-            tasks.push(tokio::spawn(docker::follow(socket, containers.clone())));
-        }
-        tasks
-    }
-
-    /// Puts the file's present content in force, all of it or nothing.
-    fn reload(&self) -> Result<Vec<String>, String> {
-        let problems = |found: Vec<crate::config::Problem>| {
-            found
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
+    /// Puts what the keeper read in force, all of it or nothing.
+    fn reload(&self, known: Known) -> Result<Vec<String>, String> {
         let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut config = crate::config::load(&self.config_path).map_err(problems)?;
-        let notes = worker::keep_until_restart(&self.config.load().host, &mut config.host);
-        let vault = Vault::read(&config.providers)
-            .map_err(|bad| bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-        let paths = self.worker.prepare(&config).map_err(|why| format!("{why:#}"))?;
-        // Nothing after this can fail. Until the lines below have run, a cgroup that is new here is refused.
-        self.governed
-            .set_patterns(&patterns(&config))
-            .map_err(|why| why.to_string())?;
+        let Known {
+            mut config,
+            vault,
+            trust,
+        } = known;
+        let notes = keep_until_restart(&self.config.load().host, &mut config.host);
+        let paths = self
+            .worker
+            .prepare(&config, &trust)
+            .map_err(|why| format!("{why:#}"))?;
+        // Nothing after this can fail. A cgroup that is new here is governed only after it: until then it is refused.
         self.worker.replace(paths);
-        self.identifier.replace(&config.agents);
-        if let Some(containers) = &self.containers {
-            containers.replace(&config.agents);
-        }
         self.metrics.relabel(Labels::new(&config, labels(&self.prices)));
         let known = knowing(&self.placeholders, &config);
         self.policy
             .replace(Snapshot::new(&config, vault, known, self.prices.clone()));
-        tracing::info!(agents = config.agents.len(), "the configuration was reloaded");
         self.config.store(Arc::new(config));
         self.configured_at.store(Arc::new(Timestamp::now()));
         Ok(notes)
     }
-}
 
-/// Loads or adopts the programs and governs what the configuration names. From here on governed processes are refused
-/// until the listeners are open.
-fn enforce(config: &Config) -> anyhow::Result<(Arc<Kernel>, Arc<GovernedSet>)> {
-    let host = &config.host;
-    let settings = KernelSettings {
-        cgroup_root: host.cgroup_root.clone(),
-        bpffs: host.bpffs.clone(),
-        daemon_cgroup: cgroup::of_process(std::process::id(), &host.cgroup_root)
-            .context("the daemon's own cgroup cannot be found")?,
-    };
-    let kernel = Arc::new(Kernel::start(&settings).context("the kernel programs cannot be attached")?);
-    kernel
-        .deny_ports(&[host.metrics.port()])
-        .context("the metrics port cannot be closed to agents")?;
-    let governed = GovernedSet::start(kernel.clone(), &host.cgroup_root, &patterns(config))
-        .context("the agents' cgroups cannot be watched")?;
-    if host.docker.is_none() {
-        // Patterns and runs are all the sources there are: whatever else an earlier daemon governed is let go.
-        governed.release_leftovers(&HashSet::new());
-        kernel.hold_back(&[]).context("containers cannot be let pass")?;
+    /// The keeper looked.
+    fn saw(&self, proof: Proof) {
+        self.metrics.enforcing(proof == Proof::Enforcing);
+        *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = Some((proof, Instant::now()));
     }
-    Ok((kernel, Arc::new(governed)))
-}
 
-/// Starts to follow containers, if the configuration names an engine.
-fn containers(
-    config: &Config,
-    kernel: &Arc<Kernel>,
-    governed: &Arc<GovernedSet>,
-) -> anyhow::Result<(Option<Arc<Containers>>, mpsc::Receiver<Door>)> {
-    let (keeper, worker) = mpsc::channel(DOORS);
-    let host = &config.host;
-    if host.docker.is_none() {
-        return Ok((None, worker));
+    /// Whether enforcement is proven.
+    fn proven(&self) -> Result<(), String> {
+        match &*self.proof.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, at)) if at.elapsed() > PROOF => {
+                Err(format!("not enforcing; nobody has looked for {PROOF:?}"))
+            }
+            Some((Proof::Enforcing, _)) => Ok(()),
+            Some((Proof::NotEnforcing(why), _)) => Err(format!("not enforcing; {why}")),
+            None => Err("not enforcing; it was not tried yet".to_owned()),
+        }
     }
-    let (root, places) = (&host.cgroup_root, &host.container_cgroups);
-    let containers = Containers::start(
-        kernel.clone(),
-        governed.clone(),
-        root,
-        places,
-        &config.agents,
-        keeper,
-    )
-    .context("containers cannot be followed")?;
-    Ok((Some(Arc::new(containers)), worker))
-}
 
-fn patterns(config: &Config) -> Vec<(u32, Vec<String>)> {
-    config
-        .agents
-        .iter()
-        .map(|agent| (identify::number(&agent.name), agent.cgroups.clone()))
-        .collect()
+    /// What became of the worker before this one.
+    fn note_restart(&self, start: &Start) {
+        self.metrics.worker_restarts(start.restarts);
+        if let Some(how) = &start.last_end {
+            self.recorder.host_alert(
+                "worker.restarted",
+                format!("the worker before this one ended: {how}"),
+            );
+        }
+    }
 }
 
 fn knowing(placeholders: &Placeholders, config: &Config) -> Placeholders {

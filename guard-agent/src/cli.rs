@@ -22,6 +22,7 @@ mod run;
 mod status;
 mod top;
 mod words;
+mod worker;
 
 /// Success.
 const OK: u8 = 0;
@@ -70,6 +71,8 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::Audit),
     Detach(detach::Detach),
+    #[command(hide = true)]
+    Worker(worker::Worker),
 }
 
 /// Parses the command line and does what it says.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Ca(command) => command.run(&config),
         Command::Audit(command) => command.run(&config),
         Command::Detach(command) => command.run(&config),
+        Command::Worker(command) => command.run(),
     };
     ExitCode::from(done.unwrap_or_else(|why| {
         if output::is_broken_pipe(&why) {

@@ -83,8 +83,21 @@ fn accepted(checked: Checked) -> Result<Config, Vec<Problem>> {
     checked.config.ok_or(checked.problems)
 }
 
+/// As [`load`], with the text that was read.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_text(path: &Path) -> Result<(Config, String), Vec<Problem>> {
+    let (checked, text) = check_with_text(path);
+    Ok((accepted(checked)?, text))
+}
+
 /// Reads and checks the file, and looks at the files that it names.
 pub fn check(path: &Path) -> Checked {
+    check_with_text(path).0
+}
+
+fn check_with_text(path: &Path) -> (Checked, String) {
     let name = path.display().to_string();
     let text = match read_text(path) {
         Ok(text) => text,
@@ -97,17 +110,18 @@ pub fn check(path: &Path) -> Checked {
                 message,
                 fix,
             };
-            return Checked {
+            let checked = Checked {
                 config: None,
                 problems: vec![problem],
             };
+            return (checked, String::new());
         }
     };
     let mut checked = check_text(&text, &name, crate::llm::provider::builtin());
     if let Some(config) = &checked.config {
         checked.problems.extend(files::inspect(config, &name));
     }
-    refuse_on_error(checked)
+    (refuse_on_error(checked), text)
 }
 
 fn read_text(path: &Path) -> Result<String, (String, String)> {

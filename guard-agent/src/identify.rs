@@ -17,7 +17,7 @@ use self::containers::{Containers, DENIED};
 use crate::config::Agent;
 use crate::identity::{Identity, Process, Stranger};
 use crate::kernel::governed::{GovernedSet, unit_of};
-use crate::kernel::{Flow, UNIDENTIFIED, cgroup};
+use crate::kernel::{CANARY, Flow, UNIDENTIFIED, cgroup};
 
 /// Why a caller could not be identified. The text goes to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +47,7 @@ pub fn number(agent: &str) -> u32 {
     let hash: [u8; 32] = Sha256::digest(agent.as_bytes()).into();
     let [a, b, c, d, ..] = hash;
     // Zero is "nobody yet" in the kernel's records.
-    u32::from_le_bytes([a, b, c, d]).clamp(UNIDENTIFIED + 1, DENIED - 1)
+    u32::from_le_bytes([a, b, c, d]).clamp(UNIDENTIFIED + 1, CANARY - 1)
 }
 
 /// Resolves records to identities.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The owner of a connection, known from the kernel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Identity {
     /// Name of the configured agent.
     pub agent: Arc<str>,
@@ -24,7 +24,7 @@ pub struct Identity {
 }
 
 /// What is known of a caller that is no agent's.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Stranger {
     /// Its cgroup, relative to the host's cgroup root.
     pub cgroup: Option<String>,
@@ -35,7 +35,7 @@ pub struct Stranger {
 }
 
 /// A container, as its engine describes it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Container {
     /// Full id.
     pub id: String,
@@ -46,7 +46,7 @@ pub struct Container {
 }
 
 /// The process that opened the connection, as the kernel saw it at connect(2).
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Process {
     /// Thread group id.
     pub pid: u32,

@@ -40,6 +40,9 @@ pub use self::{
 };
 pub use guard_common::{event::Reason, policy::UNIDENTIFIED};
 
+/// The number of Guard's own canary, which no agent has.
+pub const CANARY: u32 = u32::MAX - 1;
+
 /// Where the programs live.
 #[derive(Clone, Debug)]
 pub struct KernelSettings {

@@ -50,6 +50,12 @@ pub mod record;
 pub mod audit;
 
 // --- around the path ---------------------------------------------------------
+pub mod keeper;
+
+pub mod seam;
+
+pub mod sandbox;
+
 pub mod app;
 
 pub mod admin;

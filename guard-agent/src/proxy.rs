@@ -140,6 +140,9 @@ impl Proxy {
         let started = Instant::now();
         let identity = self.identify(&flow).await;
         self.report().added(Stage::Identify, started.elapsed());
+        if matches!(identity, Err(Unidentified::Canary)) {
+            return reset(&stream);
+        }
         // Whoever is not known shares one small part of the host.
         let share = self
             .shares

@@ -197,6 +197,12 @@ impl Recorder {
         self.note(AuditRecord::alert(head, name, message, None));
     }
 
+    /// Something that the host's operator should know.
+    pub fn host_alert(&self, name: &str, message: String) {
+        let head = Head::of_host(self.clock.now(), Ulid::new().to_string());
+        self.note(AuditRecord::alert(head, name, message, None));
+    }
+
     /// A person or a tool changed something.
     pub fn admin(&self, action: crate::audit::record::Admin) {
         let head = Head::of_host(self.clock.now(), Ulid::new().to_string());

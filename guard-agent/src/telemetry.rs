@@ -23,6 +23,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// As on the command line.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// Sends the log to standard error, for the whole process.
 ///
 /// # Errors

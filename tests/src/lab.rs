@@ -11,7 +11,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ mod metrics;
 mod place;
 
 pub use builder::Builder;
+pub use daemon::status;
 pub use metrics::Metrics;
 pub use place::{PLACEHOLDER, Place};
 
@@ -42,6 +43,11 @@ pub const OPENAI_KEY: &str = "sk-lab-real-openai-key-7d1f0c55a2e94b3c";
 pub const ANTHROPIC_KEY: &str = "sk-ant-lab-real-anthropic-key-91b6c0fe";
 /// Port of every server of the lab's internet.
 const HTTPS: u16 = 443;
+
+/// The user that the daemon's worker runs as, and its number in the lab.
+const WORKER: &str = "guard";
+/// See [`WORKER`].
+pub const WORKER_ID: u32 = 61_777;
 
 /// What stands where on the lab's internet.
 const SITES: [(Speaks, &str, &str, &str); 3] = [
@@ -101,9 +107,12 @@ impl Files {
         let directory = tempfile::Builder::new()
             .prefix(&format!("{}{}-", cgroup::PREFIX, std::process::id()))
             .tempdir()?;
-        for name in ["keys", "state", "run"] {
+        for name in ["keys", "run"] {
             fs::create_dir(directory.path().join(name))?;
         }
+        // As on a real host, others may pass through to what is meant for them.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711))?;
+        fs::set_permissions(directory.path().join("keys"), fs::Permissions::from_mode(0o700))?;
         Ok(Self { directory })
     }
 
@@ -158,12 +167,25 @@ impl Lab {
         files.write("public-ca.pem", authority.pem())?;
         files.write("resolv.conf", "")?;
         files.write("hosts", &hosts(builder.ipv6))?;
+        files.write(
+            "passwd",
+            &with_worker(
+                "/etc/passwd",
+                &format!("{WORKER}:x:{WORKER_ID}:{WORKER_ID}::/:/bin/false"),
+            )?,
+        )?;
+        files.write(
+            "group",
+            &with_worker("/etc/group", &format!("{WORKER}:x:{WORKER_ID}:"))?,
+        )?;
 
         let (host, net) = (NetNs::new()?, NetNs::new()?);
         connect(&host, &net)?;
         let shown = [
             ("/etc/hosts", files.at("hosts")),
             ("/etc/resolv.conf", files.at("resolv.conf")),
+            ("/etc/passwd", files.at("passwd")),
+            ("/etc/group", files.at("group")),
         ];
         let shown: Vec<_> = shown
             .iter()
@@ -348,6 +370,15 @@ impl Lab {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The machine's own users (or groups) and the worker's, which sysusers makes on a real host.
+fn with_worker(file: &str, line: &str) -> Result<String> {
+    let own = fs::read_to_string(file).with_context(|| file.to_owned())?;
+    let others = own
+        .lines()
+        .filter(|line| !line.starts_with(&format!("{WORKER}:")));
+    Ok(others.chain([line]).map(|line| format!("{line}\n")).collect())
 }
 
 fn hosts(ipv6: bool) -> String {

@@ -4,6 +4,7 @@
 //! that belongs to an agent gets nothing but the refusal; what changes something needs uid 0.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use hyper::{Method, Request, Response};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminError, AdminState, ErrorCode, Peer, RunRequest, SOCKET, http};
+use super::{AdminError, AdminState, ErrorCode, RunRequest, SOCKET, http};
 
 /// Largest request body in bytes; the largest valid one is a name.
 const BODY_BYTES: usize = 64 * 1024;
@@ -24,6 +25,17 @@ const BODY_BYTES: usize = 64 * 1024;
 const MODE: u32 = 0o660;
 /// The group, where it exists.
 const GROUP: &str = "guard";
+
+/// Who is asking.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its connection, from which others can read the same.
+    pub connection: Option<Arc<OwnedFd>>,
+}
 
 /// Makes the socket in `runtime_dir`: mode 0660, group `guard` where that exists. It is made under another name and
 /// moved, so that nobody meets it with wider permissions, and a restart replaces what a crash left behind.
@@ -97,13 +109,14 @@ async fn connection(stream: UnixStream, state: Arc<dyn AdminState>) {
                 .and_then(|pid| u32::try_from(pid).ok())
                 .unwrap_or(0),
             uid: credentials.uid(),
+            connection: stream.as_fd().try_clone_to_owned().ok().map(Arc::new),
         },
         Err(why) => {
             tracing::warn!(%why, "cannot tell who is asking");
             return;
         }
     };
-    http::serve_one(stream, |request| respond(request, peer, state.clone())).await;
+    http::serve_one(stream, |request| respond(request, peer.clone(), state.clone())).await;
 }
 
 async fn respond(
@@ -123,7 +136,7 @@ async fn respond(
         }
     };
     let answered =
-        tokio::task::spawn_blocking(move || decide(&head.method, head.uri.path(), &body, peer, &*state));
+        tokio::task::spawn_blocking(move || decide(&head.method, head.uri.path(), &body, &peer, &*state));
     match answered.await {
         Ok(Ok(response)) => response,
         Ok(Err(why)) => http::error(&why),
@@ -141,7 +154,7 @@ fn decide(
     method: &Method,
     path: &str,
     body: &[u8],
-    peer: Peer,
+    peer: &Peer,
     state: &dyn AdminState,
 ) -> Result<Response<Full<Bytes>>, AdminError> {
     if peer.pid == 0 || state.peer_is_governed(peer.pid) {
@@ -157,7 +170,7 @@ fn decide(
         (&Method::POST, "/v1/runs") => {
             needs_root(peer)?;
             let asked: RunRequest = read(body, "a run")?;
-            let started = state.start_run(peer.pid, &asked.agent)?;
+            let started = state.start_run(peer, &asked.agent)?;
             tracing::info!(
                 agent = asked.agent,
                 run = started.run,
@@ -206,7 +219,7 @@ fn agent_of(path: &str) -> Option<&str> {
     path.strip_prefix("/v1/agents/")?.strip_suffix("/environment")
 }
 
-fn needs_root(peer: Peer) -> Result<(), AdminError> {
+fn needs_root(peer: &Peer) -> Result<(), AdminError> {
     if peer.uid == 0 {
         return Ok(());
     }
@@ -222,7 +235,11 @@ mod tests {
     #[test]
     fn only_root_changes_anything() {
         // Without a socket: a test cannot change its uid.
-        let peer = Peer { pid: 1, uid: 1000 };
+        let peer = Peer {
+            pid: 1,
+            uid: 1000,
+            connection: None,
+        };
         for (path, body) in [
             ("/v1/runs", "{\"agent\":\"coder\"}"),
             ("/v1/reload", ""),
@@ -230,12 +247,12 @@ mod tests {
             ("/v1/unfreeze", "{\"agent\":\"coder\"}"),
             ("/v1/outcome", "{\"run\":\"r\",\"outcome\":\"success\"}"),
         ] {
-            let said = decide(&Method::POST, path, body.as_bytes(), peer, &Fake::default());
+            let said = decide(&Method::POST, path, body.as_bytes(), &peer, &Fake::default());
             assert_eq!(said.unwrap_err().code, ErrorCode::NeedsRoot, "{path}");
         }
         for path in ["/v1/status", "/v1/agents/coder/environment"] {
             assert!(
-                decide(&Method::GET, path, b"", peer, &Fake::default()).is_ok(),
+                decide(&Method::GET, path, b"", &peer, &Fake::default()).is_ok(),
                 "{path}"
             );
         }
@@ -243,9 +260,13 @@ mod tests {
 
     #[test]
     fn a_peer_without_a_pid_here_counts_as_governed() {
-        let peer = Peer { pid: 0, uid: 0 };
+        let peer = Peer {
+            pid: 0,
+            uid: 0,
+            connection: None,
+        };
         for path in ["/v1/status", "/v1/agents/coder/environment"] {
-            let said = decide(&Method::GET, path, b"", peer, &Fake::default());
+            let said = decide(&Method::GET, path, b"", &peer, &Fake::default());
             assert_eq!(said.unwrap_err().code, ErrorCode::Governed, "{path}");
         }
     }

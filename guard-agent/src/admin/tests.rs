@@ -29,7 +29,7 @@ impl AdminState for Fake {
             agents: Vec::new(),
         }
     }
-    fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError> {
+    fn start_run(&self, peer: &Peer, agent: &str) -> Result<RunStarted, AdminError> {
         if agent != "coder" {
             return Err(AdminError::new(
                 ErrorCode::NotFound,
@@ -37,7 +37,7 @@ impl AdminState for Fake {
             ));
         }
         Ok(RunStarted {
-            run: peer_pid.to_string(),
+            run: peer.pid.to_string(),
             cgroup: "/guard.slice/coder/x".into(),
             env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
             remove: vec!["OPENAI_API_KEY".into()],
@@ -61,7 +61,7 @@ impl AdminState for Fake {
             "guard.toml:1:1: error: …",
         ))
     }
-    fn freeze(&self, by: Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+    fn freeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
         Ok(Frozen {
             agent: asked.agent.clone(),
             run: asked.run.clone(),
@@ -69,10 +69,10 @@ impl AdminState for Fake {
             in_flight: by.uid.into(),
         })
     }
-    fn unfreeze(&self, _by: Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+    fn unfreeze(&self, _by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
         Err(AdminError::new(ErrorCode::NotFound, asked.agent.clone()))
     }
-    fn outcome(&self, _by: Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
+    fn outcome(&self, _by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
         Err(AdminError::new(ErrorCode::NotFound, asked.run.clone()))
     }
     fn peer_is_governed(&self, _pid: u32) -> bool {

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Daemon, runs};
+use super::Daemon;
 use crate::admin::{
     AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, FreezeRequest, Frozen,
     LastRefusal, OutcomeRequest, OutcomeTold, Peer, Reloaded, RunStarted, Status,
 };
 use crate::audit::record::Admin;
 use crate::config::{Agent, Config, Mode};
-use crate::kernel::cgroup;
 use crate::keys::environment;
 use crate::ledger::{AccountView, ScopeKind, Window};
 use crate::money::Pico;
@@ -18,7 +17,7 @@ impl AdminState for Daemon {
     fn status(&self) -> Status {
         let config = self.config.load();
         let accounts = self.ledger.accounts();
-        let runs = self.governed.all();
+        let runs = self.keeper.governed_blocking().unwrap_or_default();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: match config.host.mode {
@@ -45,16 +44,19 @@ impl AdminState for Daemon {
         }
     }
 
-    fn start_run(&self, peer_pid: u32, agent: &str) -> Result<RunStarted, AdminError> {
+    fn start_run(&self, peer: &Peer, agent: &str) -> Result<RunStarted, AdminError> {
         let config = self.config.load();
         let agent = known(&config, agent)?;
-        let run = runs::start(&config.host.cgroup_root, &self.governed, &agent.name, peer_pid)
-            .map_err(|why| AdminError::new(ErrorCode::Failed, why))?;
+        let run = match &peer.connection {
+            Some(connection) => self.keeper.run(&agent.name, connection),
+            None => Err("the connection of the process that asks is gone".to_owned()),
+        };
+        let run = run.map_err(|why| AdminError::new(ErrorCode::Failed, why))?;
         let environment = environment::of_run(&config, agent, &self.placeholders);
         self.recorder.admin(Admin {
             action: "run".to_owned(),
             subject: Some(agent.name.to_string()),
-            by_pid: Some(peer_pid),
+            by_pid: Some(peer.pid),
             detail: Some(run.id.clone()),
             ..Admin::default()
         });
@@ -76,7 +78,10 @@ impl AdminState for Daemon {
     }
 
     fn reload(&self) -> Result<Reloaded, AdminError> {
-        let notes = Daemon::reload(self).map_err(|why| AdminError::new(ErrorCode::BadConfiguration, why))?;
+        let notes = self
+            .keeper
+            .reload()
+            .map_err(|why| AdminError::new(ErrorCode::BadConfiguration, why))?;
         self.recorder.admin(Admin {
             action: "reload".to_owned(),
             ..Admin::default()
@@ -87,34 +92,24 @@ impl AdminState for Daemon {
         })
     }
 
-    fn freeze(&self, by: Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+    fn freeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
         self.freeze_agent(by, asked)
     }
 
-    fn unfreeze(&self, by: Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+    fn unfreeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
         self.unfreeze_agent(by, asked)
     }
 
-    fn outcome(&self, by: Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
+    fn outcome(&self, by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
         self.tell_outcome(by, asked)
     }
 
     fn peer_is_governed(&self, pid: u32) -> bool {
-        // A process that cannot be found must not be trusted.
-        let root = &self.config.load().host.cgroup_root;
-        match cgroup::of_process(pid, root).and_then(|path| cgroup::id_of(&path)) {
-            Ok(id) => self.governed.lookup(id).is_some(),
-            Err(_gone) => true,
-        }
+        self.keeper.is_governed(pid)
     }
 
     fn ready(&self) -> Result<(), String> {
-        if !self.metrics.is_enforcing() {
-            let missing = self.kernel.attached().missing().join(", ");
-            return Err(format!(
-                "not enforcing; programs that are not attached: {missing}"
-            ));
-        }
+        self.proven()?;
         if let Some(why) = self.ledger.stopped() {
             return Err(format!("the ledger admits nothing: {why}"));
         }

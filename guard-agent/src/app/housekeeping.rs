@@ -1,9 +1,10 @@
-//! What is looked after on a timer, away from the path: proof of enforcement, gauges, and what the kernel reports.
+//! What is looked after on a timer, away from the path: gauges, soft limits, and what the programs refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::Daemon;
@@ -11,10 +12,11 @@ use super::ended_runs::EndedRuns;
 use super::soft_limits::SoftLimits;
 use crate::audit::record::Kernel as Attempt;
 use crate::identify;
-use crate::kernel::KernelEvent;
+use crate::kernel::Reason;
 use crate::kernel::governed::GovernedCgroup;
 use crate::ledger::{AccountView, ScopeKind, Window};
 use crate::money::Pico;
+use crate::seam::Attempts;
 use crate::telemetry::metrics::BudgetState;
 
 const EVERY: Duration = Duration::from_secs(2);
@@ -28,20 +30,17 @@ const GATHERED: usize = 1024;
 pub(super) async fn keep(daemon: Arc<Daemon>) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut lost = 0;
     let mut ended = EndedRuns::default();
     let mut soft = SoftLimits::default();
     loop {
         ticks.tick().await;
-        daemon.prove();
-        let stats = daemon.kernel.stats();
-        let now_lost = stats.events_lost;
-        daemon.metrics.events_lost(now_lost.saturating_sub(lost));
-        lost = now_lost;
         daemon.metrics.price_table_age(price_age(&daemon));
         // Read once for both: it takes the lock that every reservation takes. Budget gauges are read at a scrape.
         let accounts = daemon.ledger.accounts();
-        let governed = daemon.governed.all();
+        // Without an answer nobody's run is known to be over.
+        let Ok(governed) = daemon.keeper.governed().await else {
+            continue;
+        };
         daemon.forget_ended(&mut ended, &accounts, &governed);
         daemon.warn(&mut soft, &accounts, &governed);
         daemon.write_frozen();
@@ -49,16 +48,6 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
 }
 
 impl Daemon {
-    /// Asks the kernel whether every program is still attached.
-    fn prove(&self) {
-        let attached = self.kernel.attached();
-        let proven = attached.all();
-        if !proven && self.metrics.is_enforcing() {
-            tracing::error!(missing = ?attached.missing(), "programs are not attached any more: NOT ENFORCING");
-        }
-        self.metrics.enforcing(proven);
-    }
-
     /// Puts on disk what a rule has frozen.
     fn write_frozen(&self) {
         if let Err(why) = self.policy.frozen().write() {
@@ -141,28 +130,30 @@ fn price_age(daemon: &Daemon) -> Duration {
 }
 
 /// Counts and records what the programs refused, gathered by agent and vector.
-pub(super) async fn kernel_events(daemon: Arc<Daemon>) {
-    let mut events = daemon.kernel.events();
-    let mut gathered: HashMap<(u32, &'static str), (KernelEvent, u64)> = HashMap::new();
+pub(super) async fn refusals(daemon: Arc<Daemon>, mut refused: mpsc::Receiver<Attempts>) {
+    let mut gathered: HashMap<(Option<Arc<str>>, &'static str), Attempt> = HashMap::new();
     let mut flush = interval_at(Instant::now() + GATHER, GATHER);
     flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            event = events.recv() => {
-                let Some(event) = event else { return };
-                let vector = event.reason.label();
-                let name = daemon.identifier.agent_name(event.agent);
-                daemon.metrics.bypass_attempt(name.as_deref().unwrap_or("other"), vector);
+            attempts = refused.recv() => {
+                let Some(attempts) = attempts else { return };
+                let Some(reason) = Reason::from_number(attempts.reason) else { continue };
+                let vector = reason.label();
+                let name = attempts.agent.as_deref().unwrap_or("other");
+                daemon.metrics.bypass_attempts(name, vector, attempts.count);
                 if gathered.len() < GATHERED {
-                    gathered.entry((event.agent, vector)).or_insert((event, 0)).1 += 1;
+                    let attempt = gathered.entry((attempts.agent, vector)).or_insert_with(|| Attempt {
+                        original_destination: attempts.destination,
+                        vector: vector.to_owned(),
+                        count: 0,
+                    });
+                    attempt.count += attempts.count;
                 }
             }
             _ = flush.tick() => {
-                for ((agent, vector), (event, count)) in gathered.drain() {
-                    let name = daemon.identifier.agent_name(agent);
-                    let attempt =
-                        Attempt { original_destination: event.destination, vector: vector.to_owned(), count };
-                    daemon.recorder.bypass_attempt(name.as_ref(), attempt);
+                for ((agent, _), attempt) in gathered.drain() {
+                    daemon.recorder.bypass_attempt(agent.as_ref(), attempt);
                 }
             }
         }

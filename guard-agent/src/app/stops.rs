@@ -15,7 +15,7 @@ use crate::policy::frozen::Freeze;
 const LONGEST: usize = 512;
 
 impl Daemon {
-    pub(super) fn freeze_agent(&self, by: Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+    pub(super) fn freeze_agent(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
         known(&self.config.load(), &asked.agent)?;
         let why = asked.why.trim();
         if why.is_empty() {
@@ -45,7 +45,7 @@ impl Daemon {
         Ok(self.frozen(asked, true))
     }
 
-    pub(super) fn unfreeze_agent(&self, by: Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+    pub(super) fn unfreeze_agent(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
         // An agent that has left the configuration can still be thawed.
         let changed = self
             .policy
@@ -69,7 +69,7 @@ impl Daemon {
         }
     }
 
-    fn note_stop(&self, action: &str, by: Peer, asked: &FreezeRequest) {
+    fn note_stop(&self, action: &str, by: &Peer, asked: &FreezeRequest) {
         tracing::info!(action, agent = asked.agent, run = asked.run, why = asked.why);
         self.recorder.admin(Admin {
             action: action.to_owned(),
@@ -81,7 +81,7 @@ impl Daemon {
         });
     }
 
-    pub(super) fn tell_outcome(&self, by: Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
+    pub(super) fn tell_outcome(&self, by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
         bounded(&asked.run)?;
         let Some(totals) = self.policy.multipliers().totals(&asked.run) else {
             let message = format!(

@@ -1,27 +1,24 @@
-//! The worker: everything that reads what others wrote. Built here from its stages and given its listeners.
+//! The data path: built here from its stages, and given its listeners as the keeper hands them over.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
-use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{self, Connections, FlowInfo, FlowSource, Identify, NoFlow, Unidentified};
+use super::keeper_link::{Identifies, KeeperLink};
+use crate::accept::{self, Connections, FlowInfo, FlowSource, NoFlow};
 use crate::clock;
 use crate::config::{Config, Host};
 use crate::drain::Drain;
 use crate::forward::dial::{Dialer, HostAddresses};
 use crate::forward::pool::Upstreams;
 use crate::forward::roots::public_roots;
-use crate::identify::containers::Door;
-use crate::identify::{self, Identifier};
-use crate::identity::Identity;
-use crate::kernel::{self, Flow, Kernel, Listeners};
+use crate::kernel;
 use crate::keys::environment::BUNDLE_FILE;
 use crate::llm::provider::dialect_for;
 use crate::policy::Policy;
@@ -29,6 +26,8 @@ use crate::proxy::{Proxy, Snapshot, Stages};
 use crate::record::Recorder;
 use crate::route::Router;
 use crate::route::addresses::ProviderAddresses;
+use crate::seam::Purpose;
+use crate::seam::settings::TrustFiles;
 use crate::tls::{Authority, Leaves, Terminator, write_bundle};
 
 /// Where the CA lives, below `state_dir`.
@@ -40,12 +39,15 @@ pub(super) struct Worker {
     dialer: Dialer,
     addresses: Arc<ProviderAddresses>,
     limit: Connections,
+    /// The namespaces that are listened in.
+    open: Mutex<HashMap<u64, CancellationToken>>,
 }
 
 impl Worker {
     pub(super) fn new(
         config: &Config,
-        identifier: &Arc<Identifier>,
+        trust: &TrustFiles,
+        keeper: &Arc<KeeperLink>,
         policy: &Arc<Policy>,
         recorder: &Arc<Recorder>,
         drain: Drain,
@@ -53,13 +55,13 @@ impl Worker {
         let dialer = Dialer::default();
         let stages = Stages {
             flows: Arc::new(KernelFlows),
-            identify: Arc::new(Identifies(identifier.clone())),
+            identify: Arc::new(Identifies(keeper.clone())),
             decide: policy.clone(),
             report: recorder.clone(),
             dialects: dialect_for,
         };
         let addresses = Arc::new(ProviderAddresses::default());
-        let proxy = Proxy::new(stages, snapshot(config, &dialer, &addresses)?, drain);
+        let proxy = Proxy::new(stages, snapshot(config, trust, &dialer, &addresses)?, drain);
         addresses
             .keep_current()
             .context("the thread that looks up providers cannot be started")?;
@@ -68,78 +70,52 @@ impl Worker {
             dialer,
             addresses,
             limit: Connections::default(),
+            open: Mutex::default(),
         })
     }
 
-    /// Opens the listeners in the daemon's own network namespace, then points the programs at them.
-    pub(super) fn listen(&self, kernel: &Kernel) -> anyhow::Result<()> {
-        let listeners = kernel::open_listeners(0).context("the redirect listener cannot be opened")?;
-        let cookie = kernel::netns_cookie(&listeners.v4).context("this network namespace has no cookie")?;
-        let port = listeners
-            .v4
-            .local_addr()
-            .context("the redirect listener has no address")?
-            .port();
-        let has_v6 = listeners.v6.is_some();
+    /// Accepts on these sockets, too, until their namespace is closed.
+    pub(super) fn listen(&self, netns_cookie: u64, sockets: Vec<(Purpose, OwnedFd)>) -> anyhow::Result<()> {
+        // An address may have come or gone since the last time.
         self.dialer.set_own(own_addresses()?);
-        self.accept_on(listeners, &CancellationToken::new())?;
-        kernel
-            .set_listener(cookie, port, has_v6)
-            .context("the programs cannot be told the listener")?;
-        tracing::info!(
-            port,
-            has_v6,
-            "governed connections of this network namespace arrive here"
-        );
+        let closed = CancellationToken::new();
+        for (purpose, socket) in sockets {
+            match purpose {
+                Purpose::RedirectV4 | Purpose::RedirectV6 => self.accept_on(socket.into(), &closed)?,
+            }
+        }
+        let earlier = self.lock().insert(netns_cookie, closed);
+        if let Some(earlier) = earlier {
+            earlier.cancel();
+        }
         Ok(())
     }
 
-    /// Accepts on listeners inside other network namespaces, as the keeper opens and closes them.
-    pub(super) async fn serve_doors(&self, mut doors: mpsc::Receiver<Door>) {
-        let mut open: HashMap<u64, CancellationToken> = HashMap::new();
-        while let Some(door) = doors.recv().await {
-            match door {
-                Door::Opened {
-                    netns_cookie,
-                    listeners,
-                } => {
-                    let closed = CancellationToken::new();
-                    match self.accept_on(listeners, &closed) {
-                        Ok(()) => {
-                            open.insert(netns_cookie, closed);
-                        }
-                        Err(error) => tracing::error!("{error:#}"),
-                    }
-                }
-                Door::Closed { netns_cookie } => {
-                    if let Some(closed) = open.remove(&netns_cookie) {
-                        closed.cancel();
-                    }
-                }
-            }
+    /// Accepts no more from this namespace.
+    pub(super) fn close(&self, netns_cookie: u64) {
+        if let Some(closed) = self.lock().remove(&netns_cookie) {
+            closed.cancel();
         }
     }
 
-    fn accept_on(&self, listeners: Listeners, closed: &CancellationToken) -> anyhow::Result<()> {
-        for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
-            listener
-                .set_nonblocking(true)
-                .context("the redirect listener cannot be set up")?;
-            let listener =
-                TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
-            tokio::spawn(accept::listen(
-                listener,
-                self.proxy.clone(),
-                self.limit.clone(),
-                closed.clone(),
-            ));
-        }
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, CancellationToken>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept_on(&self, listener: std::net::TcpListener, closed: &CancellationToken) -> anyhow::Result<()> {
+        let listener = TcpListener::from_std(listener).context("the redirect listener cannot be set up")?;
+        tokio::spawn(accept::listen(
+            listener,
+            self.proxy.clone(),
+            self.limit.clone(),
+            closed.clone(),
+        ));
         Ok(())
     }
 
     /// Builds what another configuration needs, and changes nothing yet.
-    pub(super) fn prepare(&self, config: &Config) -> anyhow::Result<Snapshot> {
-        snapshot(config, &self.dialer, &self.addresses)
+    pub(super) fn prepare(&self, config: &Config, trust: &TrustFiles) -> anyhow::Result<Snapshot> {
+        snapshot(config, trust, &self.dialer, &self.addresses)
     }
 
     /// Puts it in force for the connections that follow.
@@ -149,7 +125,7 @@ impl Worker {
 }
 
 /// Takes back what only a restart can change, and says so in sentences: half of it in force would be worse than none.
-pub(super) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
+pub(crate) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
     let changed = [
         ("cgroup_root", old.cgroup_root != new.cgroup_root),
         ("state_dir", old.state_dir != new.state_dir),
@@ -180,6 +156,7 @@ fn places(host: &Host) -> Vec<(&Path, &str)> {
 
 fn snapshot(
     config: &Config,
+    trust: &TrustFiles,
     dialer: &Dialer,
     addresses: &Arc<ProviderAddresses>,
 ) -> anyhow::Result<Snapshot> {
@@ -201,7 +178,7 @@ fn snapshot(
     let leaves = Leaves::new(authority, clock).context("no leaf key can be made")?;
     Ok(Snapshot {
         router: Router::new(&config.providers).with_addresses(addresses.clone()),
-        upstreams: Upstreams::new(&config.providers, &public, &own, dialer.clone())?,
+        upstreams: Upstreams::new(&config.providers, &public, &own, trust, dialer.clone())?,
         terminator: Terminator::new(Arc::new(leaves)).context("TLS cannot be set up")?,
     })
 }
@@ -234,27 +211,6 @@ impl FlowSource for KernelFlows {
         Ok(FlowInfo {
             original_destination: flow.original_destination,
             record: Arc::new(flow),
-        })
-    }
-}
-
-/// Asks the keeper's side who is behind a record.
-struct Identifies(Arc<Identifier>);
-
-impl Identify for Identifies {
-    fn identify<'a>(&'a self, flow: &'a FlowInfo) -> BoxFuture<'a, Result<Identity, Unidentified>> {
-        Box::pin(async move {
-            let flow = flow
-                .record
-                .downcast_ref::<Flow>()
-                .ok_or_else(|| Unidentified::unknown("no record"))?;
-            self.0.identify(flow).await.map_err(|error| match error {
-                identify::Unidentified::Bystander => Unidentified::Bystander,
-                error => Unidentified::Unknown {
-                    why: error.to_string(),
-                    who: Box::new(self.0.stranger(flow)),
-                },
-            })
         })
     }
 }

@@ -26,16 +26,16 @@ impl Daemon {
     pub(super) fn run(&self, path: &Path) -> anyhow::Result<u8> {
         telemetry::init(self.log_format)?;
         let checked = config::check(path);
-        let Some(config) = checked.config else {
+        if checked.config.is_none() {
             for problem in &checked.problems {
                 complain(&problem.to_string());
             }
             return Ok(USAGE);
-        };
+        }
         for problem in &checked.problems {
             tracing::warn!("{problem}");
         }
-        crate::app::run(path, config)?;
+        crate::keeper::run(path, self.log_format)?;
         Ok(OK)
     }
 }

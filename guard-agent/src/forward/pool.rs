@@ -31,6 +31,7 @@ use tower_service::Service;
 use crate::forward::dial::{DialError, Dialer, Target};
 use crate::forward::roots::{RootsError, client_config};
 use crate::llm::provider::Provider;
+use crate::seam::settings::TrustFiles;
 
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
@@ -73,13 +74,14 @@ impl Upstreams {
         providers: &[Arc<Provider>],
         public: &[CertificateDer<'static>],
         own: &[CertificateDer<'static>],
+        trust: &TrustFiles,
         dialer: Dialer,
     ) -> Result<Self, RootsError> {
         let mut tls = HashMap::new();
         for provider in providers {
             tls.insert(
                 provider.name.clone(),
-                client_config(public, &provider.trust, own)?,
+                client_config(public, &provider.trust, trust, own)?,
             );
         }
         let pools = Cache::builder()

@@ -9,6 +9,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::seam::settings::TrustFiles;
+
 /// Why upstream certificates can't be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
@@ -50,13 +52,14 @@ pub fn public_roots(own: &[CertificateDer<'static>]) -> Result<Vec<CertificateDe
 pub fn client_config(
     public: &[CertificateDer<'static>],
     trust: &[PathBuf],
+    files: &TrustFiles,
     own: &[CertificateDer<'static>],
 ) -> Result<ClientConfig, RootsError> {
     let mut store = RootCertStore::empty();
     // Some systems carry roots that webpki does not take; one less is not an error.
     let (_added, _ignored) = store.add_parsable_certificates(public.iter().cloned());
     for path in trust {
-        for certificate in read_trust(path)?
+        for certificate in read_trust(path, files)?
             .into_iter()
             .filter(|certificate| !own.contains(certificate))
         {
@@ -71,9 +74,10 @@ pub fn client_config(
     )
 }
 
-fn read_trust(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+fn read_trust(path: &Path, files: &TrustFiles) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+    let text = files.read(path).map_err(|error| bad_trust(path, &error))?;
+    let certificates = CertificateDer::pem_slice_iter(text.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| bad_trust(path, &error))?;
     if certificates.is_empty() {
         return Err(bad_trust(path, &"it holds no certificate"));

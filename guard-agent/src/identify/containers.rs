@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 mod doors;
 mod keeper;
 mod registry;
 mod watch;
 
-pub use doors::Door;
+pub use doors::{Door, Hallway, Kept};
 pub use registry::{Described, Standing};
 
 use crate::config::{Agent, ContainerCgroup};
@@ -58,7 +58,7 @@ struct Shared {
 }
 
 impl Containers {
-    /// Follows the containers below `root`. Listeners go to the worker through `doors`.
+    /// Follows the containers below `root`. Listeners go out through `doors`.
     ///
     /// # Errors
     /// The thread cannot be started, or `/proc` cannot be read.
@@ -68,11 +68,11 @@ impl Containers {
         root: &Path,
         places: &[ContainerCgroup],
         agents: &[Arc<Agent>],
-        doors: mpsc::Sender<Door>,
+        doors: impl Into<Hallway>,
     ) -> io::Result<Self> {
         let mut registry = registry::Registry::default();
         registry.set_rules(agents);
-        let doors = doors::Doors::new(kernel.clone(), doors)?;
+        let doors = doors::Doors::new(kernel.clone(), doors.into())?;
         let shared = Arc::new(Shared {
             kernel,
             governed,

@@ -16,7 +16,7 @@ use guard_common::{
 };
 
 /// The identity of one governed connection, as the kernel saw it at connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Flow {
     /// Where the client wanted to go.
     pub original_destination: SocketAddr,

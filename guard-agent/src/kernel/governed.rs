@@ -29,7 +29,7 @@ use super::{Kernel, KernelError};
 pub use self::unit::unit_of;
 
 /// Who is behind a cgroup.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GovernedCgroup {
     /// The agent's number.
     pub agent: u32,

@@ -78,6 +78,22 @@ impl Vault {
         }
     }
 
+    /// These keys, each with its provider and its name, as [`Vault::all`] gave them.
+    pub fn of(keys: impl Iterator<Item = (String, String, Secret)>) -> Self {
+        Self {
+            by_provider: keys
+                .map(|(provider, name, secret)| (provider, (name, secret)))
+                .collect(),
+        }
+    }
+
+    /// Provider, name and secret of every key that is used.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str, &Secret)> {
+        self.by_provider
+            .iter()
+            .map(|(provider, (name, secret))| (provider.as_str(), name.as_str(), secret))
+    }
+
     /// Name and secret of the key that is used for a provider.
     pub fn key(&self, provider: &str) -> Option<(&str, &Secret)> {
         self.by_provider

@@ -88,6 +88,8 @@ pub struct Metrics {
     client_errors: IntCounterVec,
     audit_dropped: IntCounter,
     events_lost: IntCounter,
+    worker_restarts: IntCounter,
+    repairs: IntCounter,
     price_table_age: IntGauge,
 }
 
@@ -316,6 +318,14 @@ impl Metrics {
             "events_lost_total",
             "Kernel events lost because nobody read them in time.",
         )?;
+        let worker_restarts = make.counter(
+            "worker_restarts_total",
+            "Times that the unprivileged worker died and was replaced, since the daemon was started.",
+        )?;
+        let repairs = make.counter(
+            "repairs_total",
+            "Programs or pins that somebody took away and the daemon put back.",
+        )?;
         let price_table_age = make.gauge("price_table_age_seconds", "Age of the price table in seconds.")?;
         make.register("gauge", Box::new(build_info()?))?;
         Ok(Self {
@@ -351,6 +361,8 @@ impl Metrics {
             client_errors,
             audit_dropped,
             events_lost,
+            worker_restarts,
+            repairs,
             price_table_age,
         })
     }

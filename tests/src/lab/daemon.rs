@@ -150,19 +150,52 @@ impl Lab {
         stdout + &stderr
     }
 
-    /// The daemon's resident memory in bytes.
+    /// The resident memory of both processes of the daemon, in bytes.
     ///
     /// # Errors
     /// It does not run.
     pub fn daemon_memory(&self) -> Result<u64> {
-        let pid = self.daemon.lock().as_ref().context("no daemon runs")?.pid();
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("VmRSS")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        let mut kilobytes = 0;
+        for pid in [self.keeper()?, self.worker()?] {
+            let resident: u64 = status(pid, "VmRSS")?.trim_end_matches(" kB").parse()?;
+            kilobytes += resident;
+        }
         Ok(kilobytes * 1024)
+    }
+
+    /// The process id of the daemon's privileged part.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn keeper(&self) -> Result<u32> {
+        Ok(self.daemon.lock().as_ref().context("no daemon runs")?.pid())
+    }
+
+    /// The process id of the daemon's unprivileged part.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn worker(&self) -> Result<u32> {
+        let keeper = self.keeper()?.to_string();
+        let inside = fs::read_to_string(self.cgroups.daemon.procs_file())?;
+        inside
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .find(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                status(*pid, "PPid").is_ok_and(|parent| parent == keeper)
+                    && line.split(|byte| *byte == 0).any(|word| word == b"worker")
+            })
+            .context("the daemon has no worker")
+    }
+
+    /// Kills one of the daemon's two processes with SIGKILL, and nobody else.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn kill_one(&self, pid: u32) -> Result<()> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+        Ok(nix::sys::signal::kill(pid, Signal::SIGKILL)?)
     }
 
     /// Runs a `guard-agent` command on the host, outside every agent.
@@ -181,6 +214,21 @@ impl Lab {
         let program = self.outside().spawn(Self::program()?);
         Ok(program.arg("--config").arg(self.config()).args(arguments))
     }
+}
+
+/// A line of `/proc/PID/status`.
+///
+/// # Errors
+/// The process is gone, or there is no such line.
+pub fn status(pid: u32, name: &str) -> Result<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    let found = lines.find(|(found, _)| *found == name);
+    Ok(found
+        .with_context(|| format!("no {name} of {pid}"))?
+        .1
+        .trim()
+        .to_owned())
 }
 
 /// One GET to the daemon's health port; the body of a 200.

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
@@ -33,12 +33,34 @@ pub enum Door {
     },
 }
 
+/// Listeners that an earlier keeper had opened, by the cookie of their namespace, until somebody claims them.
+pub type Kept = Arc<Mutex<HashMap<u64, Listeners>>>;
+
+/// Where doors go, and where those come from that are open already.
+#[derive(Debug, Clone)]
+pub struct Hallway {
+    /// To whoever keeps the listeners.
+    pub doors: mpsc::Sender<Door>,
+    /// Open since before this start.
+    pub kept: Kept,
+}
+
+impl From<mpsc::Sender<Door>> for Hallway {
+    fn from(doors: mpsc::Sender<Door>) -> Self {
+        Self {
+            doors,
+            kept: Kept::default(),
+        }
+    }
+}
+
 /// The open listeners.
 #[derive(Debug)]
 pub(super) struct Doors {
     kernel: Arc<Kernel>,
     worker: mpsc::Sender<Door>,
-    /// The namespace that Guard itself lives in: the worker opens that one.
+    kept: Kept,
+    /// The namespace that Guard itself lives in: its listeners are opened elsewhere.
     host: u64,
     host_cookie: u64,
     open: HashMap<u64, Open>,
@@ -51,10 +73,11 @@ struct Open {
 }
 
 impl Doors {
-    pub(super) fn new(kernel: Arc<Kernel>, worker: mpsc::Sender<Door>) -> io::Result<Self> {
+    pub(super) fn new(kernel: Arc<Kernel>, hallway: Hallway) -> io::Result<Self> {
         Ok(Self {
             kernel,
-            worker,
+            worker: hallway.doors,
+            kept: hallway.kept,
             host: fs::metadata("/proc/self/ns/net")?.ino(),
             host_cookie: netns_cookie(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?)?,
             open: HashMap::new(),
@@ -77,7 +100,8 @@ impl Doors {
         if namespace.metadata()?.ino() != inode {
             return Err(io::Error::other("the process has moved on"));
         }
-        let listeners = inside(namespace, || open_listeners(0))?;
+        let kept = self.kept.clone();
+        let listeners = inside(namespace, move || listeners_here(&kept))?;
         let cookie = netns_cookie(&listeners.v4)?;
         let port = listeners.v4.local_addr()?.port();
         let has_v6 = listeners.v6.is_some();
@@ -105,8 +129,17 @@ impl Doors {
         Ok(())
     }
 
-    /// Takes what an earlier daemon left of namespaces that nobody holds now out of the programs' map.
+    /// Lets go of the listeners that an earlier keeper had opened and nobody needs, and takes what it left of
+    /// namespaces that nobody holds now out of the programs' map.
     pub(super) fn sweep(&self) {
+        let unclaimed: Vec<u64> = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.drain().map(|(cookie, _)| cookie).collect()
+        };
+        for netns_cookie in unclaimed {
+            // Stopping closes every listener anyway.
+            drop(self.worker.blocking_send(Door::Closed { netns_cookie }));
+        }
         let held: HashSet<u64> = self.open.values().map(|open| open.netns_cookie).collect();
         for cookie in self.kernel.listeners() {
             if cookie != self.host_cookie
@@ -135,4 +168,14 @@ impl Doors {
         // Stopping closes every listener anyway.
         drop(self.worker.blocking_send(Door::Closed { netns_cookie }));
     }
+}
+
+/// Those of the calling thread's namespace: open already, or opened now.
+fn listeners_here(kept: &Kept) -> io::Result<Listeners> {
+    let cookie = netns_cookie(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)?;
+    let open = kept
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&cookie);
+    open.map_or_else(|| open_listeners(0), Ok)
 }

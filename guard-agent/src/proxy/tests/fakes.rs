@@ -27,6 +27,7 @@ use crate::llm::{
 use crate::policy::{Credential, Outcome, Permit, Settle};
 use crate::report::ConnectionReport;
 use crate::route::tests::provider;
+use crate::seam::settings::TrustFiles;
 
 pub(super) const HOST: &str = "api.fake.example";
 pub(super) const REAL_KEY: &str = "sk-real-1234567890";
@@ -299,7 +300,14 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
     let (terminator, roots) = crate::tls::tests::terminator(&[HOST]);
     let snapshot = Snapshot {
         router: Router::new(&providers),
-        upstreams: Upstreams::new(&providers, &[], &[], Dialer::default()).unwrap(),
+        upstreams: Upstreams::new(
+            &providers,
+            &[],
+            &[],
+            &TrustFiles::of(&providers).unwrap(),
+            Dialer::default(),
+        )
+        .unwrap(),
         terminator,
     };
     let (sender, outcomes) = mpsc::channel(64);

@@ -315,10 +315,10 @@ impl Metrics {
     }
 
     /// The kernel programs refused a way around Guard.
-    pub fn bypass_attempt(&self, agent: &str, vector: &'static str) {
+    pub fn bypass_attempts(&self, agent: &str, vector: &'static str, count: u64) {
         self.bypass_attempts
             .with_label_values(&[self.labels.load().agent(agent), vector])
-            .inc();
+            .inc_by(count);
     }
 
     /// Something for the agent's owner to look at.
@@ -348,6 +348,16 @@ impl Metrics {
     /// The kernel could not deliver this many events.
     pub fn events_lost(&self, count: u64) {
         self.events_lost.inc_by(count);
+    }
+
+    /// How many workers had ended before this one. Said once, when it starts.
+    pub fn worker_restarts(&self, before: u64) {
+        self.worker_restarts.inc_by(before);
+    }
+
+    /// A program or a pin was put back.
+    pub fn repaired(&self) {
+        self.repairs.inc();
     }
 
     /// How old the price table is.

@@ -11,17 +11,10 @@ use ulid::Ulid;
 
 use crate::identify::number;
 use crate::kernel::governed::GovernedSet;
+use crate::seam::Run;
 
 /// Below the cgroup root; `systemd/guard.slice` is the same cgroup where systemd runs.
 const SLICE: &str = "guard.slice";
-
-/// A run that was started.
-pub(super) struct Run {
-    /// Id.
-    pub(super) id: String,
-    /// Cgroup, relative to the root.
-    pub(super) cgroup: String,
-}
 
 /// Makes the cgroup, governs it, and only then moves the process in, so that no call of the command is ever ungoverned.
 pub(super) fn start(root: &Path, governed: &GovernedSet, agent: &str, pid: u32) -> Result<Run, String> {

@@ -1,0 +1,148 @@
+//! Sockets that outlive the keeper: the service manager's store of descriptors (sd_notify(3), `FDSTORE=1`).
+//!
+//! In: a listening socket. Out: the same socket in the next keeper, with the connections that waited in it. On failure,
+//! or without a service manager: the next keeper opens new ones, and what waited is refused.
+#![allow(
+    unsafe_code,
+    reason = "descriptors that the service manager passed are known by number alone"
+)]
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use super::notify;
+use crate::kernel::{Listeners, netns_cookie};
+use crate::seam::Purpose;
+
+/// The first passed descriptor (sd_listen_fds(3)).
+const FIRST: RawFd = 3;
+/// Before the cookie in a name.
+const PREFIX: &str = "guard-";
+
+/// What an earlier keeper left, by namespace.
+#[derive(Debug, Default)]
+pub(super) struct Stored(HashMap<u64, Listeners>);
+
+impl Stored {
+    /// Takes the descriptors that were passed to this process. Call it once, before anything else is opened.
+    pub(super) fn take() -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        let Some(count) = passed(variable("LISTEN_PID"), variable("LISTEN_FDS"), std::process::id()) else {
+            return Self::default();
+        };
+        let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut sockets: HashMap<u64, HashMap<Purpose, OwnedFd>> = HashMap::new();
+        for fd in (FIRST..).take(count) {
+            // SAFETY: the service manager opened exactly these for us, and nothing else here knows of them yet.
+            let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+            if let Err(error) = fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
+                tracing::warn!(%error, fd, "a descriptor that was passed is none");
+                continue;
+            }
+            if let Some((cookie, purpose)) = names.next().and_then(parse) {
+                sockets.entry(cookie).or_default().insert(purpose, socket);
+            }
+        }
+        Self(
+            sockets
+                .into_iter()
+                .filter_map(|(cookie, sockets)| Some((cookie, whole(cookie, sockets)?)))
+                .collect(),
+        )
+    }
+
+    /// Those of one namespace.
+    pub(super) fn claim(&mut self, netns_cookie: u64) -> Option<Listeners> {
+        self.0.remove(&netns_cookie)
+    }
+
+    /// Those that nobody has claimed.
+    pub(super) fn rest(self) -> impl Iterator<Item = (u64, Listeners)> {
+        self.0.into_iter()
+    }
+}
+
+fn passed(pid: Option<String>, count: Option<String>, own: u32) -> Option<usize> {
+    (pid?.parse() == Ok(own)).then(|| count?.parse().ok())?
+}
+
+/// Both sockets of a namespace, if they are what their names say.
+fn whole(cookie: u64, mut sockets: HashMap<Purpose, OwnedFd>) -> Option<Listeners> {
+    let v4 = TcpListener::from(sockets.remove(&Purpose::RedirectV4)?);
+    let v6 = sockets.remove(&Purpose::RedirectV6).map(TcpListener::from);
+    let listens = nix::sys::socket::getsockopt(&v4, nix::sys::socket::sockopt::AcceptConn).unwrap_or(false);
+    (listens && netns_cookie(&v4).is_ok_and(|found| found == cookie)).then_some(Listeners { v4, v6 })
+}
+
+fn name(netns_cookie: u64, purpose: Purpose) -> String {
+    format!("{PREFIX}{netns_cookie}-{}", purpose.label())
+}
+
+fn parse(name: &str) -> Option<(u64, Purpose)> {
+    let (cookie, label) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    let purpose = [Purpose::RedirectV4, Purpose::RedirectV6]
+        .into_iter()
+        .find(|purpose| purpose.label() == label)?;
+    Some((cookie.parse().ok()?, purpose))
+}
+
+/// Asks the service manager to keep a socket.
+pub(super) fn keep(netns_cookie: u64, purpose: Purpose, socket: &OwnedFd) {
+    let state = format!("FDSTORE=1\nFDNAME={}\nFDPOLL=0", name(netns_cookie, purpose));
+    notify::notify_with(&state, socket);
+}
+
+/// Asks the service manager to let it go.
+pub(super) fn forget(netns_cookie: u64, purpose: Purpose) {
+    notify::notify(&format!(
+        "FDSTOREREMOVE=1\nFDNAME={}",
+        name(netns_cookie, purpose)
+    ));
+}
+
+/// Asks the service manager to let go everything of a namespace.
+pub(super) fn forget_all(netns_cookie: u64) {
+    forget(netns_cookie, Purpose::RedirectV4);
+    forget(netns_cookie, Purpose::RedirectV6);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_the_namespace_and_the_purpose() {
+        for purpose in [Purpose::RedirectV4, Purpose::RedirectV6] {
+            assert_eq!(parse(&name(7, purpose)), Some((7, purpose)));
+        }
+        for other in ["", "stored", "guard-", "guard-7", "guard-x-v4", "guard-7-v5"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn descriptors_for_another_process_are_not_ours() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(passed(text("7"), text("2"), 7), Some(2));
+        assert_eq!(passed(text("8"), text("2"), 7), None);
+        assert_eq!(passed(None, text("2"), 7), None);
+        assert_eq!(passed(text("7"), text("many"), 7), None);
+    }
+
+    #[test]
+    fn only_a_listener_of_that_namespace_is_taken_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let cookie = netns_cookie(&listener).unwrap();
+        let sockets = |socket: OwnedFd| HashMap::from([(Purpose::RedirectV4, socket)]);
+        let copy = || OwnedFd::from(listener.try_clone().unwrap());
+        assert!(whole(cookie, sockets(copy())).is_some());
+        assert!(whole(cookie + 1, sockets(copy())).is_none());
+        let stray = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(whole(cookie, sockets(stray.into())).is_none());
+        assert!(whole(cookie, HashMap::new()).is_none());
+    }
+}
