@@ -48,6 +48,7 @@ pub mod detect;
 pub mod provider;
 
 // --- what the formats share ---------------------------------------------------------
+pub mod conversation;
 pub mod encoding;
 pub mod eventstream;
 pub(crate) mod frames;
@@ -190,6 +191,9 @@ pub struct RequestFacts {
     pub untouchable: bool,
     /// Where the request wants to be processed (`inference_geo`), when that changes the price.
     pub region: Option<String>,
+    /// What the request shows of the conversation so far, in hashes; `conversation.rs` says how a format fills it.
+    #[serde(skip)]
+    pub conversation: conversation::Conversation,
 }
 
 /// The dearest kind of cache write that a request asks for.

@@ -17,6 +17,7 @@ use crate::llm::{
 use crate::refusal::{Class, Refusal};
 
 mod calls;
+mod conversation;
 pub(crate) mod request;
 mod rewrite;
 mod tools;

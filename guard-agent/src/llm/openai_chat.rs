@@ -17,6 +17,7 @@ use crate::llm::{
 use crate::refusal::{Class, Refusal};
 
 mod calls;
+pub(in crate::llm) mod conversation;
 mod request;
 mod rewrite;
 mod usage;

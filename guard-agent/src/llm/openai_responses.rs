@@ -18,6 +18,7 @@ use crate::llm::{
 use crate::refusal::Refusal;
 
 mod calls;
+mod conversation;
 pub(crate) mod request;
 mod rewrite;
 mod tools;

@@ -15,8 +15,10 @@ use crate::llm::{ReplyFacts, ReplyHead, ReplyReader};
 use crate::refusal::Refusal;
 
 pub(crate) mod calls;
+mod format;
 
 pub(crate) use calls::{At, Calls};
+pub(crate) use format::{Edit, Format, Verdict};
 
 /// Largest plain JSON reply that is kept to be read at its end. A larger one passes and its usage is unknown; under a
 /// gate it does not pass.
@@ -28,53 +30,6 @@ pub(crate) const HOLD_LIMIT: usize = 64 * 1024;
 
 /// Most bytes of events that are held back while a call in them is undecided.
 const QUEUE_LIMIT: usize = 8 * 1024 * 1024;
-
-/// What to do with an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The client gets it.
-    Forward,
-    /// It only says what the client did not ask for.
-    UsageOnly,
-    /// It could not be read.
-    Unreadable,
-}
-
-/// An event out of which denied calls were taken.
-pub(crate) enum Edit {
-    /// Nothing of a denied call is in it.
-    Same,
-    /// These stand in its place, often none.
-    Events(Vec<Value>),
-    /// The call cannot be taken out: the reply has to end here.
-    Cannot,
-}
-
-/// What a format reads from a reply.
-pub(crate) trait Format: Send {
-    /// The framing of a stream with this media type, where it is another than SSE.
-    fn frames(&self, _media: &str) -> Option<Box<dyn Frames>> {
-        None
-    }
-    /// Takes the data of one event of a stream, and tells the tool calls in it.
-    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict;
-    /// Takes a whole plain JSON reply, and tells the tool calls in it. `false`: it could not be read.
-    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool;
-    /// Takes the denied calls out of one event, or of a whole reply. Every call in it is decided.
-    fn without(&mut self, _event: Value, _calls: &mut Calls) -> Edit {
-        Edit::Cannot
-    }
-    /// The bytes that end a stream with this refusal.
-    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes;
-    /// A whole reply that says only this refusal.
-    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
-        self.last_words(refusal, request_id)
-    }
-    /// Something could not be read, so what it said about usage is unknown.
-    fn unread(&mut self);
-    /// What was learnt.
-    fn facts(&mut self) -> ReplyFacts;
-}
 
 /// How the reply comes.
 enum Mode {
@@ -358,11 +313,8 @@ impl<F: Format> Reader<F> {
         self.calls.end_all();
         let raw = self.held.split();
         match (rest, verdict) {
-            _ if self.stopped => {}
-            (Some(found), Some(verdict)) => {
-                if !(self.hide && verdict == Verdict::UsageOnly) {
-                    self.place(frames.as_ref(), &raw, &found, verdict, &mut out);
-                }
+            (Some(found), Some(verdict)) if !(self.stopped || self.hide && verdict == Verdict::UsageOnly) => {
+                self.place(frames.as_ref(), &raw, &found, verdict, &mut out);
             }
             _ => {}
         }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::llm::anthropic::conversation;
 use crate::llm::anthropic::tools::{self, McpServer, Tool, Tools};
 use crate::llm::request::{Part, has_elements, is_set, lenient, parts, parts_of};
 use crate::llm::{Malformed, RequestFacts, json_strict};
@@ -216,6 +217,7 @@ pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Ma
         unseen_input: seen.unseen || is_set(body.container) || is_set(body.thread),
         untouchable,
         region,
+        conversation: conversation::of(text),
     })
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::llm::bedrock_converse::conversation;
 use crate::llm::request::{Part, declare, is_set, lenient, parts, parts_of};
 use crate::llm::{CacheWrite, DeclaredTool, Malformed, RequestFacts, json_strict};
 
@@ -266,6 +267,7 @@ pub(super) fn facts(model: String, stream: bool, body: &[u8]) -> Result<RequestF
         service_tier: tier(body.service_tier, body.performance_config),
         cache_write: survey.cache_write.max(seen.cache),
         unseen_input: seen.unseen || stored,
+        conversation: conversation::of(text),
         ..RequestFacts::default()
     })
 }

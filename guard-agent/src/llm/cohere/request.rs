@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::llm::openai_chat::conversation;
 use crate::llm::request::{Part, declare, is_set, lenient, parts};
 use crate::llm::{DeclaredTool, Malformed, RequestFacts, json_strict};
 
@@ -174,6 +175,8 @@ pub(super) fn facts(chat: bool, body: &[u8]) -> Result<RequestFacts, Malformed> 
         tools,
         cache_write: survey.cache_write,
         unseen_input: body.messages || body.inputs || is_set(body.conversation_id),
+        // Its messages are those of chat completions.
+        conversation: conversation::of(text),
         ..RequestFacts::default()
     })
 }

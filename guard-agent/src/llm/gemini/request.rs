@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::llm::gemini::conversation;
 use crate::llm::gemini::tools::{camel, declared, either};
 use crate::llm::json_edit::{Container, Editor};
 use crate::llm::request::{declare, lenient};
@@ -86,6 +87,7 @@ pub(super) fn facts(operation: &Operation, body: &[u8]) -> Result<RequestFacts, 
         }
     }
     facts.tools = declared(&editor, &root)?;
+    facts.conversation = conversation::of(text);
     if either(&root, "cachedContent")?.is_some() {
         facts.unseen_input = true;
         declare(&mut facts.tools, DeclaredTool::client(CACHED_CONTENT))?;

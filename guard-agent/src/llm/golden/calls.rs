@@ -235,7 +235,7 @@ fn a_whole_reply_is_judged_before_its_first_byte_passes() {
         serde_json::from_str::<Value>(&out).unwrap()
     };
     let out = read(CHAT, chat, InReply::Replace);
-    assert_eq!(out["choices"][0]["message"]["content"], "NOTE");
+    assert_eq!(out["choices"][0]["message"]["content"], "\nNOTE");
     assert_eq!(
         out["choices"][0]["message"]["tool_calls"][0]["function"]["name"],
         "Read"

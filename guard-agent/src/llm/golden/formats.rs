@@ -13,6 +13,7 @@ use crate::llm::DialectKind::{
     self, AnthropicVertex, BedrockConverse, BedrockInvoke, Cohere, Embeddings, Gemini, Ollama,
     OpenaiCompletions, OpenaiResponses,
 };
+use crate::llm::conversation::Sign;
 use crate::llm::provider::dialect_of;
 use crate::llm::{BodyEdits, EndpointKind, Malformed, Place, ReplyFacts, RequestFacts, eventstream};
 
@@ -419,6 +420,80 @@ fn input_that_these_bodies_do_not_show_is_seen_as_such() {
     for (kind, body, wanted) in UNSEEN.iter().copied() {
         assert_eq!(facts(kind, body).unwrap().unseen_input, wanted, "{kind:?} {body}");
     }
+}
+
+/// A conversation in which the same tool was called twice and failed once, in each format.
+const TURNS: &[(DialectKind, &str)] = &[
+    (
+        OpenaiResponses,
+        r#"{"model":"m","input":[{"role":"user","content":"go"},{"type":"reasoning","summary":[]},
+         {"type":"function_call","call_id":"1","name":"Read","arguments":"{\"p\": 1}"},{"type":"function_call_output","call_id":"1","output":"ok"},
+         {"type":"function_call","call_id":"2","name":"Read","arguments":"{\"p\":1}"},{"type":"function_call_output","call_id":"2","output":"Error: no such file"}]}"#,
+    ),
+    (
+        Gemini,
+        r#"{"contents":[{"role":"user","parts":[{"text":"go"}]},{"role":"model","parts":[{"functionCall":{"name":"Read","args":{"p":1}}}]},
+         {"role":"user","parts":[{"functionResponse":{"name":"Read","response":{"output":"ok"}}}]},
+         {"role":"model","parts":[{"function_call":{"name":"Read","args":{"p": 1}}}]},
+         {"role":"user","parts":[{"function_response":{"name":"Read","response":{"error":"Error: no such file"}}}]}]}"#,
+    ),
+    (
+        BedrockConverse,
+        r#"{"messages":[{"role":"user","content":[{"text":"go"}]},{"role":"assistant","content":[{"toolUse":{"toolUseId":"1","name":"Read","input":{"p":1}}}]},
+         {"role":"user","content":[{"toolResult":{"toolUseId":"1","content":[{"text":"ok"}]}}]},
+         {"role":"assistant","content":[{"toolUse":{"toolUseId":"2","name":"Read","input":{"p": 1}}}]},
+         {"role":"user","content":[{"toolResult":{"toolUseId":"2","content":[{"text":"no"}],"status":"error"}}]}]}"#,
+    ),
+    (
+        Cohere,
+        r#"{"model":"m","messages":[{"role":"user","content":"go"},{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"Read","arguments":"{\"p\":1}"}}]},
+         {"role":"tool","tool_call_id":"1","content":"ok"},{"role":"assistant","tool_calls":[{"id":"2","type":"function","function":{"name":"Read","arguments":"{\"p\": 1}"}}]},
+         {"role":"tool","tool_call_id":"2","content":"Error: no such file"}]}"#,
+    ),
+    (
+        Ollama,
+        r#"{"model":"m","messages":[{"role":"user","content":"go"},{"role":"assistant","tool_calls":[{"function":{"name":"Read","arguments":{"p":1}}}]},
+         {"role":"tool","tool_name":"Read","content":"ok"},{"role":"assistant","tool_calls":[{"function":{"name":"Read","arguments":{"p": 1}}}]},
+         {"role":"tool","tool_name":"Read","content":"Error: no such file"}]}"#,
+    ),
+    (
+        BedrockInvoke,
+        r#"{"anthropic_version":"x","messages":[{"role":"user","content":"go"},{"role":"assistant","content":[{"type":"tool_use","id":"1","name":"Read","input":{"p":1}}]},
+         {"role":"user","content":[{"type":"tool_result","tool_use_id":"1","content":"ok"}]},
+         {"role":"assistant","content":[{"type":"tool_use","id":"2","name":"Read","input":{"p": 1}}]},
+         {"role":"user","content":[{"type":"tool_result","tool_use_id":"2","content":"no","is_error":true}]}]}"#,
+    ),
+];
+
+#[test]
+fn the_turns_of_a_conversation_are_told_alike_in_every_format() {
+    for (kind, body) in TURNS {
+        let told = facts(*kind, body).unwrap().conversation;
+        assert_eq!(
+            (told.turns, told.steps.len(), told.partial),
+            (2, 2, false),
+            "{kind:?} {told:?}"
+        );
+        let (first, second) = (&told.steps[0], &told.steps[1]);
+        assert!(
+            first.repeats(second) && &*first.tool == "Read",
+            "{kind:?} {told:?}"
+        );
+        assert!(
+            first.result.is_some() && second.result.is_some(),
+            "{kind:?} {told:?}"
+        );
+        assert!(
+            first.sign == Sign::Fine && second.sign != Sign::Fine,
+            "{kind:?} {told:?}"
+        );
+        assert!(told.thread.is_some(), "{kind:?}");
+    }
+    let stored = facts(
+        OpenaiResponses,
+        r#"{"model":"m","input":"x","previous_response_id":"r"}"#,
+    );
+    assert!(stored.unwrap().conversation.partial);
 }
 
 fn rewrite(kind: DialectKind, body: &str, edits: &BodyEdits) -> Result<String, Malformed> {

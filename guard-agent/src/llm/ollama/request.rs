@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::llm::openai_chat::conversation;
 use crate::llm::request::{Part, declare, is_set, parts};
 use crate::llm::{DeclaredTool, Malformed, RequestFacts, json_strict};
 
@@ -79,6 +80,8 @@ pub(super) fn facts(embeds: bool, body: &[u8]) -> Result<RequestFacts, Malformed
         tools: body.tools,
         // Two bytes are enough for a token of this form.
         unseen_input: is_set(body.context),
+        // Its messages are those of chat completions, but for the ids of calls.
+        conversation: conversation::of(text),
         ..RequestFacts::default()
     })
 }

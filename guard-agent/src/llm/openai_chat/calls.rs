@@ -80,9 +80,8 @@ fn answer_without(answer: &mut Map<String, Value>, choice: u64, calls: &mut Call
         let before = answer.get("content").and_then(Value::as_str).unwrap_or_default();
         let mut text = before.to_owned();
         for note in notes {
-            if !text.is_empty() {
-                text.push('\n');
-            }
+            // What came before may stand in earlier chunks.
+            text.push('\n');
             text.push_str(&note);
         }
         answer.insert("content".to_owned(), Value::from(text));

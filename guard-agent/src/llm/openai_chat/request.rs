@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::llm::openai_chat::CapField;
+use crate::llm::openai_chat::conversation;
 use crate::llm::request::{Part, declare, has_elements, is_set, lenient, parts};
 use crate::llm::{CacheWrite, DeclaredTool, Malformed, RequestFacts, json_strict};
 
@@ -304,6 +305,7 @@ pub(super) fn facts(
         service_tier: body.service_tier,
         cache_write: survey.cache_write.max(cached),
         unseen_input: body.messages,
+        conversation: conversation::of(text),
         ..RequestFacts::default()
     })
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::llm::openai_responses::conversation;
 use crate::llm::openai_responses::tools::Tool;
 use crate::llm::request::{Part, declare, is_set, lenient, parts, parts_of};
 use crate::llm::{CacheWrite, DeclaredTool, Malformed, RequestFacts, json_strict};
@@ -229,6 +230,7 @@ pub(crate) fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Ma
         cache_write: survey.cache_write.max(cached),
         // A compaction at the provider reads the context once more.
         unseen_input: body.input.unseen || stored.into_iter().any(is_set) || is_set(body.context_management),
+        conversation: conversation::of(text),
         ..RequestFacts::default()
     })
 }
