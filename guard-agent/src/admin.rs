@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::money::Pico;
+use crate::policy::outcomes::Outcome;
 
 pub mod client;
 mod health;
@@ -46,6 +47,24 @@ pub trait AdminState: Send + Sync + 'static {
     /// # Errors
     /// The file has errors; the old configuration stays in force.
     fn reload(&self) -> Result<Reloaded, AdminError>;
+
+    /// Freezes an agent or one of its runs: its calls are refused until it is thawed.
+    ///
+    /// # Errors
+    /// Unknown agent; no reason; the disk.
+    fn freeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError>;
+
+    /// Thaws it.
+    ///
+    /// # Errors
+    /// Nothing is frozen by that name; the disk.
+    fn unfreeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError>;
+
+    /// Takes what became of a run.
+    ///
+    /// # Errors
+    /// Unknown run; the disk.
+    fn outcome(&self, by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError>;
 
     /// Whether a process belongs to an agent. A process that cannot be found counts as governed.
     fn peer_is_governed(&self, pid: u32) -> bool;
@@ -164,6 +183,60 @@ pub struct AgentEnvironment {
     pub env: BTreeMap<String, String>,
     /// Not to be set: variables in which a real key would enter the cgroup.
     pub remove: Vec<String>,
+}
+
+/// `POST /v1/freeze` and `POST /v1/unfreeze`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeRequest {
+    /// Name of the agent.
+    pub agent: String,
+    /// Only this run of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The reason; the agent and the audit log see it.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// The answer to [`FreezeRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Name of the agent.
+    pub agent: String,
+    /// Only this run of it.
+    pub run: Option<String>,
+    /// Whether it is frozen now.
+    pub frozen: bool,
+    /// Calls of the agent that are still under way: they may end.
+    pub in_flight: u64,
+}
+
+/// `POST /v1/outcome`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutcomeRequest {
+    /// Id of the run.
+    pub run: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// The answer to [`OutcomeRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeTold {
+    /// Whose run it is.
+    pub agent: String,
+    /// Id of the run.
+    pub run: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What the run cost.
+    pub cost_pico_usd: Pico,
+    /// Of this, wasted.
+    pub wasted_pico_usd: Pico,
+    /// What a success of the agent costs; none while it has none.
+    pub cost_per_success_pico_usd: Option<Pico>,
 }
 
 /// The answer to `POST /v1/reload`.

@@ -22,6 +22,8 @@ use crate::drain::Drain;
 use crate::keys::placeholder::Placeholders;
 use crate::ledger::{Ledger, LedgerSettings};
 use crate::llm::prices::PriceTable;
+use crate::policy::frozen::Frozen;
+use crate::policy::outcomes::Outcomes;
 use crate::policy::{Policy, Snapshot};
 use crate::record::Recorder;
 use crate::seam::settings::Known;
@@ -34,6 +36,7 @@ mod hear;
 mod housekeeping;
 mod keeper_link;
 mod soft_limits;
+mod stops;
 mod worker;
 
 pub(crate) use worker::keep_until_restart;
@@ -59,6 +62,7 @@ struct Daemon {
     metrics: Arc<Metrics>,
     recorder: Arc<Recorder>,
     policy: Arc<Policy>,
+    outcomes: Outcomes,
     worker: worker::Worker,
     /// Held while the rules are replaced.
     reloading: Mutex<()>,
@@ -200,12 +204,17 @@ impl Daemon {
             clock.clone(),
         ));
         let known = knowing(&placeholders, &config);
-        let policy = Arc::new(Policy::new(
-            Snapshot::new(&config, vault, known, prices.clone()),
-            ledger.clone(),
-            recorder.clone(),
-            metrics.clone(),
-        ));
+        let frozen = Frozen::open(&host.state_dir).context("what is frozen cannot be read")?;
+        let outcomes = Outcomes::open(&host.state_dir).context("the outcomes of runs cannot be read")?;
+        let policy = Arc::new(
+            Policy::new(
+                Snapshot::new(&config, vault, known, prices.clone()),
+                ledger.clone(),
+                recorder.clone(),
+                metrics.clone(),
+            )
+            .with_frozen(frozen),
+        );
         let worker = worker::Worker::new(&config, &trust, &keeper, &policy, &recorder, drain)?;
         let now = clock.now();
         Ok(Self {
@@ -220,6 +229,7 @@ impl Daemon {
             metrics,
             recorder,
             policy,
+            outcomes,
             worker,
             reloading: Mutex::new(()),
         })

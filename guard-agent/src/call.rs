@@ -104,6 +104,8 @@ const SESSION_HEADERS: [&str; 5] = [
 const MAX_SESSION: usize = 128;
 /// Set by the vendors' SDKs.
 const RETRY_COUNT: &str = "x-stainless-retry-count";
+/// Set by the AWS SDKs: `attempt=2; max=3`.
+const AMZ_REQUEST: &str = "amz-sdk-request";
 
 impl Said {
     /// Reads the headers and the query.
@@ -135,6 +137,7 @@ impl Said {
                 .and_then(session),
             retry_count: text(RETRY_COUNT)
                 .and_then(|value| value.parse().ok())
+                .or_else(|| text(AMZ_REQUEST).and_then(earlier_attempts))
                 .unwrap_or(0),
         }
     }
@@ -149,6 +152,14 @@ fn token(text: &str) -> &str {
     } else {
         text
     }
+}
+
+/// How many attempts came before this one, by an AWS SDK's word.
+fn earlier_attempts(text: &str) -> Option<u32> {
+    let attempt = text
+        .split(';')
+        .find_map(|part| part.trim().strip_prefix("attempt="))?;
+    attempt.trim().parse::<u32>().ok()?.checked_sub(1)
 }
 
 fn session(text: &str) -> Option<String> {

@@ -14,6 +14,9 @@ mod check;
 mod daemon;
 mod detach;
 mod doctor;
+mod explain;
+mod freeze;
+mod outcome;
 mod output;
 mod reload;
 mod run;
@@ -60,6 +63,10 @@ enum Command {
     Status(status::Show),
     Top(top::Top),
     Reload(reload::Reload),
+    Explain(explain::Explain),
+    Freeze(freeze::Freeze),
+    Unfreeze(freeze::Unfreeze),
+    Outcome(outcome::Tell),
     #[command(subcommand)]
     Ca(ca::Ca),
     #[command(subcommand)]
@@ -82,6 +89,10 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.run(&config),
         Command::Top(command) => command.run(&config),
         Command::Reload(command) => command.run(&config),
+        Command::Explain(command) => command.run(&config),
+        Command::Freeze(command) => command.run(&config),
+        Command::Unfreeze(command) => command.run(&config),
+        Command::Outcome(command) => command.run(&config),
         Command::Ca(command) => command.run(&config),
         Command::Audit(command) => command.run(&config),
         Command::Detach(command) => command.run(&config),

@@ -13,8 +13,10 @@ use toml::de::DeTable;
 
 mod agents;
 mod budget;
+mod caps;
 mod files;
 mod host;
+mod loops;
 mod problem;
 mod providers;
 mod read;
@@ -22,6 +24,7 @@ pub mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use problem::{Problem, Severity};
 
 use globset::GlobMatcher;
@@ -285,6 +288,10 @@ pub struct Agent {
     pub tools: Option<ToolRules>,
     /// Per-call and concurrency caps.
     pub caps: Caps,
+    /// Limits on client retries.
+    pub retries: Retries,
+    /// Loop detection.
+    pub loops: LoopRules,
     /// Budgets.
     pub budgets: Vec<Budget>,
 }
@@ -321,8 +328,16 @@ pub enum OnViolation {
 pub struct Caps {
     /// Output tokens of one call.
     pub output_tokens: Option<u64>,
+    /// Bytes of the body of one call.
+    pub input_bytes: Option<u64>,
     /// Calls in flight.
     pub in_flight: Option<u32>,
+    /// Wall-clock time of one run.
+    pub run_timeout: Option<std::time::Duration>,
+    /// Calls in any minute.
+    pub requests_per_minute: Option<u32>,
+    /// Tokens in any minute.
+    pub tokens_per_minute: Option<u64>,
 }
 
 /// One budget of an agent.

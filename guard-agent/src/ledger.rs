@@ -35,8 +35,8 @@ mod types;
 pub mod window;
 
 pub use types::{
-    AccountView, Charge, Exhausted, LedgerError, LedgerSettings, Recovery, ReserveError, Scope, ScopeKind,
-    Settled, Window,
+    AccountView, Cause, Charge, Exhausted, LedgerError, LedgerSettings, Recovery, ReserveError, Scope,
+    ScopeKind, Settled, Window,
 };
 
 use book::{Book, Posting};

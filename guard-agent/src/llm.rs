@@ -17,6 +17,7 @@ pub mod detect;
 pub mod provider;
 
 // --- what the formats share ---------------------------------------------------------
+pub mod conversation;
 pub mod encoding;
 mod json_edit;
 mod json_strict;
@@ -90,6 +91,9 @@ pub struct RequestFacts {
     pub server_side: bool,
     /// The body carries a checksum over itself (Claude Code's do): it is admitted or refused as it is, never rewritten.
     pub untouchable: bool,
+    /// What the request shows of the conversation so far, in hashes; `conversation.rs` says how a format fills it.
+    #[serde(skip)]
+    pub conversation: conversation::Conversation,
 }
 
 /// The dearest kind of cache write that a request asks for.

@@ -5,8 +5,8 @@
 //! On failure: any internal error is a refusal. In observe mode nothing is refused and no byte is changed: the record
 //! says what would have been.
 //!
-//! The checks run in a fixed order: access, key, caps, tools, price, budget. Money is reserved last, so that a call
-//! that is refused for another reason never holds any.
+//! The checks run in a fixed order: frozen, access, key, caps, tools, multipliers, rate, budget. Money is reserved last,
+//! so that a call that is refused for another reason never holds any.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,14 +32,22 @@ use crate::telemetry::metrics::{Metrics, Stage};
 pub mod access;
 pub mod budget;
 pub mod caps;
+pub mod frozen;
 pub mod in_flight;
 mod judge;
 pub mod key;
+mod loops;
 mod money;
+pub mod multipliers;
+pub mod outcomes;
+mod rate;
+mod retries;
 pub mod tools;
 
+use frozen::Frozen;
 use in_flight::InFlight;
 use judge::{Judging, Verdict};
+use multipliers::{Multipliers, Watch};
 
 /// Judges calls. Synchronous: a decision reads memory and appends to a journal, nothing else.
 pub trait Decide: Send + Sync {
@@ -149,7 +157,9 @@ impl Snapshot {
 /// The policy of this host.
 pub struct Policy {
     snapshot: ArcSwap<Snapshot>,
+    frozen: Arc<Frozen>,
     in_flight: InFlight,
+    multipliers: Arc<Multipliers>,
     ledger: Arc<Ledger>,
     recorder: Arc<Recorder>,
     metrics: Arc<Metrics>,
@@ -165,11 +175,30 @@ impl Policy {
     ) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            frozen: Arc::default(),
             in_flight: InFlight::default(),
+            multipliers: Arc::default(),
             ledger,
             recorder,
             metrics,
         }
+    }
+
+    /// Takes over what was frozen before.
+    #[must_use]
+    pub fn with_frozen(mut self, frozen: Frozen) -> Self {
+        self.frozen = Arc::new(frozen);
+        self
+    }
+
+    /// What is frozen.
+    pub fn frozen(&self) -> &Frozen {
+        &self.frozen
+    }
+
+    /// What is known of runs beyond one call.
+    pub fn multipliers(&self) -> &Multipliers {
+        &self.multipliers
     }
 
     /// Calls of an agent that are in flight.
@@ -211,10 +240,11 @@ impl Decide for Policy {
                     credential,
                     hold,
                     place,
+                    watch,
                 }),
             ) => {
                 draft.rewrites(&edits, matches!(credential, Credential::Inject { .. }));
-                let settlement = Box::new(self.recorder.ticket(slot, draft, hold, place));
+                let settlement = Box::new(self.recorder.ticket(slot, draft, hold, Places { place, watch }));
                 Ok(Permit {
                     edits,
                     credential,
@@ -241,6 +271,14 @@ pub(crate) struct Hold {
     pub(crate) price: Option<Arc<ModelPrice>>,
     /// The money; none only in observe mode, when not even an unlimited reservation could be written.
     pub(crate) reservation: Option<crate::ledger::Reservation>,
+}
+
+/// What an admitted call occupies beside money, until it has ended.
+pub(crate) struct Places {
+    /// Among the agent's calls in flight.
+    pub(crate) place: Option<in_flight::Slot>,
+    /// In its run.
+    pub(crate) watch: Option<Watch>,
 }
 
 /// Longest piece of a caller's own text in a message, in characters.

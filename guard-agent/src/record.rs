@@ -19,8 +19,7 @@ use crate::identity::Identity;
 use crate::llm::BodyEdits;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
-use crate::policy::Hold;
-use crate::policy::in_flight::Slot;
+use crate::policy::{Hold, Places};
 use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
 use crate::telemetry::metrics::{self, Metrics};
@@ -73,6 +72,11 @@ impl Recorder {
     /// The audit log.
     pub fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// What the clock says.
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        self.clock.now()
     }
 
     /// The place of a call's record, taken before the call may happen.
@@ -140,6 +144,7 @@ impl Recorder {
         self.tally.refused(agent, self.clock.now(), refusal);
         draft.body.decision = Decision::Refused;
         draft.body.reason = Some(refusal.reason);
+        draft.body.why = Some(refusal.message.clone());
         draft.body.reserved_pico_usd = None;
         if let Some(slot) = slot {
             slot.record(draft.into_record());
@@ -151,11 +156,11 @@ impl Recorder {
         mut slot: AuditSlot,
         draft: Draft,
         hold: Option<Hold>,
-        place: Option<Slot>,
+        places: Places,
     ) -> Ticket {
         slot.expect(&draft.head.id, &draft.agent);
         self.tally.admitted(&draft.agent);
-        Ticket::new(Arc::clone(self), slot, draft, hold, place)
+        Ticket::new(Arc::clone(self), slot, draft, hold, places)
     }
 
     /// The model's metric label: its canonical name if it has a price, else nothing that a client chose.

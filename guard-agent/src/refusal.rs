@@ -48,6 +48,22 @@ pub enum Reason {
     UpgradeRequired,
     /// Too many requests in flight for this agent.
     InFlight,
+    /// The agent or the run is frozen.
+    Frozen,
+    /// The request's body is above the agent's cap.
+    InputCap,
+    /// The run has lasted longer than the agent's runs may.
+    RunTimeout,
+    /// The conversation goes in circles, grows, bursts or fails beyond the agent's levels.
+    Loop,
+    /// This same request has failed too often.
+    RetryBody,
+    /// Too many retries in a minute.
+    RetryRate,
+    /// Too many calls in a minute.
+    RateRequests,
+    /// Too many tokens in a minute.
+    RateTokens,
     /// The caller could not be identified.
     Unidentified,
     /// The provider could not be reached or its certificate did not verify.
@@ -79,6 +95,14 @@ impl Reason {
             Self::AuthorityMismatch => "authority_mismatch",
             Self::UpgradeRequired => "upgrade_required",
             Self::InFlight => "in_flight",
+            Self::Frozen => "frozen",
+            Self::InputCap => "input_cap",
+            Self::RunTimeout => "run_timeout",
+            Self::Loop => "loop",
+            Self::RetryBody => "retry_body",
+            Self::RetryRate => "retry_rate",
+            Self::RateRequests => "rate_requests",
+            Self::RateTokens => "rate_tokens",
             Self::Unidentified => "unidentified",
             Self::Upstream => "upstream",
             Self::NotRecordable => "not_recordable",
@@ -95,7 +119,11 @@ impl Reason {
     pub fn class(self) -> Class {
         match self {
             Self::BudgetExceeded | Self::CallTooLarge => Class::Money,
-            Self::BudgetReserved | Self::InFlight => Class::Transient,
+            Self::BudgetReserved
+            | Self::InFlight
+            | Self::RetryRate
+            | Self::RateRequests
+            | Self::RateTokens => Class::Transient,
             Self::Malformed => Class::Malformed,
             Self::BodyTooLarge => Class::TooLarge,
             Self::AuthorityMismatch => Class::Misdirected,
@@ -109,6 +137,11 @@ impl Reason {
             | Self::KeyMissing
             | Self::OutputCap
             | Self::Unpriced
+            | Self::Frozen
+            | Self::InputCap
+            | Self::RunTimeout
+            | Self::Loop
+            | Self::RetryBody
             | Self::UnsupportedEncoding
             | Self::Unidentified
             | Self::NotRecordable

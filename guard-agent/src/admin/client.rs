@@ -5,9 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{AdminError, AgentEnvironment, ErrorBody, ErrorCode, Reloaded, RunRequest, RunStarted, Status};
+use super::{
+    AdminError, AgentEnvironment, ErrorBody, ErrorCode, FreezeRequest, Frozen, OutcomeRequest, OutcomeTold,
+    Reloaded, RunRequest, RunStarted, Status,
+};
 
 /// A little more than the daemon's own limit for a request.
 const TIMEOUT: Duration = Duration::from_secs(35);
@@ -91,6 +95,35 @@ impl Client {
     /// See [`ClientError`].
     pub fn reload(&self) -> Result<Reloaded, ClientError> {
         self.ask("POST", "/v1/reload", b"")
+    }
+
+    /// Freezes an agent or one of its runs.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn freeze(&self, asked: &FreezeRequest) -> Result<Frozen, ClientError> {
+        self.tell("/v1/freeze", asked)
+    }
+
+    /// Thaws it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn unfreeze(&self, asked: &FreezeRequest) -> Result<Frozen, ClientError> {
+        self.tell("/v1/unfreeze", asked)
+    }
+
+    /// Says what became of a run.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn outcome(&self, asked: &OutcomeRequest) -> Result<OutcomeTold, ClientError> {
+        self.tell("/v1/outcome", asked)
+    }
+
+    fn tell<T: DeserializeOwned>(&self, path: &str, asked: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(asked).map_err(|why| ClientError::Unreadable(why.to_string()))?;
+        self.ask("POST", path, &body)
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: &[u8]) -> Result<T, ClientError> {

@@ -169,9 +169,7 @@ fn decide(
         }
         (&Method::POST, "/v1/runs") => {
             needs_root(peer)?;
-            let asked: RunRequest = serde_json::from_slice(body).map_err(|why| {
-                AdminError::new(ErrorCode::BadRequest, format!("not a request for a run: {why}"))
-            })?;
+            let asked: RunRequest = read(body, "a run")?;
             let started = state.start_run(peer, &asked.agent)?;
             tracing::info!(
                 agent = asked.agent,
@@ -180,6 +178,24 @@ fn decide(
                 "a run was started"
             );
             Ok(http::json(&started))
+        }
+        (&Method::POST, "/v1/freeze") => {
+            needs_root(peer)?;
+            state
+                .freeze(peer, &read(body, "a freeze")?)
+                .map(|done| http::json(&done))
+        }
+        (&Method::POST, "/v1/unfreeze") => {
+            needs_root(peer)?;
+            state
+                .unfreeze(peer, &read(body, "a thaw")?)
+                .map(|done| http::json(&done))
+        }
+        (&Method::POST, "/v1/outcome") => {
+            needs_root(peer)?;
+            state
+                .outcome(peer, &read(body, "an outcome")?)
+                .map(|told| http::json(&told))
         }
         (&Method::POST, "/v1/reload") => {
             needs_root(peer)?;
@@ -190,6 +206,12 @@ fn decide(
             Err(AdminError::new(ErrorCode::NotFound, message))
         }
     }
+}
+
+/// A request's body.
+fn read<T: serde::de::DeserializeOwned>(body: &[u8], what: &str) -> Result<T, AdminError> {
+    serde_json::from_slice(body)
+        .map_err(|why| AdminError::new(ErrorCode::BadRequest, format!("not a request for {what}: {why}")))
 }
 
 /// The agent in `/v1/agents/NAME/environment`.
@@ -218,7 +240,13 @@ mod tests {
             uid: 1000,
             connection: None,
         };
-        for (path, body) in [("/v1/runs", "{\"agent\":\"coder\"}"), ("/v1/reload", "")] {
+        for (path, body) in [
+            ("/v1/runs", "{\"agent\":\"coder\"}"),
+            ("/v1/reload", ""),
+            ("/v1/freeze", "{\"agent\":\"coder\",\"why\":\"x\"}"),
+            ("/v1/unfreeze", "{\"agent\":\"coder\"}"),
+            ("/v1/outcome", "{\"run\":\"r\",\"outcome\":\"success\"}"),
+        ] {
             let said = decide(&Method::POST, path, body.as_bytes(), &peer, &Fake::default());
             assert_eq!(said.unwrap_err().code, ErrorCode::NeedsRoot, "{path}");
         }

@@ -61,6 +61,20 @@ impl AdminState for Fake {
             "guard.toml:1:1: error: …",
         ))
     }
+    fn freeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+        Ok(Frozen {
+            agent: asked.agent.clone(),
+            run: asked.run.clone(),
+            frozen: true,
+            in_flight: by.uid.into(),
+        })
+    }
+    fn unfreeze(&self, _by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+        Err(AdminError::new(ErrorCode::NotFound, asked.agent.clone()))
+    }
+    fn outcome(&self, _by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
+        Err(AdminError::new(ErrorCode::NotFound, asked.run.clone()))
+    }
     fn peer_is_governed(&self, _pid: u32) -> bool {
         self.governed.load(Ordering::Relaxed)
     }

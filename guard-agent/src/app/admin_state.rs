@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Daemon;
 use crate::admin::{
-    AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, LastRefusal, Peer,
-    Reloaded, RunStarted, Status,
+    AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, FreezeRequest, Frozen,
+    LastRefusal, OutcomeRequest, OutcomeTold, Peer, Reloaded, RunStarted, Status,
 };
 use crate::audit::record::Admin;
 use crate::config::{Agent, Config, Mode};
@@ -92,6 +92,18 @@ impl AdminState for Daemon {
         })
     }
 
+    fn freeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+        self.freeze_agent(by, asked)
+    }
+
+    fn unfreeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+        self.unfreeze_agent(by, asked)
+    }
+
+    fn outcome(&self, by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
+        self.tell_outcome(by, asked)
+    }
+
     fn peer_is_governed(&self, pid: u32) -> bool {
         self.keeper.is_governed(pid)
     }
@@ -109,6 +121,8 @@ impl AdminState for Daemon {
 
     fn metrics(&self) -> Result<Vec<u8>, String> {
         self.show_budgets();
+        self.show_multipliers();
+        self.show_outcomes();
         self.metrics.text().map_err(|why| why.to_string())
     }
 }
@@ -163,7 +177,7 @@ impl Daemon {
 }
 
 /// The agent with this name.
-fn known<'c>(config: &'c Config, agent: &str) -> Result<&'c Arc<Agent>, AdminError> {
+pub(super) fn known<'c>(config: &'c Config, agent: &str) -> Result<&'c Arc<Agent>, AdminError> {
     let found = config.agents.iter().find(|known| &*known.name == agent);
     found.ok_or_else(|| {
         let message = format!("no [[agent]] is named {agent:?}; `guard-agent status` lists those in force");

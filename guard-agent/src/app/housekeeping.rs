@@ -43,10 +43,18 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
         };
         daemon.forget_ended(&mut ended, &accounts, &governed);
         daemon.warn(&mut soft, &accounts, &governed);
+        daemon.write_frozen();
     }
 }
 
 impl Daemon {
+    /// Puts on disk what a rule has frozen.
+    fn write_frozen(&self) {
+        if let Err(why) = self.policy.frozen().write() {
+            tracing::error!(%why, "what is frozen is not on disk: a restart would thaw it");
+        }
+    }
+
     /// Says which budgets have passed their soft limit.
     fn warn(&self, soft: &mut SoftLimits, accounts: &[AccountView], governed: &[(u64, GovernedCgroup)]) {
         soft.forget_all_but(accounts);
@@ -75,6 +83,20 @@ impl Daemon {
         for scope in due {
             tracing::debug!(run = %scope.name, "the account of a run that is over leaves memory");
             self.ledger.forget(&scope);
+        }
+    }
+
+    pub(super) fn show_multipliers(&self) {
+        let known = self.policy.multipliers().gauges(std::time::Instant::now());
+        for agent in &self.config.load().agents {
+            let gauges = known.get(&agent.name).copied().unwrap_or_default();
+            self.metrics.multipliers(&agent.name, gauges);
+        }
+    }
+
+    pub(super) fn show_outcomes(&self) {
+        for (agent, cost) in self.outcomes.per_success() {
+            self.metrics.cost_per_success(&agent, cost);
         }
     }
 

@@ -32,6 +32,7 @@ impl AuditRecord {
                     &mut call.model,
                     &mut call.key,
                     &mut call.finish,
+                    &mut call.why,
                 ]);
                 for list in [
                     &mut call.rewrites,

@@ -9,6 +9,7 @@ use serde::{Serialize, ser};
 use serde_json::value::RawValue;
 
 use crate::identity::{Container, Identity, Process, Stranger};
+use crate::ledger::Cause;
 use crate::llm::{DialectKind, Usage};
 use crate::money::Pico;
 use crate::refusal::Reason;
@@ -160,6 +161,8 @@ pub struct Call {
     pub decision: Decision,
     /// Why it was refused.
     pub reason: Option<Reason>,
+    /// What the client was told: which rule, the numbers, what to do. `guard-agent explain` shows it.
+    pub why: Option<String>,
     /// What `observe` would have refused it for.
     pub would_refuse: Vec<Reason>,
     /// What was changed in the request: `key`, `include_usage`, `output_cap`, `tools`, …
@@ -168,6 +171,8 @@ pub struct Call {
     pub usage: Option<CallUsage>,
     /// What was booked.
     pub cost_pico_usd: Option<Pico>,
+    /// Whether the money did something; none when nothing was booked.
+    pub cause: Option<Cause>,
     /// What had been reserved.
     pub reserved_pico_usd: Option<Pico>,
     /// Why the model stopped.

@@ -24,6 +24,29 @@ pub fn last(dir: &Path, count: usize) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
+/// The record of this id (of a call, mostly; the newest one), looked for from the end.
+pub fn find(dir: &Path, id: &str) -> io::Result<Option<String>> {
+    let wanted = format!("\"id\":{}", serde_json::to_string(id)?);
+    for path in chain::files(dir)?.iter().rev() {
+        let bytes = std::fs::read(path)?;
+        let mut rest = complete(&bytes);
+        while let Some(at) = memchr::memmem::rfind(rest, wanted.as_bytes()) {
+            let begin = memchr::memrchr(b'\n', rest.get(..at).unwrap_or_default()).map_or(0, |at| at + 1);
+            let tail = bytes.get(begin..).unwrap_or_default();
+            let line = tail.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let line = String::from_utf8_lossy(line).into_owned();
+            // The text can also stand inside another record: only the record's own member counts.
+            let own = serde_json::from_str::<serde_json::Value>(&line)
+                .is_ok_and(|record| record.get("id").and_then(|own| own.as_str()) == Some(id));
+            if own {
+                return Ok(Some(line));
+            }
+            rest = rest.get(..begin).unwrap_or_default();
+        }
+    }
+    Ok(None)
+}
+
 /// Up to and with the last newline.
 fn complete(bytes: &[u8]) -> &[u8] {
     let end = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);

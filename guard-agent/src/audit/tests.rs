@@ -101,6 +101,7 @@ fn full_call() -> Call {
         key: Some("prod-1".into()),
         decision: Decision::Allowed,
         reason: None,
+        why: None,
         would_refuse: vec![],
         rewrites: vec!["key".into(), "include_usage".into()],
         usage: Some(CallUsage::Known(Usage {
@@ -109,6 +110,7 @@ fn full_call() -> Call {
             ..Usage::default()
         })),
         cost_pico_usd: Some(Pico(123_000_000)),
+        cause: Some(crate::ledger::Cause::Useful),
         reserved_pico_usd: Some(Pico(456_000_000)),
         finish: Some("stop".into()),
         tools_declared: vec!["Read".into(), "Bash".into()],
@@ -138,9 +140,9 @@ fn a_call_has_every_field_of_version_1_in_order() {
         r#""original_destination":"203.0.113.10:443","sni":"api.openai.com","#,
         r#""provider":"openai","dialect":"openai-chat","endpoint":"/v1/chat/completions","stream":true,"#,
         r#""model_requested":"gpt-5","model":"gpt-5-2026-08-01","key":"prod-1","#,
-        r#""decision":"allowed","reason":null,"would_refuse":[],"rewrites":["key","include_usage"],"#,
+        r#""decision":"allowed","reason":null,"why":null,"would_refuse":[],"rewrites":["key","include_usage"],"#,
         r#""usage":{"known":true,"input":12,"cache_read":0,"cache_write_5m":0,"cache_write_1h":0,"output":34,"reasoning":0},"#,
-        r#""cost_pico_usd":123000000,"reserved_pico_usd":456000000,"finish":"stop","#,
+        r#""cost_pico_usd":123000000,"cause":"useful","reserved_pico_usd":456000000,"finish":"stop","#,
         r#""tools_declared":["Read","Bash"],"tools_called":["Read"],"client_retries":0,"#,
         r#""status":200,"request_bytes":2048,"reply_bytes":4096,"#,
         r#""first_token_ms":180.2,"duration_ms":2310.7,"added_us":61,"#,

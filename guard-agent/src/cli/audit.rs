@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::output::{complain, print};
 use super::{FAILED, OK};
-use crate::audit::tail::{Follow, last};
+use crate::audit::tail::{Follow, find, last};
 use crate::audit::{VerifyReport, verify};
 
 mod line;
@@ -39,6 +39,18 @@ pub(super) enum Audit {
         #[arg(long)]
         json: bool,
     },
+    /// Shows one record in full, as JSON.
+    ///
+    /// The id of a call stands in its refusal; `guard-agent explain` says in words what the record means.
+    #[command(
+        after_help = "Exit codes: 0 shown; 1 there is no such record, or it cannot be read.\n\n\
+                            Example:\n  sudo guard-agent audit show 01JDZ3…"
+    )]
+    Show {
+        /// Id of the record.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
     /// Checks the chain: whether a record was changed, inserted, removed or reordered.
     ///
     /// Records cut off at the very end leave no gap: compare the printed head with one that was noted elsewhere.
@@ -60,6 +72,11 @@ impl Audit {
                 tail(&directory(config)?, *lines, *follow, *json)?;
                 Ok(OK)
             }
+            Self::Show { id } => {
+                let record: serde_json::Value = serde_json::from_str(&record(config, id)?)?;
+                print(&serde_json::to_string_pretty(&record)?)?;
+                Ok(OK)
+            }
             Self::Verify { dir } => {
                 let dir = dir.clone().map_or_else(|| directory(config), Ok)?;
                 let report = verify(&dir).with_context(|| unreadable(&dir))?;
@@ -72,6 +89,19 @@ impl Audit {
             }
         }
     }
+}
+
+/// The record with this id.
+pub(super) fn record(config: &Path, id: &str) -> anyhow::Result<String> {
+    let dir = directory(config)?;
+    let found = find(&dir, id).with_context(|| unreadable(&dir))?;
+    found.with_context(|| {
+        format!(
+            "no record in {} has the id {id:?}. A call's record is written when the call has ended; the id stands in \
+             its refusal, and `guard-agent audit tail --json` shows all",
+            dir.display()
+        )
+    })
 }
 
 fn directory(config: &Path) -> anyhow::Result<PathBuf> {

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::problem::nearest;
 use super::read::Section;
-use super::{Agent, Budget, Caps, ContainerLabel, Login, OnViolation, Pattern, ToolRules, budget};
+use super::{Agent, Budget, ContainerLabel, Login, OnViolation, Pattern, ToolRules, budget, caps, loops};
 use crate::llm::provider::Provider;
 
 /// Reads every agent; `defaults` are the budgets of one that names none.
@@ -98,7 +98,15 @@ fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budge
             .map(|tools| tool_rules(&tools)),
         caps: section
             .section("caps", "agent.caps")
-            .map(|caps| limits(&caps))
+            .map(|caps| caps::read(&caps))
+            .unwrap_or_default(),
+        retries: section
+            .section("retries", "agent.retries")
+            .map(|retries| loops::retries(&retries))
+            .unwrap_or_default(),
+        loops: section
+            .section("loops", "agent.loops")
+            .map(|rules| loops::loops(&rules))
             .unwrap_or_default(),
         budgets: budget::read(section).unwrap_or_else(|| defaults.to_vec()),
         name: Arc::from(*name?.get_ref()),
@@ -327,20 +335,5 @@ fn tool_rules(section: &Section<'_, '_>) -> ToolRules {
                 &[("strip", OnViolation::Strip), ("refuse", OnViolation::Refuse)],
             )
             .unwrap_or(OnViolation::Strip),
-    }
-}
-
-fn limits(section: &Section<'_, '_>) -> Caps {
-    let in_flight = section.positive("in_flight");
-    let narrow = in_flight.and_then(|calls| u32::try_from(calls).ok());
-    if in_flight.is_some() && narrow.is_none() {
-        let fix = "write a number below 4 thousand million";
-        section
-            .reader
-            .error(&section.place("in_flight"), "`in_flight` is too large", fix);
-    }
-    Caps {
-        output_tokens: section.positive("output_tokens"),
-        in_flight: narrow,
     }
 }

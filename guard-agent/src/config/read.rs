@@ -109,6 +109,16 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A value that may be written in three ways.
+pub(super) enum Loose<'r, 'a> {
+    /// A number, which `Section::positive` reads.
+    Number,
+    /// A table.
+    Table(Section<'r, 'a>),
+    /// The word `off`.
+    Off,
+}
+
 /// One table of the file, its keys already checked against the schema.
 pub(super) struct Section<'r, 'a> {
     pub(super) reader: &'r Reader<'a>,
@@ -265,6 +275,25 @@ impl<'r, 'a> Section<'r, 'a> {
             Some(table) => Some(Section::open(self.reader, name, table, value.span())),
             None => {
                 self.wrong_type(key, "a table", value);
+                None
+            }
+        }
+    }
+
+    /// A number, a table, or the word `off`.
+    pub(super) fn loose(&self, key: &str, name: &'static str) -> Option<Loose<'r, 'a>> {
+        let value = self.get(key)?;
+        match value.get_ref() {
+            DeValue::Integer(_) => Some(Loose::Number),
+            DeValue::Table(table) => Some(Loose::Table(Section::open(
+                self.reader,
+                name,
+                table,
+                value.span(),
+            ))),
+            DeValue::String(word) if word == "off" => Some(Loose::Off),
+            _ => {
+                self.wrong_type(key, "a number, a table, or \"off\"", value);
                 None
             }
         }

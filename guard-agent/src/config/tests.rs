@@ -214,14 +214,9 @@ fn what_does_not_work_yet_is_refused_by_name() {
         "[defaults]\nunpriced = \"ceiling\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
         "[[alert]]\nwhen = [\"loop\"]\nto = \"webhook:https://x\"",
-        &format!("{CODER}retries = {{ per_minute = 10 }}"),
-        &format!("{CODER}loops = {{ repeat = 10 }}"),
         &format!("{CODER}egress = {{ default = \"deny\" }}"),
         &format!("{CODER}egress = {{ deny = [\"*.internal\"] }}"),
         &format!("{CODER}egress = {{ inbound = \"deny\" }}"),
-        &format!("{CODER}caps = {{ run_timeout = \"2h\" }}"),
-        &format!("{CODER}caps = {{ requests_per_minute = 60 }}"),
-        &format!("{CODER}caps = {{ tokens_per_minute = 60 }}"),
         &format!("{CODER}budget = [{{ window = \"day\", usd = 1.0, on_soft = {{ model = \"m\" }} }}]"),
         "[[provider]]\nname = \"openai\"\nkeys = [{ name = \"a\", from = \"vault:secret/x#y\" }]",
     ] {
@@ -328,6 +323,7 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
                 let (outer, inner) = key.section.split_once('.').unwrap();
                 format!("[[{outer}]]\n{inner} = [{{ {} = 0 }}]", key.name)
             }
+            "agent.loops.rule" => format!("[[agent]]\nloops = {{ repeat = {{ {} = \"?\" }} }}", key.name),
             _ => {
                 let (outer, inner) = key.section.split_once('.').unwrap();
                 format!("[[{outer}]]\n{inner} = {{ {} = \"?\" }}", key.name)

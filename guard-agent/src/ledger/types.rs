@@ -212,6 +212,33 @@ pub struct Recovery {
     pub from_database: bool,
 }
 
+/// Whether a call's money did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Nothing speaks against it.
+    #[default]
+    Useful,
+    /// A retry of a call that had been made already.
+    Retried,
+    /// The provider failed, and billed all the same.
+    Failed,
+    /// Part of a loop.
+    Looping,
+}
+
+impl Cause {
+    /// Name in `ledger.db` and in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Useful => "useful",
+            Self::Retried => "retried",
+            Self::Failed => "failed",
+            Self::Looping => "looping",
+        }
+    }
+}
+
 /// What became of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {

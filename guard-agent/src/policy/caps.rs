@@ -3,6 +3,8 @@
 //! In: the agent's caps, what the request asks for, what the model can do. Out: the number of output tokens to reserve
 //! for, and the edit that makes it true. On failure: a refusal that says which cap to send.
 
+use std::time::Duration;
+
 use crate::config::Agent;
 use crate::llm::RequestFacts;
 use crate::refusal::{Reason, Refusal};
@@ -79,6 +81,46 @@ pub(super) fn as_sent(facts: &RequestFacts, model_max: u64) -> OutputCap {
     OutputCap {
         tokens: facts.output_cap.unwrap_or(model_max),
         rewrite: None,
+    }
+}
+
+/// Whether a body of this many bytes may be sent.
+///
+/// # Errors
+/// `InputCap`.
+pub fn input(agent: &Agent, body_bytes: u64) -> Result<(), Refusal> {
+    let name = &agent.name;
+    match agent.caps.input_bytes {
+        Some(limit) if body_bytes > limit => Err(Refusal::new(
+            Reason::InputCap,
+            format!(
+                "This request has {body_bytes} bytes, and agent {name:?} may send {limit}. Send less (begin a new \
+                 conversation with a summary of this one); to allow more, the operator raises caps.input_bytes of \
+                 [[agent]] {name:?} in guard.toml."
+            ),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether a run that has lasted so long may go on.
+///
+/// # Errors
+/// `RunTimeout`.
+pub fn run_timeout(agent: &Agent, run: &str, lasted: Duration) -> Result<(), Refusal> {
+    let name = &agent.name;
+    match agent.caps.run_timeout {
+        Some(limit) if lasted >= limit => Err(Refusal::new(
+            Reason::RunTimeout,
+            format!(
+                "Run {run} of agent {name:?} began {} s ago, and its runs may last {} s. Nothing more is let through \
+                 in this run: tell the user what is done and what is not; a new run begins anew. To allow more, the \
+                 operator raises caps.run_timeout of [[agent]] {name:?} in guard.toml.",
+                lasted.as_secs(),
+                limit.as_secs()
+            ),
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -4,6 +4,9 @@
 //! In observe mode a refusal becomes a note in the record, and the call goes on as it was sent.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ulid::Ulid;
 
 use crate::call::Call;
 use crate::config::{Agent, Mode};
@@ -13,9 +16,12 @@ use crate::llm::provider::Provider;
 use crate::llm::{BodyEdits, DialectKind, RequestFacts};
 use crate::policy::access::{self, Passage};
 use crate::policy::caps::OutputCap;
+use crate::policy::frozen::Freeze;
 use crate::policy::in_flight::Slot;
+use crate::policy::loops::Level;
 use crate::policy::money::{self, Bill};
-use crate::policy::{Credential, Hold, Policy, Snapshot, caps, key, tools};
+use crate::policy::multipliers::{Asked, Reached, Watch};
+use crate::policy::{Credential, Hold, Policy, Snapshot, caps, key, rate, tools};
 use crate::record::Draft;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::ToolVerdict;
@@ -37,6 +43,8 @@ pub(super) struct Verdict {
     pub(super) hold: Option<Hold>,
     /// The place among the agent's calls in flight, free ones too: each holds a place in the audit log.
     pub(super) place: Option<Slot>,
+    /// The place in its run, for inference.
+    pub(super) watch: Option<Watch>,
 }
 
 impl<'a> Judging<'a> {
@@ -49,6 +57,8 @@ impl<'a> Judging<'a> {
             return Err(Refusal::new(Reason::Unidentified, gone));
         };
         let call = self.call;
+        // Also in observe mode: somebody said so, no rule did.
+        self.policy.frozen.check(&agent.name, &self.who.run)?;
         let allowed = access::endpoint(agent, &self.provider.name, call.endpoint, call.path());
         let passage = self.weigh(allowed)?.unwrap_or(if call.facts.is_some() {
             Passage::Metered
@@ -57,10 +67,10 @@ impl<'a> Judging<'a> {
         });
         let credential = self.credential(agent)?;
         let place = self.weigh(self.policy.in_flight.enter(agent))?;
-        let (edits, hold) = match (passage, &call.facts) {
+        let (edits, hold, watch) = match (passage, &call.facts) {
             (Passage::Metered, Some(facts)) => {
-                let (edits, hold) = self.inference(agent, facts)?;
-                (edits, Some(hold))
+                let (edits, hold, watch) = self.inference(agent, facts)?;
+                (edits, Some(hold), Some(watch))
             }
             // Nothing would bound it. The path reads every inference body, so this is a fault, in observe mode too.
             (Passage::Metered, None) => {
@@ -69,18 +79,23 @@ impl<'a> Judging<'a> {
                     "The request was not read, because of a fault in Guard.",
                 ));
             }
-            (Passage::Free | Passage::Listed, _) => (BodyEdits::default(), None),
+            (Passage::Free | Passage::Listed, _) => (BodyEdits::default(), None, None),
         };
         Ok(Verdict {
             edits,
             credential,
             hold,
             place,
+            watch,
         })
     }
 
     /// What is checked for inference only. Money comes last.
-    fn inference(&mut self, agent: &Agent, facts: &RequestFacts) -> Result<(BodyEdits, Hold), Refusal> {
+    fn inference(
+        &mut self,
+        agent: &Arc<Agent>,
+        facts: &RequestFacts,
+    ) -> Result<(BodyEdits, Hold, Watch), Refusal> {
         self.weigh(access::model(agent, &facts.model))?;
         let price = self.weigh(self.price(facts))?;
         let cap = match price {
@@ -91,6 +106,7 @@ impl<'a> Judging<'a> {
             }
             None => None,
         };
+        self.limits(agent)?;
         let strip = self.weigh(tools::declared(agent, &facts.tools, facts.untouchable))?;
         let edits = match self.rules.mode {
             Mode::Enforce => self.edits(facts, cap, strip.unwrap_or_default()),
@@ -99,6 +115,7 @@ impl<'a> Judging<'a> {
         for tool in &edits.strip_tools {
             self.policy.metrics.tool(&agent.name, tool, ToolVerdict::Stripped);
         }
+        let watch = self.multipliers(agent, facts, cap)?;
         let bill = Bill {
             agent,
             who: self.who,
@@ -122,7 +139,98 @@ impl<'a> Judging<'a> {
             price: price.cloned(),
             reservation,
         };
-        Ok((edits, hold))
+        Ok((edits, hold, watch))
+    }
+
+    /// The caps on the body's size and on the life of the run.
+    fn limits(&mut self, agent: &Agent) -> Result<(), Refusal> {
+        let body = self.call.body.len() as u64;
+        self.weigh(caps::input(agent, body))?;
+        if agent.caps.run_timeout.is_some() {
+            let lasted = self.lasted();
+            self.weigh(caps::run_timeout(agent, &self.who.run, lasted))?;
+        }
+        Ok(())
+    }
+
+    /// How long the run has lasted: since its id was made, where Guard made it; else since its first call.
+    fn lasted(&self) -> Duration {
+        let run = &self.who.run;
+        let now = Instant::now();
+        match Ulid::from_string(run) {
+            Ok(id) => {
+                let now = u64::try_from(self.policy.recorder.now().as_millisecond()).unwrap_or(0);
+                Duration::from_millis(now.saturating_sub(id.timestamp_ms()))
+            }
+            Err(_not_ours) => {
+                let first = self.policy.multipliers.first_call(&self.who.agent, run, now);
+                now.saturating_duration_since(first)
+            }
+        }
+    }
+
+    /// Retries, loops and rate, in this order.
+    fn multipliers(
+        &mut self,
+        agent: &Arc<Agent>,
+        facts: &RequestFacts,
+        cap: Option<OutputCap>,
+    ) -> Result<Watch, Refusal> {
+        let now = Instant::now();
+        let body_bytes = self.call.body.len() as u64;
+        let judged = self.policy.multipliers.judge(&Asked {
+            agent,
+            run: &self.who.run,
+            provider: &self.provider.name,
+            facts,
+            body: self.call.body_fingerprint,
+            body_bytes,
+            claimed: self.call.said.retry_count,
+            now,
+        });
+        if judged.retry {
+            self.policy.metrics.client_retry(&agent.name);
+        }
+        self.weigh(judged.retries)?;
+        let mut watch = judged.watch;
+        for reached in &judged.reached {
+            self.reached(agent, reached)?;
+        }
+        let output = cap.map_or(facts.output_cap.unwrap_or(0), |cap| cap.tokens);
+        let tokens = rate::estimate(facts, body_bytes, output);
+        let booked = watch.book(agent, tokens, now);
+        self.weigh(booked)?;
+        Ok(watch)
+    }
+
+    /// A loop rule has come somewhere: a note, an alert, a refusal.
+    fn reached(&mut self, agent: &Agent, reached: &Reached) -> Result<(), Refusal> {
+        let Reached {
+            reading,
+            level,
+            first,
+        } = reached;
+        let kind = reading.rule.finding();
+        self.draft.finding(kind);
+        self.policy.metrics.finding(&agent.name, kind);
+        if *first && *level >= Level::Warn {
+            let message = reading.alert(agent, &self.who.run, *level);
+            tracing::warn!("{message}");
+            self.policy.recorder.alert(agent, "loop", message);
+        }
+        if *level < Level::Trip {
+            return Ok(());
+        }
+        if agent.loops.freeze && self.rules.mode == Mode::Enforce {
+            let freeze = Freeze {
+                why: reading.alert(agent, &self.who.run, Level::Warn),
+                at: self.policy.recorder.now(),
+                by_uid: None,
+            };
+            self.policy.frozen.freeze_soon(&agent.name, &self.who.run, freeze);
+        }
+        self.weigh(Err(reading.refusal(agent)))
+            .map(|_observed: Option<()>| ())
     }
 
     fn edits(&self, facts: &RequestFacts, cap: Option<OutputCap>, strip_tools: Vec<String>) -> BodyEdits {

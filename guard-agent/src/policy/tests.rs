@@ -492,3 +492,5 @@ fn requests_that_try_to_cost_more_than_they_show() {
     let no = refused(world.chat(r#"{"model":"m","messages":[],"max_tokens":18446744073709551615,"n":9}"#));
     assert_eq!(no.reason, Reason::CallTooLarge);
 }
+
+mod multipliers;

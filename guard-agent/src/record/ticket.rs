@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
-use crate::ledger::Settled;
+use crate::ledger::{Cause, Settled};
 use crate::money::Pico;
-use crate::policy::in_flight::Slot;
-use crate::policy::{Hold, Outcome, Settle};
+use crate::policy::multipliers;
+use crate::policy::{Hold, Outcome, Places, Settle};
 use crate::refusal::Reason;
 use crate::telemetry::metrics;
 
@@ -20,7 +20,7 @@ pub(crate) struct Ticket {
     draft: Draft,
     hold: Option<Hold>,
     /// Given back when the ticket is settled.
-    place: Option<Slot>,
+    places: Places,
     admitted: Instant,
 }
 
@@ -37,7 +37,7 @@ impl Ticket {
         slot: AuditSlot,
         mut draft: Draft,
         hold: Option<Hold>,
-        place: Option<Slot>,
+        places: Places,
     ) -> Self {
         draft.body.reserved_pico_usd = hold
             .as_ref()
@@ -48,7 +48,7 @@ impl Ticket {
             slot,
             draft,
             hold,
-            place,
+            places,
             admitted: Instant::now(),
         }
     }
@@ -62,7 +62,7 @@ impl Ticket {
             overrun: false,
         };
         // From here on the client may send its next call, even before the record is written.
-        drop(self.place.take());
+        drop(self.places.place.take());
         let Some(Hold { price, reservation }) = self.hold.take() else {
             return nothing;
         };
@@ -124,6 +124,24 @@ impl Ticket {
         }
     }
 
+    /// What the money did; counts what was wasted.
+    fn cause(&mut self, outcome: &Outcome, cost: Pico) -> Option<Cause> {
+        let watch = self.places.watch.take()?;
+        let failed = matches!(
+            Self::outcome_label(outcome),
+            metrics::Outcome::ProviderError | metrics::Outcome::UpstreamFailed
+        );
+        let cause = watch.settle(&multipliers::Outcome {
+            cost,
+            usage: outcome.facts.usage,
+            failed,
+            client_gone: outcome.client_gone,
+            now: Instant::now(),
+        });
+        self.recorder.metrics.wasted(&self.draft.agent, cause, cost);
+        Some(cause)
+    }
+
     fn outcome_label(outcome: &Outcome) -> metrics::Outcome {
         match outcome.status {
             _ if outcome.client_gone => metrics::Outcome::ClientGone,
@@ -139,6 +157,7 @@ impl Ticket {
 impl Settle for Ticket {
     fn settle(mut self: Box<Self>, outcome: Outcome) {
         let bill = self.bill(&outcome);
+        let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));
         let Self {
             recorder,
             slot,
@@ -173,6 +192,7 @@ impl Settle for Ticket {
         body.model = outcome.facts.model;
         body.usage = bill.usage;
         body.cost_pico_usd = bill.cost;
+        body.cause = bill.cost.filter(|cost| *cost > Pico::ZERO).and(cause);
         body.finish = outcome.facts.finish;
         body.tools_called = outcome.facts.tools_called;
         body.status = Some(outcome.status.map_or(502, |status| status.as_u16()));

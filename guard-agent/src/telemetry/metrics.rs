@@ -71,6 +71,11 @@ pub struct Metrics {
     budget_settled: IntGaugeVec,
     budget_reserved: IntGaugeVec,
     estimate_error: HistogramVec,
+    wasted: IntCounterVec,
+    cost_per_success: IntGaugeVec,
+    client_retries: IntCounterVec,
+    loop_score: IntGaugeVec,
+    context_growth: IntGaugeVec,
     tool_calls: IntCounterVec,
     call_duration: HistogramVec,
     first_token: HistogramVec,
@@ -142,8 +147,7 @@ impl Maker {
     }
 
     /// Held in pico-dollars, shown in dollars.
-    fn usd_gauges(&mut self, name: &str, help: &str) -> Made<IntGaugeVec> {
-        let labels = &["scope", "name", "window"];
+    fn usd_gauges(&mut self, name: &str, labels: &[&str], help: &str) -> Made<IntGaugeVec> {
         let made = IntGaugeVec::new(Opts::new(name, help).namespace("guard"), labels)?;
         self.register("gauge", Box::new(Usd(made.clone())))?;
         Ok(made)
@@ -209,13 +213,17 @@ impl Metrics {
             &["agent", "provider"],
             "Calls to models without a price.",
         )?;
-        let budget_limit = make.usd_gauges("budget_limit_usd", "Hard limit in force, in US dollars.")?;
+        let budget = &["scope", "name", "window"];
+        let budget_limit =
+            make.usd_gauges("budget_limit_usd", budget, "Hard limit in force, in US dollars.")?;
         let budget_settled = make.usd_gauges(
             "budget_settled_usd",
+            budget,
             "Settled in the current window, in US dollars.",
         )?;
         let budget_reserved = make.usd_gauges(
             "budget_reserved_usd",
+            budget,
             "Reserved by calls in flight, in US dollars.",
         )?;
         let estimate_error = make.histograms(
@@ -223,6 +231,31 @@ impl Metrics {
             &["provider"],
             RATIO,
             "Settled cost divided by the reservation. Above 1 a reservation was too small.",
+        )?;
+        let wasted = make.usd_counters(
+            "wasted_usd_total",
+            &["agent", "cause"],
+            "Of the settled cost, US dollars that did nothing: for calls that failed, that were retried after one that was paid, or that went on with a loop (failed, retried, looping).",
+        )?;
+        let cost_per_success = make.usd_gauges(
+            "cost_per_success_usd",
+            &["agent"],
+            "Cost of the runs whose outcome was told (guard-agent outcome), divided by how many of them succeeded, in US dollars.",
+        )?;
+        let client_retries = make.counters(
+            "client_retries_total",
+            &["agent"],
+            "Requests that try again what failed or was refused: the same body, or a client that says so.",
+        )?;
+        let loop_score = make.gauges(
+            "loop_score",
+            &["agent"],
+            "Percent of the way to the trip level of the loop rule that is nearest to it, over the conversations of the last ten minutes. 100 and above: a call was refused or, without a trip level, warned of.",
+        )?;
+        let context_growth = make.gauges(
+            "context_tokens_per_turn",
+            &["agent"],
+            "Tokens of input that each call adds to the one before, in the conversation of the last ten minutes that grows fastest; 0 until one has grown steadily.",
         )?;
         let tool_calls = make.counters(
             "tool_calls_total",
@@ -311,6 +344,11 @@ impl Metrics {
             budget_settled,
             budget_reserved,
             estimate_error,
+            wasted,
+            cost_per_success,
+            client_retries,
+            loop_score,
+            context_growth,
             tool_calls,
             call_duration,
             first_token,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::llm::anthropic::conversation;
 use crate::llm::anthropic::tools::{self, McpServer, Tool, Tools};
 use crate::llm::request::{Part, has_elements, is_set, lenient, parts, parts_of};
 use crate::llm::{Malformed, RequestFacts, json_strict};
@@ -208,6 +209,7 @@ pub(super) fn facts(body: &[u8]) -> Result<RequestFacts, Malformed> {
         cache_write: survey.cache_write,
         unseen_input: seen.unseen || is_set(body.container) || is_set(body.thread),
         untouchable,
+        conversation: conversation::of(text),
     })
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::llm::openai_chat::CapField;
+use crate::llm::openai_chat::conversation;
 use crate::llm::request::{Part, declare, has_elements, is_set, lenient, parts};
 use crate::llm::{CacheWrite, DeclaredTool, Malformed, RequestFacts, json_strict};
 
@@ -318,6 +319,7 @@ pub(super) fn facts(body: &[u8], cap_field: CapField) -> Result<RequestFacts, Ma
         cache_write: survey.cache_write.max(cached),
         unseen_input: body.messages,
         untouchable: false,
+        conversation: conversation::of(text),
     })
 }
 

@@ -3,6 +3,9 @@
 use prometheus::IntCounter;
 use prometheus::IntGauge;
 
+use crate::ledger::Cause;
+use crate::policy::multipliers::Gauges;
+
 use super::{Duration, Metrics, Pico, Reason, ScopeKind, Usage, Window, usd};
 
 /// How a call ended.
@@ -227,6 +230,41 @@ impl Metrics {
             self.estimate_error
                 .with_label_values(&[provider])
                 .observe(usd::ratio(settled, reserved));
+        }
+    }
+
+    /// Settled money did something, or nothing.
+    pub fn wasted(&self, agent: &str, cause: Cause, cost: Pico) {
+        if cause != Cause::Useful && cost > Pico::ZERO {
+            self.wasted
+                .with_label_values(&[self.labels.load().agent(agent), cause.label()])
+                .inc_by(cost.0);
+        }
+    }
+
+    /// What a successful run costs.
+    pub fn cost_per_success(&self, agent: &str, cost: Pico) {
+        self.cost_per_success
+            .with_label_values(&[self.labels.load().agent(agent)])
+            .set(i64::try_from(cost.0).unwrap_or(i64::MAX));
+    }
+
+    /// A client tried again.
+    pub fn client_retry(&self, agent: &str) {
+        self.client_retries
+            .with_label_values(&[self.labels.load().agent(agent)])
+            .inc();
+    }
+
+    /// How near the agent's conversations are to a loop, and how fast they grow.
+    pub fn multipliers(&self, agent: &str, gauges: Gauges) {
+        let known = self.labels.load();
+        let values = [known.agent(agent)];
+        for (gauge, value) in [
+            (&self.loop_score, gauges.loop_score),
+            (&self.context_growth, gauges.growth),
+        ] {
+            gauge.with_label_values(&values).set(value.into());
         }
     }
 

@@ -1,7 +1,9 @@
 use super::*;
 use crate::config::check_text;
+use crate::ledger::Cause;
 use crate::llm::DialectKind;
 use crate::llm::provider::{Auth, Provider};
+use crate::policy::multipliers::Gauges;
 
 fn metrics() -> Metrics {
     let openai = Provider {
@@ -67,6 +69,10 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.budget(ScopeKind::Agent, junk, Window::Day, state);
     metrics.budget(ScopeKind::Run, junk, Window::Run, state);
     metrics.estimate(junk, Pico(2), Pico(1));
+    metrics.wasted(junk, Cause::Looping, Pico(1));
+    metrics.cost_per_success(junk, Pico(1));
+    metrics.client_retry(junk);
+    metrics.multipliers(junk, Gauges::default());
     metrics.tool("coder", junk, ToolVerdict::Called);
     metrics.tool("coder", &format!("mcp__{junk}"), ToolVerdict::Called);
     metrics.call_duration(junk, second);
