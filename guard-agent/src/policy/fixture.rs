@@ -234,7 +234,7 @@ pub(crate) fn who(run: &str) -> Identity {
         agent: "coder".into(),
         owner: "team".into(),
         run: run.into(),
-        cgroup: "/guard.slice/coder/one".to_owned(),
+        cgroup: format!("/guard.slice/coder/{run}"),
         container: None,
         unit: None,
         process: Process {

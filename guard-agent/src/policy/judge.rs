@@ -157,12 +157,14 @@ impl<'a> Judging<'a> {
     fn lasted(&self) -> Duration {
         let run = &self.who.run;
         let now = Instant::now();
+        // The ids of other runs look the same, and tell no time.
+        let ours = self.who.cgroup.rsplit('/').any(|part| part == &**run);
         match Ulid::from_string(run) {
-            Ok(id) => {
+            Ok(id) if ours => {
                 let now = u64::try_from(self.policy.recorder.now().as_millisecond()).unwrap_or(0);
                 Duration::from_millis(now.saturating_sub(id.timestamp_ms()))
             }
-            Err(_not_ours) => {
+            Ok(_) | Err(_) => {
                 let first = self.policy.multipliers.first_call(&self.who.agent, run, now);
                 now.saturating_duration_since(first)
             }
@@ -191,6 +193,9 @@ impl<'a> Judging<'a> {
         if judged.retry {
             self.policy.metrics.client_retry(&agent.name);
         }
+        if let Err(refusal) = &judged.retries {
+            self.tried_too_often(agent, refusal, judged.first_retry_refusal);
+        }
         self.weigh(judged.retries)?;
         let mut watch = judged.watch;
         for reached in &judged.reached {
@@ -201,6 +206,16 @@ impl<'a> Judging<'a> {
         let booked = watch.book(agent, tokens, now);
         self.weigh(booked)?;
         Ok(watch)
+    }
+
+    fn tried_too_often(&mut self, agent: &Agent, refusal: &Refusal, first: bool) {
+        self.draft.finding("retries");
+        self.policy.metrics.finding(&agent.name, "retries");
+        if first {
+            let message = format!("retries: in run {}: {}", self.who.run, refusal.message);
+            tracing::warn!("{message}");
+            self.policy.recorder.alert(agent, "retries", message);
+        }
     }
 
     /// A loop rule has come somewhere: a note, an alert, a refusal.
