@@ -28,7 +28,7 @@ use crate::identity::Identity;
 use crate::keys::Secret;
 use crate::llm::{BodyEdits, Dialect, Malformed};
 use crate::meter::{Linger, Metered, Tab};
-use crate::policy::{Credential, Permit};
+use crate::policy::{Credential, Permit, Redeemed};
 use crate::refusal::{Reason, Refusal};
 
 pub mod dial;
@@ -64,8 +64,14 @@ pub async fn forward(
     call: Call,
     permit: Permit,
 ) -> Result<Response<Metered>, Refusal> {
-    let (edits, credential, settlement) = permit.redeem();
-    let tab = Tab::open(settlement, dialect, edits.include_usage);
+    let Redeemed {
+        edits,
+        credential,
+        settlement,
+        gate,
+    } = permit.redeem();
+    let plain = edits.include_usage || gate.is_some();
+    let tab = Tab::open(settlement, dialect, edits.include_usage, gate);
     let key = PoolKey {
         agent: identity.agent.clone(),
         provider: call.provider.name.clone(),
@@ -75,7 +81,7 @@ pub async fn forward(
             .map_or(Target::Original(destination.original), Target::Configured),
         sni: destination.sni.to_owned(),
     };
-    let mut request = request(dialect, destination.sni, call, &edits, &credential)?;
+    let mut request = request(dialect, destination.sni, call, &edits, plain, &credential)?;
     let slot = upstreams.slot(&key).ok_or_else(busy)?;
     let sent = request.body().size_hint().lower();
     let connection = capture_connection(&mut request);
@@ -111,6 +117,7 @@ fn request(
     sni: &str,
     call: Call,
     edits: &BodyEdits,
+    plain: bool,
     credential: &Credential,
 ) -> Result<Request<Full<Bytes>>, Refusal> {
     let edited = !edits.is_empty();
@@ -120,11 +127,11 @@ fn request(
         [HOST, CONTENT_LENGTH, EXPECT].contains(name)
             || (inject && CREDENTIAL_HEADERS.contains(name))
             || (edited && *name == CONTENT_ENCODING)
-            || (edits.include_usage && *name == ACCEPT_ENCODING)
+            || (plain && *name == ACCEPT_ENCODING)
     });
     join_cookies(&mut headers);
-    if edits.include_usage {
-        // An event can only be hidden from a reply that is not compressed.
+    if plain {
+        // An event can only be hidden from, and a call only be judged in, a reply that is not compressed.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     if let Credential::Inject { header, secret } = credential {
@@ -259,10 +266,13 @@ impl Waiting {
         let (mut tab, streams) = (self.tab.take()?, self.streams.take()?);
         tab.set_forwarded(true, self.sent);
         tab.head(parts.status, &parts.headers);
-        let hides = tab.hides();
+        let (alters, decodes) = (tab.alters(), tab.decodes());
         parts.headers = end_to_end(&parts.headers, |name, value| {
             // Alt-Svc would send the client to QUIC, past Guard.
-            *name == ALT_SVC || (hides && *name == CONTENT_LENGTH) || shows(value, credential)
+            *name == ALT_SVC
+                || (alters && *name == CONTENT_LENGTH)
+                || (decodes && *name == CONTENT_ENCODING)
+                || shows(value, credential)
         });
         parts.version = Version::default();
         parts.extensions = http::Extensions::new();

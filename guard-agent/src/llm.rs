@@ -1,12 +1,34 @@
 //! Provider-neutral facts of a call, and the trait behind which each wire format is one file.
 //!
 //! Guard extracts facts and edits text in place; it never converts between formats.
+//!
+//! # How a format is added
+//!
+//! 1. A [`DialectKind`] with its label, and a row in `provider::dialect_of`.
+//! 2. `llm/NAME.rs` implements [`Dialect`]. `request` reads the whole body strictly (`json_strict`, `request::parts`)
+//!    and fills [`RequestFacts`]; every place in which the format lets a tool be declared is read. `rewrite` edits the
+//!    text in place (`json_edit`). `refusal` is the provider's own error shape (`refusal_reply`).
+//! 3. The reply is a [`reply::Format`](reply): it gets one event (or the whole body) at a time. It keeps usage in the
+//!    buckets of [`Usage`] (cumulative counts replace, they are never added), and tells every piece of a tool call to
+//!    `Calls`: `part` with the name as soon as it is there and the arguments as they come, `end` when they are
+//!    complete, `by_provider` for a call that the provider runs itself. The shared reader does the rest: it holds the
+//!    events of a call back until the call is judged, so that no byte of a denied one passes. `without` takes a denied
+//!    call out of one event; a format without it has its stream cut with `last_words` instead.
+//! 4. A framing other than SSE is a [`frames::Frames`](frames), which `Format::frames` gives for a content type.
+//! 5. `golden/LABEL/` gets fixtures, and `golden.rs` the kind: facts, usage, refusals, and the property that a stream
+//!    split anywhere is read alike.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 
+use crate::money::Pico;
 use crate::refusal::Refusal;
+
+pub use gate::{Denial, Gate, InReply, Judgement};
+pub use usage::{OtherUsage, Unit, Units, Usage};
 
 // --- the formats ----------------------------------------------------------------
 pub mod anthropic;
@@ -19,13 +41,16 @@ pub mod provider;
 // --- what the formats share ---------------------------------------------------------
 pub mod conversation;
 pub mod encoding;
+pub(crate) mod frames;
+pub mod gate;
 mod json_edit;
 mod json_strict;
 pub mod prices;
 mod refusal_reply;
-mod reply;
+pub(crate) mod reply;
 mod request;
 pub mod sse;
+pub mod usage;
 
 #[cfg(test)]
 mod golden;
@@ -91,6 +116,8 @@ pub struct RequestFacts {
     pub server_side: bool,
     /// The body carries a checksum over itself (Claude Code's do): it is admitted or refused as it is, never rewritten.
     pub untouchable: bool,
+    /// Where the request wants to be processed (`inference_geo`), when that changes the price.
+    pub region: Option<String>,
     /// What the request shows of the conversation so far, in hashes; `conversation.rs` says how a format fills it.
     #[serde(skip)]
     pub conversation: conversation::Conversation,
@@ -116,6 +143,37 @@ pub struct DeclaredTool {
     pub name: String,
     /// Whether the provider runs it by itself (web search, code execution, an MCP connector).
     pub server_side: bool,
+    /// Name by which the model calls it, where that is another one (Anthropic's dated tools).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub called: Option<String>,
+    /// Most times that the provider may run it in this call, where the request bounds that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_uses: Option<u64>,
+}
+
+impl DeclaredTool {
+    /// A tool that the client runs.
+    pub fn client(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            server_side: false,
+            called: None,
+            max_uses: None,
+        }
+    }
+
+    /// A tool that the provider runs.
+    pub fn provider(name: impl Into<String>) -> Self {
+        Self {
+            server_side: true,
+            ..Self::client(name)
+        }
+    }
+
+    /// The name that stands in a call of it.
+    pub fn called(&self) -> &str {
+        self.called.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// Changes to a request body; everything not named stays byte for byte.
@@ -141,56 +199,61 @@ impl BodyEdits {
 #[error("{0}")]
 pub struct Malformed(pub String);
 
-/// Tokens that a provider reports, in buckets that do not overlap, except that `reasoning` is part of `output`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Usage {
-    /// Input neither read from nor written to a cache.
-    pub input: u64,
-    /// Input read from a prompt cache.
-    pub cache_read: u64,
-    /// Input written to a five-minute (or the provider's default) cache.
-    pub cache_write_5m: u64,
-    /// Input written to a one-hour cache.
-    pub cache_write_1h: u64,
-    /// Output, reasoning included.
-    pub output: u64,
-    /// Of the output, reasoning.
-    pub reasoning: u64,
-}
-
 /// What a reply turned out to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ReplyFacts {
-    /// Usage; `None` is unknown, never zero.
+    /// Usage of the model that served the call; `None` is unknown, never zero.
     pub usage: Option<Usage>,
+    /// Usage of other models inside the same reply (an advisor, a fallback, a compaction), billed beside `usage`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherUsage>,
+    /// What the provider itself says that the call cost (OpenRouter, Perplexity).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reported_cost: Option<Pico>,
+    /// Counts contradicted each other (a part larger than its whole) and were clamped.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub inconsistent: bool,
     /// Model that served the call, as the provider names it.
     pub model: Option<String>,
     /// Why the model stopped, in the provider's word.
     pub finish: Option<String>,
     /// Tools that the model called, in order, without repetition.
     pub tools_called: Vec<String>,
+    /// Of these, the ones that were denied: no byte of such a call was forwarded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools_denied: Vec<String>,
     /// Service tier that the provider billed.
     pub service_tier: Option<String>,
-    /// Web searches that the provider ran and bills one by one.
-    pub web_searches: u64,
+    /// Where the provider processed the call, when that changes the price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// The reply reached the end that its format defines.
     pub complete: bool,
     /// The reply carried the provider's own error (plain or mid-stream).
     pub error: bool,
 }
 
-/// Reads a reply as it passes. Never fails and never holds back more than the event it is inside of: bytes that it
-/// cannot read pass, and the facts say unknown.
+/// Reads a reply as it passes. Without a gate it never fails and never holds back more than the event it is inside of:
+/// bytes that it cannot read pass, and the facts say unknown. With one, what cannot be read does not pass.
 pub trait ReplyReader: Send {
     /// Takes the next bytes of the (decoded) reply and gives the bytes to forward: the same ones, unless an event
-    /// that the client did not ask for is to be hidden.
+    /// that the client did not ask for is to be hidden, or a tool call is held back or denied.
     fn feed(&mut self, chunk: Bytes) -> Bytes;
     /// The reply ended (or was cut): what is left to forward, and what was learnt.
     fn finish(&mut self) -> (Bytes, ReplyFacts);
+    /// Ends the reply for the client, now, with this refusal in the format's own shape: gives its last bytes. Everything
+    /// that is fed afterwards is metered and not forwarded.
+    fn cut(&mut self, _refusal: &Refusal, _request_id: &str) -> Bytes {
+        Bytes::new()
+    }
+    /// The client has got its last byte, although the provider may go on: `cut` was called, or a denied call led to it.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// How the reply to read was asked for and begins.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ReplyHead<'a> {
     /// Status of the provider's answer.
     pub status: StatusCode,
@@ -198,6 +261,8 @@ pub struct ReplyHead<'a> {
     pub headers: &'a HeaderMap,
     /// The client did not ask for the usage event that `BodyEdits::include_usage` brings: hide it.
     pub hide_usage_event: bool,
+    /// Judges the tool calls in it, if the agent has tool rules.
+    pub gate: Option<&'a Arc<dyn Gate>>,
 }
 
 /// A refusal as it goes over the wire.

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use tokio::time::Sleep;
 
 use crate::forward::pool::Streams;
 use crate::llm::encoding::reader_for;
-use crate::llm::{Dialect, ReplyHead, ReplyReader};
+use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader};
 use crate::policy::{Outcome, Settle};
 
 pub mod linger;
@@ -32,18 +33,25 @@ pub struct Tab {
     reader: Option<Box<dyn ReplyReader>>,
     dialect: &'static dyn Dialect,
     hide_usage_event: bool,
+    gate: Option<Arc<dyn Gate>>,
     began: Instant,
 }
 
 impl Tab {
     /// Opens the account.
-    pub fn open(settlement: Box<dyn Settle>, dialect: &'static dyn Dialect, hide_usage_event: bool) -> Self {
+    pub fn open(
+        settlement: Box<dyn Settle>,
+        dialect: &'static dyn Dialect,
+        hide_usage_event: bool,
+        gate: Option<Arc<dyn Gate>>,
+    ) -> Self {
         Self {
             settlement: Some(settlement),
             outcome: Outcome::default(),
             reader: None,
             dialect,
             hide_usage_event,
+            gate,
             began: Instant::now(),
         }
     }
@@ -72,6 +80,7 @@ impl Tab {
             status,
             headers,
             hide_usage_event: self.hide_usage_event,
+            gate: self.gate.as_ref(),
         };
         self.reader = Some(reader_for(self.dialect, &head));
     }
@@ -88,9 +97,19 @@ impl Tab {
         }
     }
 
-    /// Whether an event may be hidden from the client, so that the length is not the provider's.
-    pub fn hides(&self) -> bool {
-        self.hide_usage_event
+    /// Whether the client may get other bytes than the provider sends, so that the length is not the provider's.
+    pub fn alters(&self) -> bool {
+        self.hide_usage_event || self.gate.is_some()
+    }
+
+    /// Whether the reply is decoded on its way, because its tool calls are judged.
+    pub fn decodes(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    /// Whether the client has its last byte, although the provider may go on.
+    fn stopped(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.stopped())
     }
 
     /// Settles. Gives what the reader still held back.
@@ -145,7 +164,7 @@ pub struct Metered {
 impl Metered {
     /// Meters `body` on this account.
     pub fn new(body: Incoming, tab: Tab, streams: Streams, linger: Linger) -> Self {
-        let exact = !tab.hide_usage_event;
+        let exact = !tab.alters();
         let mut this = Self {
             source: None,
             ready: VecDeque::new(),
@@ -178,6 +197,16 @@ impl Metered {
             self.ready.push_back(Frame::data(data));
         }
         self.ready.extend(trailers);
+    }
+
+    /// The reply was cut by a rule: the client has all that it will get, and the rest is read to be charged.
+    fn stop(&mut self, last: Bytes) {
+        if !last.is_empty() {
+            self.ready.push_back(Frame::data(last));
+        }
+        if let Some((body, tab)) = self.source.take() {
+            self.linger.read_on(body, tab, self.streams.take());
+        }
     }
 
     fn fail(&mut self, cut: &Cut) {
@@ -221,6 +250,10 @@ impl Body for Metered {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         let out = tab.feed(data);
+                        if tab.stopped() {
+                            self.stop(out);
+                            continue;
+                        }
                         if body.is_end_stream() {
                             // The server side may not poll again once it has the last byte.
                             self.end(out, None);

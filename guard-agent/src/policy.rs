@@ -24,7 +24,7 @@ use crate::keys::vault::Vault;
 use crate::ledger::Ledger;
 use crate::llm::prices::{ModelPrice, PriceTable};
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, ReplyFacts};
+use crate::llm::{BodyEdits, Gate, ReplyFacts};
 use crate::record::Recorder;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, Stage};
@@ -66,12 +66,27 @@ pub struct Permit {
     credential: Credential,
     /// Takes the outcome, once.
     settlement: Box<dyn Settle>,
+    /// Judges the tool calls in the reply.
+    gate: Option<Arc<dyn Gate>>,
+}
+
+/// A permit, taken apart.
+pub(crate) struct Redeemed {
+    pub(crate) edits: BodyEdits,
+    pub(crate) credential: Credential,
+    pub(crate) settlement: Box<dyn Settle>,
+    pub(crate) gate: Option<Arc<dyn Gate>>,
 }
 
 impl Permit {
     /// Takes the permit apart, to use it.
-    pub(crate) fn redeem(self) -> (BodyEdits, Credential, Box<dyn Settle>) {
-        (self.edits, self.credential, self.settlement)
+    pub(crate) fn redeem(self) -> Redeemed {
+        Redeemed {
+            edits: self.edits,
+            credential: self.credential,
+            settlement: self.settlement,
+            gate: self.gate,
+        }
     }
 
     /// A permit for tests of the stages behind this one.
@@ -81,6 +96,7 @@ impl Permit {
             edits,
             credential,
             settlement,
+            gate: None,
         }
     }
 }
@@ -240,6 +256,7 @@ impl Decide for Policy {
                     credential,
                     hold,
                     place,
+                    gate,
                     watch,
                 }),
             ) => {
@@ -249,6 +266,7 @@ impl Decide for Policy {
                     edits,
                     credential,
                     settlement,
+                    gate,
                 })
             }
             (slot, Err(refusal)) => {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::ser::{SerializeStruct, Serializer};
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Serialize, ser};
 use serde_json::value::RawValue;
 
@@ -212,14 +212,23 @@ impl Serialize for CallUsage {
             Self::Known(usage) => Some(usage),
             Self::Unknown => None,
         };
-        let mut out = serializer.serialize_struct("usage", 7)?;
-        out.serialize_field("known", &usage.is_some())?;
-        out.serialize_field("input", &usage.map(|u| u.input))?;
-        out.serialize_field("cache_read", &usage.map(|u| u.cache_read))?;
-        out.serialize_field("cache_write_5m", &usage.map(|u| u.cache_write_5m))?;
-        out.serialize_field("cache_write_1h", &usage.map(|u| u.cache_write_1h))?;
-        out.serialize_field("output", &usage.map(|u| u.output))?;
-        out.serialize_field("reasoning", &usage.map(|u| u.reasoning))?;
+        // The documented keys always stand there; what a call did not use beside them is left out.
+        let mut out = serializer.serialize_map(None)?;
+        out.serialize_entry("known", &usage.is_some())?;
+        out.serialize_entry("input", &usage.map(|u| u.input))?;
+        out.serialize_entry("cache_read", &usage.map(|u| u.cache_read))?;
+        out.serialize_entry("cache_write_5m", &usage.map(|u| u.cache_write_5m))?;
+        out.serialize_entry("cache_write_1h", &usage.map(|u| u.cache_write_1h))?;
+        out.serialize_entry("output", &usage.map(|u| u.output))?;
+        out.serialize_entry("reasoning", &usage.map(|u| u.reasoning))?;
+        for (name, count) in usage.iter().flat_map(|usage| usage.media.named()) {
+            if count > 0 {
+                out.serialize_entry(name, &count)?;
+            }
+        }
+        for (unit, count) in usage.iter().flat_map(|usage| usage.units.iter()) {
+            out.serialize_entry(unit.label(), &count)?;
+        }
         out.end()
     }
 }

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
 use crate::llm::{Dialect, Malformed, ReplyFacts, ReplyHead, ReplyReader};
-use crate::refusal::Reason;
+use crate::refusal::{Reason, Refusal};
 
 /// Largest zstd window, as a power of two: 8 MB, the most that RFC 9659 §3 allows for this content coding.
 const ZSTD_WINDOW_LOG: u32 = 23;
@@ -282,24 +282,28 @@ fn push<D: Write>(
 
 /// The reader for a reply, whatever its coding: plain replies are read by the dialect directly; encoded ones are
 /// decoded beside the forwarded bytes, which pass as they came (so nothing can be hidden in them: ask the provider for
-/// `identity` where an event has to be hidden); a coding that Guard does not read gives unknown facts.
+/// `identity` where an event has to be hidden); a coding that Guard does not read gives unknown facts. Under a gate only
+/// what was judged passes, so the decoded bytes are what is forwarded, and of what can't be decoded nothing.
 pub fn reader_for(dialect: &dyn Dialect, head: &ReplyHead<'_>) -> Box<dyn ReplyReader> {
+    let gated = head.gate.is_some();
     let Some(decoder) = ReplyDecoder::new(head.headers) else {
         return Box::new(Unread {
             error: !head.status.is_success(),
+            withhold: gated,
         });
     };
     if decoder.is_identity() {
         return dialect.reply(head);
     }
     let plain = ReplyHead {
-        hide_usage_event: false,
+        hide_usage_event: head.hide_usage_event && gated,
         ..head.clone()
     };
     Box::new(Beside {
         decoder,
         reader: dialect.reply(&plain),
         lost: false,
+        gated,
     })
 }
 
@@ -308,36 +312,57 @@ struct Beside {
     decoder: ReplyDecoder,
     reader: Box<dyn ReplyReader>,
     lost: bool,
+    gated: bool,
 }
 
 impl ReplyReader for Beside {
     fn feed(&mut self, chunk: Bytes) -> Bytes {
         match self.decoder.feed(&chunk) {
             // The decoded bytes are only read; the original ones are what is forwarded.
-            Some(decoded) => drop(self.reader.feed(decoded)),
+            Some(decoded) => {
+                let judged = self.reader.feed(decoded);
+                if self.gated {
+                    return judged;
+                }
+            }
             None => self.lost = true,
         }
-        chunk
+        if self.gated || self.reader.stopped() {
+            Bytes::new()
+        } else {
+            chunk
+        }
     }
 
     fn finish(&mut self) -> (Bytes, ReplyFacts) {
-        let (_, mut facts) = self.reader.finish();
+        let (left, mut facts) = self.reader.finish();
         if self.lost {
             facts.usage = None;
             facts.complete = false;
         }
-        (Bytes::new(), facts)
+        (if self.gated { left } else { Bytes::new() }, facts)
+    }
+
+    /// Encoded bytes cannot be continued with plain ones: without a gate the reply just ends.
+    fn cut(&mut self, refusal: &Refusal, request_id: &str) -> Bytes {
+        let words = self.reader.cut(refusal, request_id);
+        if self.gated { words } else { Bytes::new() }
+    }
+
+    fn stopped(&self) -> bool {
+        self.reader.stopped()
     }
 }
 
 /// Passes a reply that Guard can't read.
 struct Unread {
     error: bool,
+    withhold: bool,
 }
 
 impl ReplyReader for Unread {
     fn feed(&mut self, chunk: Bytes) -> Bytes {
-        chunk
+        if self.withhold { Bytes::new() } else { chunk }
     }
 
     fn finish(&mut self) -> (Bytes, ReplyFacts) {

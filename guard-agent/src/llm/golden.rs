@@ -2,14 +2,16 @@
 //! snapshot), `NAME.reply.json` and `NAME.reply.sse` (what the reader learns).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::llm::provider::dialect_of;
-use crate::llm::{Dialect, DialectKind, ReplyFacts, ReplyHead};
+use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead};
 
+mod calls;
 mod properties;
 mod recorded;
 mod refusals;
@@ -21,13 +23,16 @@ const KINDS: [DialectKind; 2] = [DialectKind::OpenaiChat, DialectKind::Anthropic
 /// Reads a reply in pieces; gives what was forwarded and what was learnt.
 fn read(dialect: &dyn Dialect, sse: bool, hide: bool, pieces: &[&[u8]]) -> (Vec<u8>, ReplyFacts) {
     let mut headers = HeaderMap::new();
-    let media = if sse {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media(sse)));
+    read_as(dialect, &headers, hide, pieces)
+}
+
+fn media(sse: bool) -> &'static str {
+    if sse {
         "text/event-stream; charset=utf-8"
     } else {
         "application/json"
-    };
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    read_as(dialect, &headers, hide, pieces)
+    }
 }
 
 fn read_as(
@@ -36,10 +41,21 @@ fn read_as(
     hide: bool,
     pieces: &[&[u8]],
 ) -> (Vec<u8>, ReplyFacts) {
+    read_gated(dialect, headers, hide, None, pieces)
+}
+
+fn read_gated(
+    dialect: &dyn Dialect,
+    headers: &HeaderMap,
+    hide: bool,
+    gate: Option<&Arc<dyn Gate>>,
+    pieces: &[&[u8]],
+) -> (Vec<u8>, ReplyFacts) {
     let head = ReplyHead {
         status: StatusCode::OK,
         headers,
         hide_usage_event: hide,
+        gate,
     };
     let mut reader = dialect.reply(&head);
     let mut out = Vec::new();

@@ -16,6 +16,7 @@ use crate::llm::{
 };
 use crate::refusal::{Class, Refusal};
 
+mod calls;
 mod conversation;
 mod request;
 mod rewrite;

@@ -1,54 +1,35 @@
-//! The part of reading a reply that all formats share: plain JSON or an event stream, cut anywhere.
+//! The part of reading a reply that all formats share: plain JSON or a stream of events, cut anywhere.
 //!
-//! In: the reply's bytes. Out: the same bytes, without the one event that is to be hidden; facts at the end.
-//! On failure: bytes pass, facts say unknown.
+//! In: the reply's bytes. Out: the same bytes, without the one event that is to be hidden and without the tool calls
+//! that the gate denies; facts at the end. On failure: without a gate bytes pass and the facts say unknown; with one,
+//! what cannot be read does not pass.
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
+use serde_json::Value;
 
-use crate::llm::sse::{Found, Scanner};
+use crate::llm::frames::Frames;
+use crate::llm::gate::Unjudged;
+use crate::llm::sse::{EVENT_LIMIT, Found, Scanner};
 use crate::llm::{ReplyFacts, ReplyHead, ReplyReader};
+use crate::refusal::Refusal;
 
-/// Largest plain JSON reply that is kept to be read at its end. A larger one passes and its usage is unknown.
+pub(crate) mod calls;
+mod format;
+
+pub(crate) use calls::{At, Calls};
+pub(crate) use format::{Edit, Format, Verdict};
+
+/// Largest plain JSON reply that is kept to be read at its end. A larger one passes and its usage is unknown; under a
+/// gate it does not pass.
 pub(crate) const JSON_LIMIT: usize = 16 * 1024 * 1024;
 
-/// Largest event that can be hidden, and so the most that is ever held back. Usage events have a few hundred bytes.
+/// Largest event that can be hidden, and so the most that is held back to hide one. Usage events have a few hundred
+/// bytes.
 pub(crate) const HOLD_LIMIT: usize = 64 * 1024;
 
-/// Most tool names kept from one reply.
-const TOOL_LIMIT: usize = 256;
-
-/// Longest tool name kept; both providers allow 128 characters or fewer.
-const TOOL_NAME_LIMIT: usize = 256;
-
-/// What to do with an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The client gets it.
-    Forward,
-    /// It only says what the client did not ask for.
-    UsageOnly,
-}
-
-/// What a format reads from a reply.
-pub(crate) trait Format: Send {
-    /// Takes the data of one event of a stream.
-    fn event(&mut self, data: &[u8]) -> Verdict;
-    /// Takes a whole plain JSON reply.
-    fn whole(&mut self, body: &[u8]);
-    /// Something could not be read, so what it said about usage is unknown.
-    fn unread(&mut self);
-    /// What was learnt.
-    fn facts(&mut self) -> ReplyFacts;
-}
-
-/// Adds a tool's name, once, within bounds.
-pub(crate) fn note_tool(tools: &mut Vec<String>, name: &str) {
-    let known = tools.iter().any(|tool| tool == name);
-    if !name.is_empty() && name.len() <= TOOL_NAME_LIMIT && tools.len() < TOOL_LIMIT && !known {
-        tools.push(name.to_owned());
-    }
-}
+/// Most bytes of events that are held back while a call in them is undecided.
+const QUEUE_LIMIT: usize = 8 * 1024 * 1024;
 
 /// How the reply comes.
 enum Mode {
@@ -56,8 +37,16 @@ enum Mode {
     Undecided,
     /// One JSON value. `None`: it outgrew the limit.
     Json(Option<Vec<u8>>),
-    /// An event stream.
+    /// A stream of events.
     Events,
+}
+
+/// What became of the event that ended last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Forwarded,
+    Dropped,
+    Queued,
 }
 
 /// The reader around a format.
@@ -65,15 +54,20 @@ pub(crate) struct Reader<F> {
     format: F,
     mode: Mode,
     failed: bool,
-    scanner: Scanner,
+    frames: Box<dyn Frames>,
     /// The usage event is to be hidden.
     hide: bool,
-    /// Bytes of the current event that are held back (only when hiding).
+    calls: Calls,
+    /// Bytes of the current event that are held back (only when hiding or judging).
     held: BytesMut,
     /// Bytes of the current event that came in earlier chunks, held back or not.
     begun: usize,
-    /// The event before was hidden.
-    hid: bool,
+    last: Fate,
+    /// Events that wait for a call to be judged: their bytes and their data.
+    queue: Vec<(Vec<u8>, Vec<u8>)>,
+    queued: usize,
+    /// The client has its last byte.
+    stopped: bool,
 }
 
 impl<F: Format> Reader<F> {
@@ -85,83 +79,253 @@ impl<F: Format> Reader<F> {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
         let media = media.to_ascii_lowercase();
-        let mode = if media.starts_with("text/event-stream") {
+        let frames = format.frames(&media);
+        let mode = if frames.is_some() {
             Mode::Events
         } else if media.starts_with("application/json") {
             Mode::Json(Some(Vec::new()))
+        } else if media.starts_with("text/event-stream") {
+            Mode::Events
         } else {
             Mode::Undecided
         };
+        // The provider's own error holds no call.
+        let gate = head.gate.filter(|_| head.status.is_success()).cloned();
         Self {
+            frames: frames.unwrap_or_else(|| Box::new(Scanner::default())),
             format,
             mode,
             failed: !head.status.is_success(),
-            scanner: Scanner::default(),
             hide: head.hide_usage_event,
+            calls: Calls::new(gate),
             held: BytesMut::new(),
             begun: 0,
-            hid: false,
+            last: Fate::Forwarded,
+            queue: Vec::new(),
+            queued: 0,
+            stopped: false,
         }
     }
 
-    fn read(&mut self, found: Found<'_>) -> Verdict {
+    fn read(&mut self, found: &Found<'_>) -> Verdict {
         match found {
             Found::Event(data) if data.is_empty() => Verdict::Forward,
-            Found::Event(data) => self.format.event(&data),
+            Found::Event(data) => self.format.event(data, &mut self.calls),
             Found::Oversize => {
                 self.format.unread();
-                Verdict::Forward
+                Verdict::Unreadable
             }
         }
     }
 
     /// Reads the events of a chunk; every byte is forwarded.
     fn pass_events(&mut self, chunk: &[u8]) {
-        let mut scanner = std::mem::take(&mut self.scanner);
         let mut from = 0;
-        while let Some(step) = scanner.next(chunk, from) {
+        while let Some(step) = self.frames.next(chunk, from) {
             from = step.end;
-            self.read(step.found);
+            match &step.found {
+                Found::Event(data) if data.is_empty() => {}
+                Found::Event(data) => drop(self.format.event(data, &mut self.calls)),
+                Found::Oversize => self.format.unread(),
+            }
         }
-        self.scanner = scanner;
     }
 
-    /// Reads the events of a chunk and drops the usage event, which may have begun in an earlier chunk.
-    fn hide_events(&mut self, chunk: &[u8]) -> Bytes {
+    /// Reads the events of a chunk and forwards those that may pass; one may have begun in an earlier chunk.
+    fn sift_events(&mut self, chunk: &[u8]) -> Bytes {
         let mut out = BytesMut::with_capacity(self.held.len() + chunk.len());
-        let mut scanner = std::mem::take(&mut self.scanner);
+        let mut frames = std::mem::replace(&mut self.frames, Box::new(Scanner::default()));
+        let limit = if self.calls.gate().is_some() {
+            usize::MAX
+        } else {
+            HOLD_LIMIT
+        };
         let mut start = 0;
-        if scanner.owes_lf() && chunk.first() == Some(&b'\n') {
+        if frames.owes_lf() && chunk.first() == Some(&b'\n') {
             // The second half of the CRLF that ended the event before shares that event's fate.
             start = 1;
-            if !self.hid {
-                out.extend_from_slice(b"\n");
+            match (self.last, self.queue.last_mut()) {
+                (Fate::Forwarded, _) => out.extend_from_slice(b"\n"),
+                (Fate::Queued, Some((raw, _))) => raw.push(b'\n'),
+                (Fate::Queued | Fate::Dropped, _) => {}
             }
         }
         let mut from = 0;
-        while let Some(step) = scanner.next(chunk, from) {
+        while let Some(step) = frames.next(chunk, from) {
             let part = chunk.get(start..step.end).unwrap_or_default();
             let small = self.begun + part.len() <= HOLD_LIMIT;
-            self.hid = self.read(step.found) == Verdict::UsageOnly && small;
-            if self.hid {
-                self.held.clear();
+            let verdict = self.read(&step.found);
+            self.held.extend_from_slice(part);
+            let raw = self.held.split();
+            let hidden = self.hide && verdict == Verdict::UsageOnly && small;
+            self.last = if hidden || self.stopped {
+                Fate::Dropped
             } else {
-                out.extend_from_slice(&self.held.split());
-                out.extend_from_slice(part);
-            }
+                self.place(frames.as_ref(), &raw, &step.found, verdict, &mut out)
+            };
             self.begun = 0;
             from = step.end;
             start = step.end;
         }
         let rest = chunk.get(start..).unwrap_or_default();
-        self.begun += rest.len();
-        if self.begun > HOLD_LIMIT {
+        self.begun = self.begun.saturating_add(rest.len());
+        if self.stopped || (limit == usize::MAX && self.begun > EVENT_LIMIT) {
+            // The framing reports such an event as oversize, and then it is dropped anyway.
+            self.held.clear();
+        } else if self.begun > limit {
             out.extend_from_slice(&self.held.split());
             out.extend_from_slice(rest);
         } else {
             self.held.extend_from_slice(rest);
         }
-        self.scanner = scanner;
+        self.frames = frames;
+        out.freeze()
+    }
+
+    /// Forwards, queues, edits or drops one event that was read.
+    fn place(
+        &mut self,
+        frames: &dyn Frames,
+        raw: &[u8],
+        found: &Found<'_>,
+        verdict: Verdict,
+        out: &mut BytesMut,
+    ) -> Fate {
+        let data: &[u8] = match found {
+            Found::Event(data) => data,
+            Found::Oversize => b"",
+        };
+        let Some(gate) = self.calls.gate().cloned() else {
+            out.extend_from_slice(raw);
+            return Fate::Forwarded;
+        };
+        if data.is_empty() && matches!(found, Found::Event(_)) {
+            // A comment keeps the connection alive; nothing is in it, so it need not wait.
+            out.extend_from_slice(raw);
+            return Fate::Forwarded;
+        }
+        if verdict == Verdict::Unreadable {
+            let refusal = gate.unjudged(Unjudged::Reply).refusal;
+            out.extend_from_slice(&self.cut(&refusal, gate.request_id()));
+            return Fate::Dropped;
+        }
+        if let Some(refusal) = self.calls.fatal().cloned() {
+            out.extend_from_slice(&self.cut(&refusal, gate.request_id()));
+            return Fate::Dropped;
+        }
+        if self.calls.undecided() {
+            self.queued += raw.len() + data.len();
+            self.queue.push((raw.to_vec(), data.to_vec()));
+            if self.queued <= QUEUE_LIMIT {
+                return Fate::Queued;
+            }
+            self.calls.deny_undecided();
+            self.flush(frames, out);
+            return Fate::Dropped;
+        }
+        self.flush(frames, out);
+        self.emit(frames, raw, data, out)
+    }
+
+    /// Sends what was queued: every call in it is decided.
+    fn flush(&mut self, frames: &dyn Frames, out: &mut BytesMut) {
+        self.queued = 0;
+        for (raw, data) in std::mem::take(&mut self.queue) {
+            self.emit(frames, &raw, &data, out);
+        }
+    }
+
+    fn emit(&mut self, frames: &dyn Frames, raw: &[u8], data: &[u8], out: &mut BytesMut) -> Fate {
+        if self.stopped {
+            return Fate::Dropped;
+        }
+        let edit = match serde_json::from_slice::<Value>(data) {
+            _ if !self.calls.any_denied() => Edit::Same,
+            Ok(event) => self.format.without(event, &mut self.calls),
+            // Not JSON, and the format could read it: an end mark.
+            Err(_) => Edit::Same,
+        };
+        match edit {
+            Edit::Same => {
+                out.extend_from_slice(raw);
+                Fate::Forwarded
+            }
+            Edit::Events(events) => {
+                for event in events {
+                    let name = event.get("type").and_then(Value::as_str);
+                    let data = event.to_string();
+                    out.extend_from_slice(&frames.frame(raw, name, data.as_bytes()));
+                }
+                Fate::Dropped
+            }
+            Edit::Cannot => {
+                if let Some(gate) = self.calls.gate().cloned() {
+                    let refusal = gate.unjudged(Unjudged::Call).refusal;
+                    out.extend_from_slice(&self.cut(&refusal, gate.request_id()));
+                }
+                Fate::Dropped
+            }
+        }
+    }
+
+    /// A whole reply under a gate: as it came, edited, or a refusal.
+    fn judge_whole(&mut self, body: Option<Vec<u8>>, readable: bool) -> Bytes {
+        let Some(gate) = self.calls.gate().cloned() else {
+            return Bytes::new();
+        };
+        self.calls.end_all();
+        let Some(body) = body.filter(|_| readable) else {
+            return self
+                .format
+                .instead(&gate.unjudged(Unjudged::Reply).refusal, gate.request_id());
+        };
+        if let Some(refusal) = self.calls.fatal() {
+            return self.format.instead(refusal, gate.request_id());
+        }
+        if !self.calls.any_denied() {
+            return Bytes::from(body);
+        }
+        let edit = match serde_json::from_slice(&body) {
+            Ok(value) => self.format.without(value, &mut self.calls),
+            Err(_) => Edit::Cannot,
+        };
+        match edit {
+            Edit::Same => Bytes::from(body),
+            Edit::Events(values) => Bytes::from(values.iter().map(Value::to_string).collect::<String>()),
+            Edit::Cannot => self
+                .format
+                .instead(&gate.unjudged(Unjudged::Call).refusal, gate.request_id()),
+        }
+    }
+
+    /// The stream ended: what is left of it, and what still waited.
+    fn end_events(&mut self) -> Bytes {
+        let rest = self.frames.take_rest();
+        let verdict = rest.as_ref().map(|found| self.read(found));
+        if self.calls.gate().is_none() {
+            if self.hide && verdict == Some(Verdict::UsageOnly) && self.begun <= HOLD_LIMIT {
+                self.held.clear();
+            }
+            return self.held.split().freeze();
+        }
+        let mut out = BytesMut::new();
+        let frames = std::mem::replace(&mut self.frames, Box::new(Scanner::default()));
+        self.calls.end_all();
+        let raw = self.held.split();
+        match (rest, verdict) {
+            (Some(found), Some(verdict)) if !(self.stopped || self.hide && verdict == Verdict::UsageOnly) => {
+                self.place(frames.as_ref(), &raw, &found, verdict, &mut out);
+            }
+            _ => {}
+        }
+        if let (Some(refusal), Some(gate), false) = (
+            self.calls.fatal().cloned(),
+            self.calls.gate().cloned(),
+            self.stopped,
+        ) {
+            out.extend_from_slice(&self.cut(&refusal, gate.request_id()));
+        }
+        self.flush(frames.as_ref(), &mut out);
         out.freeze()
     }
 }
@@ -175,6 +339,7 @@ impl<F: Format> ReplyReader for Reader<F> {
                 Some(_) => self.mode = Mode::Events,
             }
         }
+        let gated = self.calls.gate().is_some();
         match &mut self.mode {
             Mode::Json(kept) => {
                 if kept
@@ -186,9 +351,13 @@ impl<F: Format> ReplyReader for Reader<F> {
                 if let Some(body) = kept {
                     body.extend_from_slice(&chunk);
                 }
-                chunk
+                if gated || self.stopped {
+                    Bytes::new()
+                } else {
+                    chunk
+                }
             }
-            _ if self.hide => self.hide_events(&chunk),
+            _ if self.hide || gated || self.stopped => self.sift_events(&chunk),
             _ => {
                 self.pass_events(&chunk);
                 chunk
@@ -197,21 +366,45 @@ impl<F: Format> ReplyReader for Reader<F> {
     }
 
     fn finish(&mut self) -> (Bytes, ReplyFacts) {
-        match std::mem::replace(&mut self.mode, Mode::Undecided) {
-            Mode::Json(Some(body)) => self.format.whole(&body),
-            Mode::Json(None) => self.format.unread(),
-            Mode::Undecided => {}
-            Mode::Events => {
-                if let Some(found) = self.scanner.take_rest() {
-                    let verdict = self.read(found);
-                    if self.hide && verdict == Verdict::UsageOnly && self.begun <= HOLD_LIMIT {
-                        self.held.clear();
+        let left = match std::mem::replace(&mut self.mode, Mode::Undecided) {
+            Mode::Json(body) => {
+                let readable = match &body {
+                    Some(body) => self.format.whole(body, &mut self.calls),
+                    None => {
+                        self.format.unread();
+                        false
                     }
+                };
+                if self.stopped {
+                    Bytes::new()
+                } else {
+                    self.judge_whole(body, readable)
                 }
             }
-        }
+            Mode::Undecided => Bytes::new(),
+            Mode::Events => self.end_events(),
+        };
         let mut facts = self.format.facts();
         facts.error |= self.failed;
-        (self.held.split().freeze(), facts)
+        (facts.tools_called, facts.tools_denied) = self.calls.take_names();
+        (left, facts)
+    }
+
+    fn cut(&mut self, refusal: &Refusal, request_id: &str) -> Bytes {
+        if std::mem::replace(&mut self.stopped, true) {
+            return Bytes::new();
+        }
+        self.queue.clear();
+        self.held.clear();
+        match self.mode {
+            // Without a gate the reply's beginning has passed, and nothing can be said any more.
+            Mode::Json(_) if self.calls.gate().is_none() => Bytes::new(),
+            Mode::Json(_) | Mode::Undecided => self.format.instead(refusal, request_id),
+            Mode::Events => self.format.last_words(refusal, request_id),
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped
     }
 }

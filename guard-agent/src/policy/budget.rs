@@ -244,10 +244,7 @@ mod tests {
             worst("openai", "gpt-5", &whole, 0, 1),
             Err(NoBound::ServerSideTools)
         );
-        let tool = DeclaredTool {
-            name: "web_search".into(),
-            server_side: true,
-        };
+        let tool = DeclaredTool::provider("web_search");
         let one = RequestFacts {
             tools: vec![tool],
             ..facts()
@@ -294,7 +291,7 @@ mod tests {
                 cache_write_5m: take(cut[2]),
                 cache_write_1h: if long { take(cut[3]) } else { 0 },
                 output: worst.output_bound * cut[4] / 100,
-                reasoning: 0,
+                ..Usage::default()
             };
             prop_assert!(price.cost(&usage, None).unwrap() <= worst.amount, "{} {usage:?}", price.label);
         }

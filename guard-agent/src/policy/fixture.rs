@@ -339,5 +339,5 @@ pub(crate) fn answered(input: u64, output: u64) -> Outcome {
 
 /// Settles a permit.
 pub(crate) fn settle(permit: Permit, outcome: Outcome) {
-    permit.redeem().2.settle(outcome);
+    permit.redeem().settlement.settle(outcome);
 }

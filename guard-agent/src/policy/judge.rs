@@ -13,7 +13,7 @@ use crate::config::{Agent, Mode};
 use crate::identity::Identity;
 use crate::llm::prices::ModelPrice;
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, DialectKind, RequestFacts};
+use crate::llm::{BodyEdits, DialectKind, Gate, RequestFacts};
 use crate::policy::access::{self, Passage};
 use crate::policy::caps::OutputCap;
 use crate::policy::frozen::Freeze;
@@ -43,6 +43,8 @@ pub(super) struct Verdict {
     pub(super) hold: Option<Hold>,
     /// The place among the agent's calls in flight, free ones too: each holds a place in the audit log.
     pub(super) place: Option<Slot>,
+    /// Judges the tool calls in the reply.
+    pub(super) gate: Option<Arc<dyn Gate>>,
     /// The place in its run, for inference.
     pub(super) watch: Option<Watch>,
 }
@@ -86,6 +88,7 @@ impl<'a> Judging<'a> {
             credential,
             hold,
             place,
+            gate: None,
             watch,
         })
     }

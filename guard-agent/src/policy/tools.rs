@@ -68,8 +68,8 @@ mod tests {
 
     fn tool(name: &str, server_side: bool) -> DeclaredTool {
         DeclaredTool {
-            name: name.to_owned(),
             server_side,
+            ..DeclaredTool::client(name)
         }
     }
 

@@ -184,6 +184,7 @@ fn every_series_moves_by_exactly_what_happened() {
         cache_write_1h: 5,
         output: 34,
         reasoning: 6,
+        ..Usage::default()
     });
     outcome.facts.tools_called = vec!["Read".to_owned()];
     let world = ended(outcome);

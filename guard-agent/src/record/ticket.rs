@@ -93,10 +93,22 @@ impl Ticket {
             .and_then(|served| self.recorder.prices.find(provider, served));
         let tier = outcome.facts.service_tier.as_deref();
         let price = served.or(price.as_ref());
-        let cost = usage.and_then(|usage| price?.cost(&usage, tier));
+        // Of several models in one reply each has its own price; one without makes the whole unknown.
+        let others = &outcome.facts.others;
+        let of_others = others.iter().try_fold(Pico::ZERO, |sum, other| {
+            let price = self.recorder.prices.find(provider, &other.model)?;
+            sum.checked_add(price.cost(&other.usage, tier)?)
+        });
+        let cost = usage
+            .and_then(|usage| price?.cost(&usage, tier))
+            .and_then(|own| own.checked_add(of_others?));
         match &usage {
             Some(usage) => metrics.tokens(agent, provider, label, usage),
             None => metrics.usage_unknown(agent, provider, label),
+        }
+        for other in others {
+            let label = self.recorder.label(provider, &other.model);
+            metrics.tokens(agent, provider, label, &other.usage);
         }
         let Some(reservation) = reservation else {
             return Bill {

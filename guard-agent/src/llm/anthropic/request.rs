@@ -65,6 +65,8 @@ struct Body<'a> {
     compaction: Option<&'a RawValue>,
     #[serde(borrow)]
     context_management: Option<&'a RawValue>,
+    #[serde(borrow)]
+    inference_geo: Option<&'a RawValue>,
 }
 
 /// What messages and blocks add up to.
@@ -184,6 +186,7 @@ pub(super) fn facts(body: &[u8]) -> Result<RequestFacts, Malformed> {
             "`fallbacks` names models to fall back to; name one model in `model`".to_owned(),
         ));
     }
+    let region = lenient::<String>(body.inference_geo);
     let (compacts, thinking_budget) = (compacts(&body), thinking_budget(body.thinking));
     // The mark counts in the system prompt only; in a message it is somebody's text.
     let untouchable = body.system.checksum;
@@ -209,6 +212,7 @@ pub(super) fn facts(body: &[u8]) -> Result<RequestFacts, Malformed> {
         cache_write: survey.cache_write,
         unseen_input: seen.unseen || is_set(body.container) || is_set(body.thread),
         untouchable,
+        region,
         conversation: conversation::of(text),
     })
 }

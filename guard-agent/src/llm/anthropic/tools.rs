@@ -30,6 +30,7 @@ pub(super) struct Tool<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     mcp_server_name: Option<Cow<'a, str>>,
+    max_uses: Option<u64>,
 }
 
 /// One element of `mcp_servers`.
@@ -53,13 +54,7 @@ impl Tool<'_> {
     /// What the element declares, or nothing when it has no name at all.
     pub(super) fn declared(self) -> Option<Declared> {
         match self.r#type.as_deref() {
-            None | Some("custom") => {
-                let name = self.name?.into_owned();
-                Some(Declared::Tool(DeclaredTool {
-                    name,
-                    server_side: false,
-                }))
-            }
+            None | Some("custom") => Some(Declared::Tool(DeclaredTool::client(self.name?))),
             Some("mcp_toolset") => Some(Declared::Toolset(
                 self.mcp_server_name.map(Cow::into_owned).unwrap_or_default(),
             )),
@@ -68,6 +63,8 @@ impl Tool<'_> {
                 Some(Declared::Tool(DeclaredTool {
                     name: kind.to_owned(),
                     server_side,
+                    called: self.name.map(Cow::into_owned),
+                    max_uses: self.max_uses,
                 }))
             }
         }
@@ -152,23 +149,11 @@ impl Tools {
     /// All declarations, with the servers' hosts in place of their names.
     pub(super) fn finish(mut self, servers: &[(String, String)]) -> Result<Vec<DeclaredTool>, Malformed> {
         for name in servers.iter().map(|(_, tool)| tool.clone()) {
-            declare(
-                &mut self.tools,
-                DeclaredTool {
-                    name,
-                    server_side: true,
-                },
-            )?;
+            declare(&mut self.tools, DeclaredTool::provider(name))?;
         }
         for server in self.toolsets {
             let name = toolset_name(&server, servers);
-            declare(
-                &mut self.tools,
-                DeclaredTool {
-                    name,
-                    server_side: true,
-                },
-            )?;
+            declare(&mut self.tools, DeclaredTool::provider(name))?;
         }
         Ok(self.tools)
     }
@@ -207,22 +192,12 @@ struct Addition<'a> {
 /// list that says so lets pass.
 pub(super) fn addition(raw: Option<&RawValue>) -> Result<Tools, Malformed> {
     let mut tools = Tools::default();
-    let unreadable = || {
-        Declared::Tool(DeclaredTool {
-            name: "tool_addition".to_owned(),
-            server_side: true,
-        })
-    };
+    let unreadable = || Declared::Tool(DeclaredTool::provider("tool_addition"));
     let Some(added) = lenient::<Addition<'_>>(raw) else {
         tools.add(unreadable())?;
         return Ok(tools);
     };
-    let by_reference = |name: Cow<'_, str>| {
-        Declared::Tool(DeclaredTool {
-            name: name.into_owned(),
-            server_side: false,
-        })
-    };
+    let by_reference = |name: Cow<'_, str>| Declared::Tool(DeclaredTool::client(name));
     let declared = match (added.r#type.as_deref(), added.definition) {
         (Some("tool_reference"), None) => added.name.map(by_reference),
         (Some("mcp_tool_reference" | "mcp_toolset_reference"), None) => added

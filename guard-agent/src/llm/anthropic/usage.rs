@@ -5,14 +5,21 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::llm::reply::{Format, Verdict, note_tool};
-use crate::llm::{ReplyFacts, Usage};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::llm::anthropic::{ANTHROPIC, calls};
+use crate::llm::frames::sse_event;
+use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::{Dialect, OtherUsage, ReplyFacts, Unit, Usage};
+use crate::refusal::Refusal;
 
 /// One event of a stream.
 #[derive(Deserialize)]
 struct Event<'a> {
     #[serde(borrow)]
     r#type: Cow<'a, str>,
+    index: Option<u64>,
     message: Option<Message>,
     content_block: Option<Block>,
     delta: Option<Delta>,
@@ -34,11 +41,14 @@ struct Message {
 struct Block {
     r#type: Option<String>,
     name: Option<String>,
+    input: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
 struct Delta {
     stop_reason: Option<String>,
+    /// More of a call's arguments.
+    partial_json: Option<String>,
 }
 
 /// `usage`. In `message_delta` the counts are cumulative and those that did not change may be missing.
@@ -54,6 +64,7 @@ struct WireUsage {
     server_tool_use: Option<ServerToolUse>,
     service_tier: Option<String>,
     speed: Option<String>,
+    inference_geo: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -115,37 +126,66 @@ impl Counts {
         }
     }
 
-    /// The buckets. Passes other than `message` (compaction) are not in the top-level counts and are added; a pass by
-    /// another model has another price, so with one the whole is unknown.
-    fn buckets(&self, model: Option<&str>) -> Option<Usage> {
+    /// The buckets of `model`, and those of other models. Passes other than `message` (compaction, advisor) are not in
+    /// the top-level counts and are added, to the model that they name.
+    fn buckets(&self, model: Option<&str>, searches: u64) -> Option<(Usage, Vec<OtherUsage>)> {
         let (five, hour) = split(self.cache_write, self.split);
+        let output = self.output?;
         let mut usage = Usage {
             input: self.input?,
             cache_read: self.cache_read,
             cache_write_5m: five,
             cache_write_1h: hour,
-            output: self.output?,
-            reasoning: self.thinking.min(self.output?),
+            output,
+            reasoning: self.thinking.min(output),
+            ..Usage::default()
         };
+        usage.units.set(Unit::WebSearch, searches);
+        let mut others: Vec<OtherUsage> = Vec::new();
         for pass in &self.iterations {
-            if pass.model.is_some() && pass.model.as_deref() != model {
-                return None;
-            }
-            if pass.r#type.as_deref() == Some("message") {
-                continue;
-            }
-            let (five, hour) = split(pass.cache_creation_input_tokens.unwrap_or(0), pass.cache_creation);
-            for (total, more) in [
-                (&mut usage.input, pass.input_tokens?),
-                (&mut usage.cache_read, pass.cache_read_input_tokens.unwrap_or(0)),
-                (&mut usage.cache_write_5m, five),
-                (&mut usage.cache_write_1h, hour),
-                (&mut usage.output, pass.output_tokens?),
-            ] {
-                *total = total.checked_add(more)?;
+            let own = pass.model.as_deref().filter(|own| Some(*own) != model);
+            let top = pass.r#type.as_deref() == Some("message");
+            match own {
+                None if top => {}
+                None => usage = usage.checked_add(&pass.usage()?)?,
+                // A pass of the top level by another model: which of the counts are its own cannot be told.
+                Some(_) if top => return None,
+                Some(name) => match others.iter_mut().find(|other| other.model == name) {
+                    Some(other) => other.usage = other.usage.checked_add(&pass.usage()?)?,
+                    None => others.push(OtherUsage {
+                        model: name.to_owned(),
+                        usage: pass.usage()?,
+                    }),
+                },
             }
         }
-        Some(usage)
+        Some((usage, others))
+    }
+}
+
+impl Iteration {
+    fn usage(&self) -> Option<Usage> {
+        let (five, hour) = split(self.cache_creation_input_tokens.unwrap_or(0), self.cache_creation);
+        Some(Usage {
+            input: self.input_tokens?,
+            cache_read: self.cache_read_input_tokens.unwrap_or(0),
+            cache_write_5m: five,
+            cache_write_1h: hour,
+            output: self.output_tokens?,
+            ..Usage::default()
+        })
+    }
+}
+
+impl Counts {
+    /// A part is larger than its whole.
+    fn inconsistent(&self) -> bool {
+        let split = self.split.map_or(0, |split| {
+            split
+                .ephemeral_5m_input_tokens
+                .saturating_add(split.ephemeral_1h_input_tokens)
+        });
+        split > self.cache_write || self.thinking > self.output.unwrap_or(0)
     }
 }
 
@@ -168,6 +208,7 @@ fn split(total: u64, split: Option<CacheCreation>) -> (u64, u64) {
 pub(super) struct MessageReply {
     facts: ReplyFacts,
     counts: Counts,
+    searches: u64,
     /// The output count is the final one, not the placeholder of `message_start`.
     counted: bool,
     /// Something that may have had counts in it could not be read.
@@ -175,26 +216,33 @@ pub(super) struct MessageReply {
 }
 
 impl MessageReply {
-    fn message(&mut self, message: Message) {
+    fn message(&mut self, message: Message, calls: &mut Calls) {
         self.facts.model = message.model.or(self.facts.model.take());
         self.facts.finish = message.stop_reason.or(self.facts.finish.take());
         self.facts.error |= message.error.is_some() || message.r#type.as_deref() == Some("error");
-        message
-            .content
-            .unwrap_or_default()
-            .into_iter()
-            .for_each(|block| self.block(block));
+        for (index, block) in (0..).zip(message.content.unwrap_or_default()) {
+            Self::block(index, &block, calls);
+            calls.end(At { choice: 0, index });
+        }
         if let Some(usage) = message.usage {
             self.usage(usage);
         }
     }
 
-    fn block(&mut self, block: Block) {
-        let calls = block
-            .r#type
-            .is_some_and(|kind| kind == "tool_use" || kind.ends_with("_tool_use"));
-        if let (true, Some(name)) = (calls, block.name) {
-            note_tool(&mut self.facts.tools_called, &name);
+    fn block(index: u64, block: &Block, calls: &mut Calls) {
+        let (Some(kind), Some(name)) = (block.r#type.as_deref(), block.name.as_deref()) else {
+            return;
+        };
+        if kind == "tool_use" {
+            // A stream begins with an empty object, and the real one follows in pieces.
+            let input = block
+                .input
+                .as_ref()
+                .map(|raw| raw.get())
+                .filter(|raw| *raw != "{}");
+            calls.part(At { choice: 0, index }, Some(name), input);
+        } else if kind.ends_with("_tool_use") {
+            calls.by_provider(name);
         }
     }
 
@@ -208,17 +256,22 @@ impl MessageReply {
             .as_ref()
             .and_then(|tools| tools.web_search_requests)
         {
-            self.facts.web_searches = searches;
+            self.searches = searches;
         }
+        self.facts.region = usage.inference_geo.take().or(self.facts.region.take());
         self.counts.take(usage);
     }
 }
 
 impl Format for MessageReply {
-    fn event(&mut self, data: &[u8]) -> Verdict {
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
         let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
             self.unread();
-            return Verdict::Forward;
+            return Verdict::Unreadable;
+        };
+        let at = At {
+            choice: 0,
+            index: event.index.unwrap_or(0),
         };
         match &*event.r#type {
             "message_delta" => {
@@ -229,16 +282,20 @@ impl Format for MessageReply {
             }
             "message_stop" => self.facts.complete = true,
             "error" => self.facts.error = true,
+            "content_block_stop" => calls.end(at),
             _ => {}
         }
         if let Some(message) = event.message {
-            self.message(message);
+            self.message(message, calls);
         }
         if let Some(block) = event.content_block {
-            self.block(block);
+            Self::block(at.index, &block, calls);
         }
-        if let Some(reason) = event.delta.and_then(|delta| delta.stop_reason) {
-            self.facts.finish = Some(reason);
+        if let Some(delta) = event.delta {
+            if let Some(more) = delta.partial_json.as_deref() {
+                calls.more(at, more);
+            }
+            self.facts.finish = delta.stop_reason.or(self.facts.finish.take());
         }
         if let Some(usage) = event.usage {
             self.usage(usage);
@@ -246,15 +303,31 @@ impl Format for MessageReply {
         Verdict::Forward
     }
 
-    fn whole(&mut self, body: &[u8]) {
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
         match serde_json::from_slice::<Message>(body) {
             Ok(message) => {
                 self.facts.complete = message.content.is_some() || message.error.is_some();
                 self.counted = true;
-                self.message(message);
+                self.message(message, calls);
+                true
             }
-            Err(_) => self.unread(),
+            Err(_) => {
+                self.unread();
+                false
+            }
         }
+    }
+
+    fn without(&mut self, event: serde_json::Value, calls: &mut Calls) -> Edit {
+        calls::without(event, calls)
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        Bytes::from(sse_event(Some("error"), &self.instead(refusal, request_id)))
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        ANTHROPIC.refusal(refusal, request_id).body
     }
 
     fn unread(&mut self) {
@@ -264,7 +337,11 @@ impl Format for MessageReply {
     fn facts(&mut self) -> ReplyFacts {
         let mut facts = std::mem::take(&mut self.facts);
         if self.counted && !self.unread {
-            facts.usage = self.counts.buckets(facts.model.as_deref());
+            if let Some((usage, others)) = self.counts.buckets(facts.model.as_deref(), self.searches) {
+                facts.usage = Some(usage);
+                facts.others = others;
+            }
+            facts.inconsistent |= self.counts.inconsistent();
         }
         facts
     }

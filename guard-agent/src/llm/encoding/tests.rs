@@ -185,6 +185,7 @@ fn read(header: &str, encoded: &[u8]) -> ReplyFacts {
         status: http::StatusCode::OK,
         headers: &map,
         hide_usage_event: header != "identity",
+        gate: None,
     };
     let mut reader = reader_for(&crate::llm::openai_chat::OPENAI, &head);
     let mut out = Vec::new();

@@ -42,6 +42,7 @@ fn expected(native: &Value, billable: Option<&Value>) -> Option<Usage> {
             cache_write_1h: 0,
             output: count("/completion_tokens"),
             reasoning: count("/completion_tokens_details/reasoning_tokens"),
+            ..Usage::default()
         });
     }
     native.get("output_tokens")?;
@@ -58,7 +59,7 @@ fn expected(native: &Value, billable: Option<&Value>) -> Option<Usage> {
         cache_write_5m: billed("cache_creation_input_tokens") - hour,
         cache_write_1h: hour,
         output: billed("output_tokens"),
-        reasoning: 0,
+        ..Usage::default()
     })
 }
 

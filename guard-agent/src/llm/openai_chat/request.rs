@@ -206,7 +206,10 @@ impl Tool<'_> {
             all.push(kind.to_owned());
         }
         all.into_iter()
-            .map(|name| DeclaredTool { name, server_side })
+            .map(|name| DeclaredTool {
+                server_side,
+                ..DeclaredTool::client(name)
+            })
             .collect()
     }
 }
@@ -225,26 +228,14 @@ impl<'de: 'a, 'a> Part<'de> for Tool<'a> {
 impl<'de: 'a, 'a> Part<'de> for Function<'a> {
     type Sum = Vec<DeclaredTool>;
     fn add(self, tools: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
-        declare(
-            tools,
-            DeclaredTool {
-                name: self.name.into_owned(),
-                server_side: false,
-            },
-        )
+        declare(tools, DeclaredTool::client(self.name))
     }
 }
 
 impl<'de: 'a, 'a> Part<'de> for Plugin<'a> {
     type Sum = Vec<DeclaredTool>;
     fn add(self, tools: &mut Self::Sum, _depth: u8) -> Result<(), Malformed> {
-        declare(
-            tools,
-            DeclaredTool {
-                name: self.id.into_owned(),
-                server_side: true,
-            },
-        )
+        declare(tools, DeclaredTool::provider(self.id))
     }
 }
 
@@ -281,22 +272,10 @@ pub(super) fn facts(body: &[u8], cap_field: CapField) -> Result<RequestFacts, Ma
     }
     // OpenRouter: the suffix asks for its web search.
     if is_set(body.web_search_options) || body.model.ends_with(":online") {
-        declare(
-            &mut tools,
-            DeclaredTool {
-                name: WEB_SEARCH.to_owned(),
-                server_side: true,
-            },
-        )?;
+        declare(&mut tools, DeclaredTool::provider(WEB_SEARCH))?;
     }
     if is_set(body.search_parameters) {
-        declare(
-            &mut tools,
-            DeclaredTool {
-                name: LIVE_SEARCH.to_owned(),
-                server_side: true,
-            },
-        )?;
+        declare(&mut tools, DeclaredTool::provider(LIVE_SEARCH))?;
     }
     let cached = if is_set(body.prompt_cache_options) {
         CacheWrite::FiveMinutes
@@ -318,8 +297,8 @@ pub(super) fn facts(body: &[u8], cap_field: CapField) -> Result<RequestFacts, Ma
         service_tier: body.service_tier,
         cache_write: survey.cache_write.max(cached),
         unseen_input: body.messages,
-        untouchable: false,
         conversation: conversation::of(text),
+        ..RequestFacts::default()
     })
 }
 

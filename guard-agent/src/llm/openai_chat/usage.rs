@@ -5,8 +5,14 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::llm::reply::{Format, Verdict, note_tool};
-use crate::llm::{ReplyFacts, Usage};
+use bytes::Bytes;
+
+use crate::llm::frames::sse_event;
+use crate::llm::openai_chat::{OPENAI, calls};
+use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::usage::Media;
+use crate::llm::{Dialect, ReplyFacts, Usage};
+use crate::refusal::Refusal;
 
 /// A whole reply, or one chunk of a stream.
 #[derive(Deserialize)]
@@ -23,6 +29,7 @@ struct Chunk<'a> {
 
 #[derive(Deserialize)]
 struct Choice {
+    index: Option<u64>,
     delta: Option<Answer>,
     message: Option<Answer>,
     finish_reason: Option<String>,
@@ -33,18 +40,30 @@ struct Choice {
 #[derive(Deserialize)]
 struct Answer {
     tool_calls: Option<Vec<Call>>,
-    function_call: Option<Named>,
+    function_call: Option<Called>,
 }
 
 #[derive(Deserialize)]
 struct Call {
-    function: Option<Named>,
-    custom: Option<Named>,
+    index: Option<u64>,
+    function: Option<Called>,
+    custom: Option<Called>,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct Called {
     name: Option<String>,
+    /// A function's, as JSON text.
+    arguments: Option<String>,
+    /// A custom tool's, as free text.
+    input: Option<String>,
+}
+
+impl Called {
+    fn tell(&self, at: At, calls: &mut Calls) {
+        let arguments = self.arguments.as_deref().or(self.input.as_deref());
+        calls.part(at, self.name.as_deref(), arguments);
+    }
 }
 
 #[derive(Deserialize)]
@@ -70,46 +89,60 @@ struct WireUsage {
 struct PromptDetails {
     cached_tokens: Option<u64>,
     cache_write_tokens: Option<u64>,
+    audio_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct CompletionDetails {
     reasoning_tokens: Option<u64>,
+    audio_tokens: Option<u64>,
 }
 
 impl WireUsage {
-    /// The buckets. `prompt_tokens` includes cached and cache-written ones; what `total_tokens` has beyond prompt and
-    /// completion is output that `completion_tokens` leaves out (xAI's and Gemini's reasoning).
-    fn buckets(&self) -> Option<Usage> {
+    /// The buckets, and whether the counts contradicted each other. `prompt_tokens` includes cached, cache-written and
+    /// audio ones; what `total_tokens` has beyond prompt and completion is output that `completion_tokens` leaves out
+    /// (xAI's and Gemini's reasoning).
+    fn buckets(&self) -> Option<(Usage, bool)> {
         let (prompt, completion) = (self.prompt_tokens?, self.completion_tokens?);
+        let mut inconsistent = false;
+        let mut part = |count: Option<u64>, whole: u64| {
+            let count = count.unwrap_or(0);
+            inconsistent |= count > whole;
+            count.min(whole)
+        };
         let details = self.prompt_tokens_details.as_ref();
         let cached = details
             .and_then(|d| d.cached_tokens)
             .or(self.prompt_cache_hit_tokens)
             .or(self.cached_tokens);
-        let cache_read = cached.unwrap_or(0).min(prompt);
-        let written = details
-            .and_then(|d| d.cache_write_tokens)
-            .unwrap_or(0)
-            .min(prompt - cache_read);
+        let cache_read = part(cached, prompt);
+        let written = part(details.and_then(|d| d.cache_write_tokens), prompt - cache_read);
+        let heard = part(
+            details.and_then(|d| d.audio_tokens),
+            prompt - cache_read - written,
+        );
         let beyond = self
             .total_tokens
             .unwrap_or(0)
             .saturating_sub(prompt.saturating_add(completion));
-        let output = completion.saturating_add(beyond);
-        let reasoning = self
-            .completion_tokens_details
-            .as_ref()
-            .and_then(|d| d.reasoning_tokens)
-            .unwrap_or(0);
-        Some(Usage {
-            input: prompt - cache_read - written,
+        let produced = completion.saturating_add(beyond);
+        let details = self.completion_tokens_details.as_ref();
+        let reasoning = part(details.and_then(|d| d.reasoning_tokens), produced);
+        let spoken = part(details.and_then(|d| d.audio_tokens), produced - reasoning);
+        let usage = Usage {
+            input: prompt - cache_read - written - heard,
             cache_read,
             cache_write_5m: written,
-            cache_write_1h: 0,
-            output,
-            reasoning: reasoning.min(output),
-        })
+            output: produced - spoken,
+            reasoning,
+            media: Media {
+                input_audio: heard,
+                output_audio: spoken,
+                ..Media::default()
+            },
+            ..Usage::default()
+        };
+        Some((usage, inconsistent))
     }
 }
 
@@ -122,18 +155,20 @@ pub(super) struct ChatReply {
 }
 
 impl ChatReply {
-    fn take(&mut self, chunk: Chunk<'_>) -> Verdict {
+    fn take(&mut self, chunk: Chunk<'_>, calls: &mut Calls) -> Verdict {
         let choices = chunk.choices.unwrap_or_default();
         let (usage_only, mut finished) = (choices.is_empty(), false);
         let mut usage = chunk.x_groq.and_then(|groq| groq.usage);
-        for choice in choices {
+        for (position, choice) in (0..).zip(choices) {
+            let number = choice.index.unwrap_or(position);
             usage = choice.usage.or(usage);
+            for answer in [choice.delta, choice.message].into_iter().flatten() {
+                Self::tools(number, &answer, calls);
+            }
             if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
                 self.facts.finish = Some(reason);
                 finished = true;
-            }
-            for answer in [choice.delta, choice.message].into_iter().flatten() {
-                self.tools(answer);
+                calls.end_choice(number);
             }
         }
         // Totals, not increments: the last one stands. It may come with choices, without, or again and again.
@@ -142,7 +177,9 @@ impl ChatReply {
             .filter(|usage| usage.prompt_tokens.is_some())
             .or(usage);
         if let Some(usage) = &usage {
-            self.facts.usage = usage.buckets();
+            let buckets = usage.buckets();
+            self.facts.inconsistent |= buckets.is_some_and(|(_, inconsistent)| inconsistent);
+            self.facts.usage = buckets.map(|(usage, _)| usage);
             self.last_word = usage_only || finished;
         }
         if let Some(model) = chunk.model.filter(|model| !model.is_empty()) {
@@ -159,41 +196,61 @@ impl ChatReply {
         }
     }
 
-    fn tools(&mut self, answer: Answer) {
-        let calls = answer.tool_calls.unwrap_or_default();
-        let names = calls
-            .into_iter()
-            .flat_map(|call| [call.function, call.custom])
-            .chain([answer.function_call]);
-        for name in names.flatten().filter_map(|named| named.name) {
-            note_tool(&mut self.facts.tools_called, &name);
+    fn tools(choice: u64, answer: &Answer, calls: &mut Calls) {
+        for (position, call) in (0..).zip(answer.tool_calls.iter().flatten()) {
+            let index = call.index.unwrap_or(position);
+            for called in [&call.function, &call.custom].into_iter().flatten() {
+                called.tell(At { choice, index }, calls);
+            }
+        }
+        if let Some(called) = &answer.function_call {
+            let index = calls::LEGACY;
+            called.tell(At { choice, index }, calls);
         }
     }
 }
 
 impl Format for ChatReply {
-    fn event(&mut self, data: &[u8]) -> Verdict {
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
         if data.trim_ascii() == b"[DONE]" {
             self.facts.complete = true;
             return Verdict::Forward;
         }
         match serde_json::from_slice(data) {
-            Ok(chunk) => self.take(chunk),
+            Ok(chunk) => self.take(chunk, calls),
             Err(_) => {
                 self.unread();
-                Verdict::Forward
+                Verdict::Unreadable
             }
         }
     }
 
-    fn whole(&mut self, body: &[u8]) {
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
         match serde_json::from_slice::<Chunk<'_>>(body) {
             Ok(chunk) => {
                 self.facts.complete = chunk.choices.is_some() || chunk.error.is_some();
-                self.take(chunk);
+                self.take(chunk, calls);
+                true
             }
-            Err(_) => self.unread(),
+            Err(_) => {
+                self.unread();
+                false
+            }
         }
+    }
+
+    fn without(&mut self, event: serde_json::Value, calls: &mut Calls) -> Edit {
+        calls::without(event, calls)
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        let mut out = sse_event(None, &self.instead(refusal, request_id));
+        out.extend_from_slice(&sse_event(None, b"[DONE]"));
+        Bytes::from(out)
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        OPENAI.refusal(refusal, request_id).body
     }
 
     fn unread(&mut self) {

@@ -160,13 +160,13 @@ impl Metrics {
         let known = self.labels.load();
         let (agent, provider, model) = (known.agent(agent), known.provider(provider), known.model(model));
         for (kind, count) in [
-            ("input", usage.input),
-            ("cache_read", usage.cache_read),
+            ("input", usage.total_uncached()),
+            ("cache_read", usage.total_cache_read()),
             (
                 "cache_write",
                 usage.cache_write_5m.saturating_add(usage.cache_write_1h),
             ),
-            ("output", usage.output),
+            ("output", usage.total_output()),
             ("reasoning", usage.reasoning),
         ] {
             if count > 0 {

@@ -51,6 +51,7 @@ fn everything(metrics: &Metrics, junk: &str) {
         cache_write_1h: 1,
         output: 1,
         reasoning: 1,
+        ..Usage::default()
     };
     let state = BudgetState {
         limit: Pico(1),
