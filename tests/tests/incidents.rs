@@ -2,12 +2,14 @@
 //! stopped at the configured point, named in an alert and a finding, and its waste counted. A long session that gets on is
 //! not stopped, and not even warned of.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use guard_agent::money::Pico;
+use guard_tests::clients;
 use guard_tests::lab::Lab;
-use guard_tests::provider::{Fault, Gate, Reply, Tokens};
+use guard_tests::provider::{Fault, Gate, Pace, Reply, Tokens};
 use serde_json::Value;
 
 /// 1,000 tokens at $1.25 and 100 at $10 per million.
@@ -352,5 +354,62 @@ fn what_is_frozen_stays_so_over_a_restart_and_outcomes_give_the_cost_of_a_succes
         .filter(|action| ["freeze", "unfreeze", "outcome"].contains(&action.as_str()))
         .collect();
     assert_eq!(done, ["outcome", "freeze", "unfreeze"]);
+    Ok(())
+}
+
+#[test]
+fn a_run_that_has_lasted_too_long_ends_its_streams_with_a_readable_event_and_begins_no_more() -> Result<()> {
+    let lab = lab("caps = { run_timeout = \"6s\" }")?;
+    for (provider, arguments) in [
+        (
+            "openai",
+            "openai --model gpt-5 --max-tokens 100 --stream --retries 0",
+        ),
+        (
+            "anthropic",
+            "anthropic --model claude-haiku-4-5 --max-tokens 100 --stream --retries 0",
+        ),
+    ] {
+        for fake in [lab.openai(), lab.anthropic()] {
+            let mut reply = Reply::default().paced(Pace::Every(Duration::from_millis(500)));
+            reply.words = vec![" word".to_owned(); 60];
+            fake.always(reply);
+        }
+        // Each a run of its own, which begins now.
+        let script = clients::script("llm.py");
+        let mut command: Vec<OsString> = ["run", "--agent", "coder", "--"].map(Into::into).to_vec();
+        command.push(lab.python().as_os_str().to_owned());
+        command.push(script.into_os_string());
+        command.extend(arguments.split(' ').map(Into::into));
+        command.extend(["--calls".into(), "2".into()]);
+        let run = lab.command(command)?.patience(Duration::from_secs(60));
+        let said = run.run()?.ok()?.json_lines()?;
+        let outcomes: Vec<&Value> = said.iter().filter(|said| said.get("ok").is_some()).collect();
+        assert_eq!(outcomes.len(), 2, "{said:#?}");
+        assert!(said.len() > 4, "words came before the cut: {said:#?}");
+        let cut = outcomes[0];
+        assert_eq!(cut["ok"], false, "{provider}: {cut}");
+        assert!(cut["message"].to_string().contains("began"), "{provider}: {cut}");
+        assert!(
+            cut["seconds"].as_f64().is_some_and(|seconds| seconds < 8.0),
+            "{cut}"
+        );
+        let next = outcomes[1];
+        assert_eq!(next["status"], 400, "{provider}: {next}");
+        assert!(
+            next["message"].to_string().contains("caps.run_timeout"),
+            "{provider}: {next}"
+        );
+    }
+    let calls = lab.calls(4)?;
+    let reasons: Vec<(&Value, &Value)> = calls
+        .iter()
+        .map(|call| (&call["decision"], &call["reason"]))
+        .collect();
+    let (allowed, refused, reason) = ("allowed".into(), "refused".into(), "run_timeout".into());
+    let each = [(&allowed, &reason), (&refused, &reason)];
+    assert_eq!(reasons, [each[0], each[1], each[0], each[1]]);
+    let cut = [("agent", "coder"), ("outcome", "cut")];
+    assert_eq!(lab.metrics()?.count("guard_calls_total", &cut)?, 2);
     Ok(())
 }

@@ -333,6 +333,7 @@ pub(crate) fn answered(input: u64, output: u64) -> Outcome {
         duration: Duration::from_millis(2310),
         request_bytes: 100,
         reply_bytes: 4096,
+        cut: None,
         upstream_error: None,
     }
 }

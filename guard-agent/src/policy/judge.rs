@@ -21,7 +21,7 @@ use crate::policy::in_flight::Slot;
 use crate::policy::loops::Level;
 use crate::policy::money::{self, Bill};
 use crate::policy::multipliers::{Asked, Reached, Watch};
-use crate::policy::{Credential, Hold, Policy, Snapshot, caps, key, rate, tools};
+use crate::policy::{Credential, Deadline, Hold, Policy, Snapshot, caps, key, rate, tools};
 use crate::record::Draft;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::ToolVerdict;
@@ -47,6 +47,8 @@ pub(super) struct Verdict {
     pub(super) gate: Option<Arc<dyn Gate>>,
     /// The place in its run, for inference.
     pub(super) watch: Option<Watch>,
+    /// When its stream is ended.
+    pub(super) deadline: Option<Deadline>,
 }
 
 impl<'a> Judging<'a> {
@@ -90,6 +92,7 @@ impl<'a> Judging<'a> {
             place,
             gate: None,
             watch,
+            deadline: self.deadline(agent),
         })
     }
 
@@ -154,6 +157,20 @@ impl<'a> Judging<'a> {
             self.weigh(caps::run_timeout(agent, &self.who.run, lasted))?;
         }
         Ok(())
+    }
+
+    /// When the run's time is over, and what its streams are told then.
+    fn deadline(&self, agent: &Agent) -> Option<Deadline> {
+        let limit = agent
+            .caps
+            .run_timeout
+            .filter(|_| self.rules.mode == Mode::Enforce)?;
+        let left = limit.checked_sub(self.lasted())?;
+        Some(Deadline {
+            at: Instant::now().checked_add(left)?,
+            refusal: caps::run_timeout(agent, &self.who.run, limit).err()?,
+            id: self.call.id.to_string(),
+        })
     }
 
     /// How long the run has lasted: since its id was made, where Guard made it; else since its first call.
