@@ -409,7 +409,9 @@ fn a_run_that_has_lasted_too_long_ends_its_streams_with_a_readable_event_and_beg
     let (allowed, refused, reason) = ("allowed".into(), "refused".into(), "run_timeout".into());
     let each = [(&allowed, &reason), (&refused, &reason)];
     assert_eq!(reasons, [each[0], each[1], each[0], each[1]]);
-    let cut = [("agent", "coder"), ("outcome", "cut")];
-    assert_eq!(lab.metrics()?.count("guard_calls_total", &cut)?, 2);
+    for provider in ["openai", "anthropic"] {
+        let cut = [("agent", "coder"), ("outcome", "cut"), ("provider", provider)];
+        assert_eq!(lab.metrics()?.count("guard_calls_total", &cut)?, 1);
+    }
     Ok(())
 }
