@@ -104,6 +104,8 @@ pub const KEYS: &[Key] = &[
         "What governed processes get while Guard is down.").only("refuse"),
     key("host", "unknown_when_down", "`refuse` or `direct`", "`refuse`",
         "What containers get that were born under a watched parent while Guard was down.").only("refuse"),
+    key("host", "canary", "seconds, `\"1s\"` to `\"600s\"`", "`30s`",
+        "How often a process of Guard's own, in a governed cgroup, tries every way out. `guard_enforcing` and `/readyz` follow what it saw."),
     key("host", "docker", "`unix:///absolute/path`",
         "`unix:///var/run/docker.sock` if an agent has a `container_label`, else none",
         "The engine that knows the containers' labels. Where one is set, a container whose `guard.agent` label names no agent is refused."),

@@ -122,7 +122,7 @@ impl Drop for Connection {
 }
 
 impl Metrics {
-    /// Whether every program was found attached.
+    /// Whether enforcement is proven.
     pub fn enforcing(&self, proven: bool) {
         self.enforcing.set(i64::from(proven));
     }
