@@ -195,7 +195,7 @@ pub const KEYS: &[Key] = &[
     key("agent.caps", "input_bytes", "bytes, above 0", "none",
         "Largest body of one inference call, decoded. A larger one is refused."),
     key("agent.caps", "run_timeout", "number and `s`, `m`, `h` or `d`", "none",
-        "Longest life of a run by the clock: from its start with `guard-agent run`, else from its first call that this daemon saw. Calls after it are refused."),
+        "Longest life of a run by the clock: from its start with `guard-agent run`, else from its first call that this daemon saw. Calls after it are refused, and its streams end with the format's own last event."),
     key("agent.caps", "requests_per_minute", "calls, above 0", "none",
         "Calls in any minute. One more is told to wait (429)."),
     key("agent.caps", "tokens_per_minute", "tokens, above 0", "none",

@@ -10,7 +10,7 @@ use crate::ledger::{Cause, Settled};
 use crate::llm::{Judgement, ReplyFacts};
 use crate::money::Pico;
 use crate::policy::multipliers;
-use crate::policy::{Hold, Outcome, Places, Settle};
+use crate::policy::{Deadline, Hold, Outcome, Places, Settle};
 use crate::refusal::Reason;
 use crate::telemetry::metrics;
 
@@ -182,6 +182,7 @@ impl Ticket {
 
     fn outcome_label(outcome: &Outcome) -> metrics::Outcome {
         match outcome.status {
+            _ if outcome.cut.is_some() => metrics::Outcome::Cut,
             _ if outcome.client_gone => metrics::Outcome::ClientGone,
             Some(status) if !status.is_success() => metrics::Outcome::ProviderError,
             None => metrics::Outcome::UpstreamFailed,
@@ -193,6 +194,10 @@ impl Ticket {
 }
 
 impl Settle for Ticket {
+    fn deadline(&self) -> Option<Deadline> {
+        self.places.deadline.clone()
+    }
+
     fn settle(mut self: Box<Self>, outcome: Outcome) {
         let bill = self.bill(&outcome);
         let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));
@@ -225,6 +230,9 @@ impl Settle for Ticket {
             draft.finding("cost_above_reservation");
         }
         let body = &mut draft.body;
+        if let Some(cut) = outcome.cut {
+            body.reason = Some(cut);
+        }
         if outcome.status.is_none() {
             body.decision = Decision::Failed;
             body.reason = Some(Reason::Upstream);
