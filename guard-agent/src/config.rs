@@ -23,9 +23,11 @@ mod read;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use problem::{Problem, Severity};
+pub use tools::{ArgumentRule, Matcher, ToolRules};
 
 use globset::GlobMatcher;
 
@@ -314,15 +316,6 @@ pub enum Telemetry {
     Refuse,
     /// Forward them.
     Pass,
-}
-
-/// Declared-tool rules.
-#[derive(Debug, Clone)]
-pub struct ToolRules {
-    /// Allowed names.
-    pub allow: Vec<Pattern>,
-    /// What happens to a tool that is not allowed.
-    pub on_violation: OnViolation,
 }
 
 /// What happens to a tool that is not allowed.
