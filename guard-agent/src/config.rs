@@ -44,6 +44,8 @@ pub struct Config {
     pub providers: Vec<Arc<Provider>>,
     /// `[[agent]]`, with `[defaults]` filled in.
     pub agents: Vec<Arc<Agent>>,
+    /// `[[budget]]`
+    pub budgets: Vec<SharedBudget>,
 }
 
 /// Where the configuration is unless a command line says otherwise.
@@ -191,6 +193,8 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         .unwrap_or_else(budget::fallback);
     let providers = providers::apply(&overrides, builtin);
     let agents = agents::read(&agents, &providers, &budgets);
+    let shared = root.sections("budget", "shared").unwrap_or_default();
+    let budgets = budget::read_shared(&shared, &providers, &agents);
     let mut host = host::read(host.as_ref());
     if host.docker.is_none() && agents.iter().any(|agent| !agent.container_labels.is_empty()) {
         host.docker = Some(PathBuf::from(host::ENGINE));
@@ -199,6 +203,7 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         host,
         agents,
         providers,
+        budgets,
     }
 }
 
@@ -344,15 +349,48 @@ pub struct Caps {
     pub tokens_per_minute: Option<u64>,
 }
 
-/// One budget of an agent.
+/// One limit on money.
 #[derive(Debug, Clone)]
 pub struct Budget {
+    /// What of an agent it is for; of no account in a shared budget.
+    pub per: Per,
     /// Its window.
     pub window: Window,
     /// Hard limit.
     pub limit: Pico,
     /// Soft limit in parts per million of the hard one.
     pub soft_ppm: Option<u32>,
+}
+
+/// What of an agent a budget is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Per {
+    /// The agent; for the window `run`, each of its runs.
+    Agent,
+    /// Each session of its runs.
+    Session,
+}
+
+/// `[[budget]]`: a limit that several agents share.
+#[derive(Debug, Clone)]
+pub struct SharedBudget {
+    /// Whose calls count.
+    pub whose: Whose,
+    /// Window and limit.
+    pub budget: Budget,
+}
+
+/// Whose calls a shared budget counts.
+#[derive(Debug, Clone)]
+pub enum Whose {
+    /// Those of every agent of an owner.
+    Owner(Arc<str>),
+    /// Those with one key, `PROVIDER/KEY`.
+    Key(Arc<str>),
+    /// Those to the models that a pattern covers.
+    Model(Pattern),
+    /// All.
+    Host,
 }
 
 /// A name pattern (`*`, `?`), kept with its text for messages.

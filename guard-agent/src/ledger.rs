@@ -36,8 +36,11 @@ pub mod window;
 
 pub use types::{
     AccountView, Cause, Charge, Exhausted, LedgerError, LedgerSettings, Recovery, ReserveError, Scope,
-    ScopeKind, Settled, Window,
+    ScopeKind, Settled,
 };
+
+pub use book::NO_SESSION;
+pub use window::Window;
 
 use book::{Book, Posting};
 use journal::Journal;
@@ -202,7 +205,7 @@ impl Inner {
         let posting = Posting {
             call,
             amount,
-            accounts: slots.into_iter().map(|s| s.account).collect(),
+            accounts: slots.iter().map(|slot| slot.account.clone()).collect(),
         };
         let id = state.journal.next_seq();
         state
@@ -213,7 +216,7 @@ impl Inner {
             .map_err(ReserveError::Stopped)?;
         state.book.hold(id, posting);
         debug_assert!(
-            state.book.within_limits(charges),
+            state.book.within_limits(&slots),
             "an admission took an account above its limit"
         );
         Ok(Reservation {

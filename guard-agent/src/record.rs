@@ -245,6 +245,11 @@ impl Draft {
         self.body.key = Some(name.to_owned());
     }
 
+    /// Name of the key that goes to the provider; none when the caller's own login goes.
+    pub(crate) fn key_name(&self) -> Option<&str> {
+        self.body.key.as_deref()
+    }
+
     /// What is changed in the request.
     pub(crate) fn rewrites(&mut self, edits: &BodyEdits, key: bool) {
         let done = [

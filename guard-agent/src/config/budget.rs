@@ -1,21 +1,18 @@
-//! `budget = [{ window = "day", usd = 20.0, soft = 0.8 }]`, in `[defaults]` and in an agent.
+//! `budget = [{ window = "day", usd = 20.0, soft = 0.8 }]`, in `[defaults]` and in an agent, and `[[budget]]`.
 
-use super::Budget;
+use std::sync::Arc;
+
+use super::problem::nearest;
 use super::read::Section;
-use crate::ledger::Window;
+use super::{Agent, Budget, Per, SharedBudget, Whose};
+use crate::ledger::{Scope, ScopeKind, Window};
+use crate::llm::provider::Provider;
 use crate::money::{PICO_PER_USD, Pico};
-
-const WINDOWS: &[(&str, Window)] = &[
-    ("run", Window::Run),
-    ("hour", Window::Hour),
-    ("day", Window::Day),
-    ("week", Window::Week),
-    ("month", Window::Month),
-];
 
 /// What every agent gets when nobody says anything: ten dollars a day, with a warning at eight.
 pub(super) fn fallback() -> Vec<Budget> {
     vec![Budget {
+        per: Per::Agent,
         window: Window::Day,
         limit: Pico(10 * PICO_PER_USD),
         soft_ppm: Some(800_000),
@@ -35,11 +32,16 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
     let mut budgets: Vec<Budget> = Vec::new();
     for section in &sections {
         let Some(budget) = one(section) else { continue };
-        if budgets.iter().any(|other| other.window == budget.window) {
+        if budgets
+            .iter()
+            .any(|other| other.window == budget.window && other.per == budget.per)
+        {
             let message = format!("a second budget for the window {:?}", budget.window.label());
-            section
-                .reader
-                .error(&section.place("window"), message, "keep one budget per window");
+            section.reader.error(
+                &section.place("window"),
+                message,
+                "keep one budget per window and scope",
+            );
             continue;
         }
         budgets.push(budget);
@@ -48,16 +50,158 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
 }
 
 fn one(section: &Section<'_, '_>) -> Option<Budget> {
-    section.missing("window", "add window = \"day\" (or run, hour, week, month)");
+    section.missing(
+        "window",
+        "add window = \"day\" (or run, hour, week, month, rolling:5h)",
+    );
     section.missing("usd", "add usd = 10.0");
-    let window = section.choice("window", WINDOWS);
+    let per = section.choice("scope", &[("agent", Per::Agent), ("session", Per::Session)]);
+    let window = window(section);
     let limit = limit(section);
     let soft_ppm = soft(section);
     Some(Budget {
+        per: per.unwrap_or(Per::Agent),
         window: window?,
         limit: limit?,
         soft_ppm,
     })
+}
+
+fn window(section: &Section<'_, '_>) -> Option<Window> {
+    let text = section.string("window")?;
+    let written = *text.get_ref();
+    let window = Window::parse(written);
+    if window.is_none() {
+        let words = ["run", "hour", "day", "week", "month"];
+        let fix = match nearest(written, words.into_iter()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => {
+                "a rolling window is written \"rolling:5h\": a whole number of m, h or d, at most 90 days"
+                    .to_owned()
+            }
+        };
+        let message = format!("`window` is run, hour, day, week, month or rolling:LENGTH, not {written:?}");
+        section.reader.error(&text.span(), message, fix);
+    }
+    window
+}
+
+/// Reads every `[[budget]]`.
+pub(super) fn read_shared(
+    sections: &[Section<'_, '_>],
+    providers: &[Arc<Provider>],
+    agents: &[Arc<Agent>],
+) -> Vec<SharedBudget> {
+    let mut budgets: Vec<SharedBudget> = Vec::new();
+    for section in sections {
+        let whose = whose(section, providers, agents);
+        let (Some(whose), Some(budget)) = (whose, one(section)) else {
+            continue;
+        };
+        let shared = SharedBudget { whose, budget };
+        let report =
+            |message: String, fix: &str| section.reader.error(&section.place("window"), message, fix);
+        if shared.budget.window == Window::Run {
+            report(
+                "a shared budget has no runs".to_owned(),
+                "write a calendar or rolling window here; budgets of runs stand in [[agent]]",
+            );
+        } else if budgets
+            .iter()
+            .any(|other| other.scope() == shared.scope() && other.budget.window == shared.budget.window)
+        {
+            let scope = shared.scope();
+            let message = format!(
+                "a second budget of {} {:?} for this window",
+                scope.kind.label(),
+                scope.name
+            );
+            report(message, "keep one budget per scope and window");
+        } else {
+            budgets.push(shared);
+        }
+    }
+    budgets
+}
+
+fn whose(section: &Section<'_, '_>, providers: &[Arc<Provider>], agents: &[Arc<Agent>]) -> Option<Whose> {
+    let named: Vec<&str> = ["owner", "key", "model", "scope"]
+        .into_iter()
+        .filter(|key| section.has(key))
+        .collect();
+    let [one] = named.as_slice() else {
+        section.reader.error(
+            &section.span,
+            "[[budget]] says whose calls count in exactly one key",
+            "write owner = \"team\", key = \"openai/prod-1\", model = \"gpt-5*\", or scope = \"host\" for all calls",
+        );
+        return None;
+    };
+    match *one {
+        "owner" => {
+            let owner = section.string("owner")?;
+            let known = || agents.iter().map(|agent| &*agent.owner);
+            unless_known(section, &owner, known(), "no agent has the owner")?;
+            Some(Whose::Owner((*owner.get_ref()).into()))
+        }
+        "key" => {
+            let key = section.string("key")?;
+            let known: Vec<String> = providers
+                .iter()
+                .flat_map(|provider| {
+                    provider
+                        .keys
+                        .iter()
+                        .map(|key| format!("{}/{}", provider.name, key.name))
+                })
+                .collect();
+            unless_known(
+                section,
+                &key,
+                known.iter().map(String::as_str),
+                "no provider has the key",
+            )?;
+            Some(Whose::Key((*key.get_ref()).into()))
+        }
+        "model" => {
+            let text = section.string("model")?;
+            section.reader.patterns(&[text]).pop().map(Whose::Model)
+        }
+        _ => section.choice("scope", &[("host", ())]).map(|()| Whose::Host),
+    }
+}
+
+fn unless_known<'k>(
+    section: &Section<'_, '_>,
+    text: &toml::Spanned<&str>,
+    known: impl Iterator<Item = &'k str> + Clone,
+    what: &str,
+) -> Option<()> {
+    let written = *text.get_ref();
+    if known.clone().any(|name| name == written) {
+        return Some(());
+    }
+    let fix = match nearest(written, known) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => "a budget that counts nothing would mislead: write a name that is in use".to_owned(),
+    };
+    section
+        .reader
+        .error(&text.span(), format!("{what} {written:?}"), fix);
+    None
+}
+
+impl SharedBudget {
+    /// The account that it limits.
+    pub fn scope(&self) -> Scope {
+        let (kind, name) = match &self.whose {
+            Whose::Owner(owner) => (ScopeKind::Owner, owner.clone()),
+            Whose::Key(key) => (ScopeKind::Key, key.clone()),
+            Whose::Model(pattern) => (ScopeKind::Model, pattern.text.as_str().into()),
+            Whose::Host => (ScopeKind::Host, "host".into()),
+        };
+        Scope { kind, name }
+    }
 }
 
 fn limit(section: &Section<'_, '_>) -> Option<Pico> {
