@@ -31,7 +31,10 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
     }
     let mut budgets: Vec<Budget> = Vec::new();
     for section in &sections {
-        let Some(budget) = one(section) else { continue };
+        let per = section.choice("scope", &[("agent", Per::Agent), ("session", Per::Session)]);
+        let Some(budget) = one(section, per.unwrap_or(Per::Agent)) else {
+            continue;
+        };
         if budgets
             .iter()
             .any(|other| other.window == budget.window && other.per == budget.per)
@@ -49,18 +52,17 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
     Some(budgets)
 }
 
-fn one(section: &Section<'_, '_>) -> Option<Budget> {
+fn one(section: &Section<'_, '_>, per: Per) -> Option<Budget> {
     section.missing(
         "window",
         "add window = \"day\" (or run, hour, week, month, rolling:5h)",
     );
     section.missing("usd", "add usd = 10.0");
-    let per = section.choice("scope", &[("agent", Per::Agent), ("session", Per::Session)]);
     let window = window(section);
     let limit = limit(section);
     let soft_ppm = soft(section);
     Some(Budget {
-        per: per.unwrap_or(Per::Agent),
+        per,
         window: window?,
         limit: limit?,
         soft_ppm,
@@ -95,7 +97,7 @@ pub(super) fn read_shared(
     let mut budgets: Vec<SharedBudget> = Vec::new();
     for section in sections {
         let whose = whose(section, providers, agents);
-        let (Some(whose), Some(budget)) = (whose, one(section)) else {
+        let (Some(whose), Some(budget)) = (whose, one(section, Per::Agent)) else {
             continue;
         };
         let shared = SharedBudget { whose, budget };

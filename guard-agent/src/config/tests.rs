@@ -309,7 +309,7 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
             "" => format!("{} = 0", key.name),
             "host" | "defaults" | "ledger" => format!("[{}]\n{} = 0", key.section, key.name),
             "provider" | "agent" => format!("[[{}]]\n{} = 0", key.section, key.name),
-            "shared" => format!("[[budget]]\n{} = 0", key.name),
+            "shared" => format!("[[budget]]\n{} = true", key.name),
             "budget" => format!("[defaults]\nbudget = [{{ {} = true }}]", key.name),
             "provider.keys" | "provider.speaks" | "agent.match" => {
                 let (outer, inner) = key.section.split_once('.').unwrap();

@@ -182,10 +182,10 @@ const WINDOWS: [Window; 6] = [
     Window::Rolling(180),
 ];
 
-/// One call of the reference: when it was reserved, in which scopes, what it holds or has cost.
+/// One call of the reference: when it was reserved, in which accounts, what it holds or has cost.
 struct Spent {
     at: Timestamp,
-    scopes: Vec<Scope>,
+    accounts: Vec<(Scope, Window)>,
     amount: u64,
     open: bool,
 }
@@ -205,7 +205,8 @@ fn counts(window: Window, spent: &Spent, now: Timestamp) -> (bool, bool) {
 
 fn total(all: &[Spent], charge: &Charge, now: Timestamp) -> (u64, u64) {
     let mut sums = (0, 0);
-    for spent in all.iter().filter(|spent| spent.scopes.contains(&charge.scope)) {
+    let account = (charge.scope.clone(), charge.window);
+    for spent in all.iter().filter(|spent| spent.accounts.contains(&account)) {
         let (must, may) = counts(charge.window, spent, now);
         sums.0 += if must { spent.amount } else { 0 };
         sums.1 += if may { spent.amount } else { 0 };
@@ -281,11 +282,14 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 match ledger.reserve(call(), &charges, Pico(amount)) {
                     Ok(reservation) => {
                         prop_assert!(!must, "admitted above a limit");
-                        let scopes = charges.iter().map(|charge| charge.scope.clone()).collect();
+                        let accounts = charges
+                            .iter()
+                            .map(|charge| (charge.scope.clone(), charge.window))
+                            .collect();
                         held.push((all.len(), reservation));
                         all.push(Spent {
                             at: now,
-                            scopes,
+                            accounts,
                             amount,
                             open: true,
                         });
