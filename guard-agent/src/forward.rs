@@ -71,7 +71,8 @@ pub async fn forward(
         gate,
     } = permit.redeem();
     let gated = gate.is_some();
-    let tab = Tab::open(settlement, dialect, edits.include_usage, gate);
+    let mut tab = Tab::open(settlement, dialect, edits.include_usage, gate);
+    tab.set_call(call.id.to_string());
     let plain = edits.include_usage || gated || tab.has_deadline();
     let key = PoolKey {
         agent: identity.agent.clone(),
