@@ -23,9 +23,11 @@ mod read;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use problem::{Problem, Severity};
+pub use tools::{ArgumentRule, Matcher, ToolRules};
 
 use globset::GlobMatcher;
 
@@ -303,15 +305,6 @@ pub enum Login {
     Refuse,
     /// Forward it, metered.
     Pass,
-}
-
-/// Declared-tool rules.
-#[derive(Debug, Clone)]
-pub struct ToolRules {
-    /// Allowed names.
-    pub allow: Vec<Pattern>,
-    /// What happens to a tool that is not allowed.
-    pub on_violation: OnViolation,
 }
 
 /// What happens to a tool that is not allowed.

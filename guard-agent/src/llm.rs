@@ -55,6 +55,11 @@ pub mod usage;
 #[cfg(test)]
 mod golden;
 
+/// Whether every JSON reader reads this text alike: no object in it has a name twice.
+pub(crate) fn same_to_every_reader(text: &str) -> bool {
+    json_strict::survey(text.as_bytes(), &[]).is_ok()
+}
+
 /// The wire formats that Guard reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]

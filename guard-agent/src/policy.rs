@@ -42,6 +42,7 @@ pub mod multipliers;
 pub mod outcomes;
 mod rate;
 mod retries;
+pub(crate) mod tool_gate;
 pub mod tools;
 
 use frozen::Frozen;

@@ -16,9 +16,9 @@ use crate::call::Call;
 use crate::clock::SharedClock;
 use crate::config::Agent;
 use crate::identity::Identity;
-use crate::llm::BodyEdits;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
+use crate::llm::{BodyEdits, Gate};
 use crate::policy::{Hold, Places};
 use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
@@ -50,6 +50,8 @@ pub(crate) struct Draft {
     head: Head,
     body: CallBody,
     findings: Vec<String>,
+    /// Judges the tools that the model calls, for the record alone.
+    tool_watch: Option<Arc<dyn Gate>>,
 }
 
 impl Recorder {
@@ -118,6 +120,7 @@ impl Recorder {
             head,
             body,
             findings: Vec::new(),
+            tool_watch: None,
         }
     }
 
@@ -225,6 +228,11 @@ impl Draft {
         self.body.would_refuse.push(reason);
     }
 
+    /// Judge the tools that the model calls, for the record alone.
+    pub(crate) fn watch_tools(&mut self, gate: Arc<dyn Gate>) {
+        self.tool_watch = Some(gate);
+    }
+
     /// Name of the key that goes to the provider.
     pub(crate) fn key(&mut self, name: &str) {
         self.body.key = Some(name.to_owned());
@@ -277,6 +285,7 @@ impl Report for Recorder {
             head,
             body,
             findings: Vec::new(),
+            tool_watch: None,
         };
         let slot = self
             .audit

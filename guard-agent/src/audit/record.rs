@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::identity::{Container, Identity, Process, Stranger};
 use crate::ledger::Cause;
-use crate::llm::{DialectKind, Usage};
+use crate::llm::{DialectKind, OtherUsage, Usage};
 use crate::money::Pico;
 use crate::refusal::Reason;
 
@@ -181,6 +181,12 @@ pub struct Call {
     pub tools_declared: Vec<String>,
     /// Tools that the model called.
     pub tools_called: Vec<String>,
+    /// Of these, the ones that a rule kept from the agent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools_denied: Vec<String>,
+    /// Tokens of other models inside the same reply, which `usage` does not contain and `cost_pico_usd` does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_usage: Vec<OtherUsage>,
     /// How many times the client says it has tried already.
     pub client_retries: u32,
     /// Status that the client got.

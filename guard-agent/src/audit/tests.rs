@@ -115,6 +115,8 @@ fn full_call() -> Call {
         finish: Some("stop".into()),
         tools_declared: vec!["Read".into(), "Bash".into()],
         tools_called: vec!["Read".into()],
+        tools_denied: Vec::new(),
+        other_usage: Vec::new(),
         client_retries: 0,
         status: Some(200),
         request_bytes: Some(2048),

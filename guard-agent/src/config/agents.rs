@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::problem::nearest;
 use super::read::Section;
-use super::{Agent, Budget, ContainerLabel, Login, OnViolation, Pattern, ToolRules, budget, caps, loops};
+use super::{Agent, Budget, ContainerLabel, Login, Pattern, budget, caps, loops};
 use crate::llm::provider::Provider;
 
 /// Reads every agent; `defaults` are the budgets of one that names none.
@@ -95,7 +95,7 @@ fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budge
             .unwrap_or(Login::Refuse),
         tools: section
             .section("tools", "agent.tools")
-            .map(|tools| tool_rules(&tools)),
+            .map(|tools| super::tools::read(&tools)),
         caps: section
             .section("caps", "agent.caps")
             .map(|caps| caps::read(&caps))
@@ -318,22 +318,4 @@ fn endpoints(section: &Section<'_, '_>) -> Vec<Pattern> {
         }
     }
     section.reader.patterns(&written)
-}
-
-fn tool_rules(section: &Section<'_, '_>) -> ToolRules {
-    section.missing(
-        "allow",
-        "add allow = [\"Read\", \"Edit\"], or remove `tools` to allow every tool",
-    );
-    ToolRules {
-        allow: section
-            .reader
-            .patterns(&section.strings("allow").unwrap_or_default()),
-        on_violation: section
-            .choice(
-                "on_violation",
-                &[("strip", OnViolation::Strip), ("refuse", OnViolation::Refuse)],
-            )
-            .unwrap_or(OnViolation::Strip),
-    }
 }

@@ -21,6 +21,7 @@ use crate::policy::in_flight::Slot;
 use crate::policy::loops::Level;
 use crate::policy::money::{self, Bill};
 use crate::policy::multipliers::{Asked, Reached, Watch};
+use crate::policy::tool_gate::ToolGate;
 use crate::policy::{Credential, Deadline, Hold, Policy, Snapshot, caps, key, rate, tools};
 use crate::record::Draft;
 use crate::refusal::{Reason, Refusal};
@@ -85,15 +86,27 @@ impl<'a> Judging<'a> {
             }
             (Passage::Free | Passage::Listed, _) => (BodyEdits::default(), None, None),
         };
+        let gate = self.gate(agent);
         Ok(Verdict {
             edits,
             credential,
             hold,
             place,
-            gate: None,
+            gate,
             watch,
             deadline: self.deadline(agent),
         })
+    }
+
+    /// What judges the reply's tool calls. In observe mode nothing is held back, and the record says what would have been.
+    fn gate(&mut self, agent: &Arc<Agent>) -> Option<Arc<dyn Gate>> {
+        let facts = self.call.facts.as_ref()?;
+        let gate = Arc::new(ToolGate::of(agent, facts, self.call.id.to_string())?);
+        if self.rules.mode == Mode::Observe {
+            self.draft.watch_tools(gate);
+            return None;
+        }
+        Some(gate)
     }
 
     /// What is checked for inference only. Money comes last.

@@ -77,6 +77,7 @@ pub struct Metrics {
     loop_score: IntGaugeVec,
     context_growth: IntGaugeVec,
     tool_calls: IntCounterVec,
+    usage_inconsistent: IntCounterVec,
     call_duration: HistogramVec,
     first_token: HistogramVec,
     added: HistogramVec,
@@ -257,10 +258,15 @@ impl Metrics {
             &["agent"],
             "Tokens of input that each call adds to the one before, in the conversation of the last ten minutes that grows fastest; 0 until one has grown steadily.",
         )?;
+        let usage_inconsistent = make.counters(
+            "usage_inconsistent_total",
+            &["provider"],
+            "Replies whose counts contradict each other (a part larger than its whole). The part was cut to the whole.",
+        )?;
         let tool_calls = make.counters(
             "tool_calls_total",
             &["agent", "tool", "verdict"],
-            "Tools, by what happened (called, stripped, refused). `tool` is the pattern of the allow list that covers it.",
+            "Tools, by what happened (called, denied in a reply, stripped, refused). `tool` is the pattern of the allow list that covers it.",
         )?;
         let call_duration = make.histograms(
             "call_duration_seconds",
@@ -350,6 +356,7 @@ impl Metrics {
             loop_score,
             context_growth,
             tool_calls,
+            usage_inconsistent,
             call_duration,
             first_token,
             added,

@@ -46,6 +46,8 @@ pub enum ToolVerdict {
     Called,
     /// Its declaration was removed from the request.
     Stripped,
+    /// The model called it, and a rule kept the call from the agent.
+    Denied,
     /// The call was refused because of it.
     Refused,
 }
@@ -55,6 +57,7 @@ impl ToolVerdict {
         match self {
             Self::Called => "called",
             Self::Stripped => "stripped",
+            Self::Denied => "denied",
             Self::Refused => "refused",
         }
     }
@@ -187,6 +190,13 @@ impl Metrics {
             known.model(model),
         ];
         self.cost.with_label_values(&values).inc_by(cost.0);
+    }
+
+    /// A provider reported counts that contradict each other.
+    pub fn usage_inconsistent(&self, provider: &str) {
+        self.usage_inconsistent
+            .with_label_values(&[self.labels.load().provider(provider)])
+            .inc();
     }
 
     /// A call ended without usage.

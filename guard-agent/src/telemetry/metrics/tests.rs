@@ -74,6 +74,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.cost_per_success(junk, Pico(1));
     metrics.client_retry(junk);
     metrics.multipliers(junk, Gauges::default());
+    metrics.usage_inconsistent(junk);
     metrics.tool("coder", junk, ToolVerdict::Called);
     metrics.tool("coder", &format!("mcp__{junk}"), ToolVerdict::Called);
     metrics.call_duration(junk, second);
