@@ -12,6 +12,18 @@ const CHAT: &str = "https://api.openai.com/v1/chat/completions";
 const BODY: &str =
     r#"{"model":"gpt-5","stream":true,"max_tokens":1000,"messages":[{"role":"user","content":"Hi"}]}"#;
 
+/// Connections all the time; what became of each is counted.
+const HAMMER: &str = "import socket, sys, time
+print('on', flush=True)
+bad = {}; good = 0
+end = time.time() + 30
+while time.time() < end:
+    s = socket.socket(); s.settimeout(60)
+    try: s.connect(('203.0.113.30', 443)); good += 1
+    except OSError as e: bad[str(e)] = bad.get(str(e), 0) + 1
+    s.close(); time.sleep(0.01)
+print(good, bad)";
+
 /// Waits until the daemon has said something this often.
 fn said(lab: &Lab, what: &str, times: usize) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -51,17 +63,7 @@ fn a_restart_under_load_refuses_no_connection_and_ends_every_call_with_an_end() 
         while !stream.line()?.starts_with("data: ") {}
     }
     // Connections all the time, each with a whole exchange; none may be refused, whatever is restarted meanwhile.
-    let hammer = "import socket, sys, time
-print('on', flush=True)
-bad = {}; good = 0
-end = time.time() + 30
-while time.time() < end:
-    s = socket.socket(); s.settimeout(60)
-    try: s.connect(('203.0.113.30', 443)); good += 1
-    except OSError as e: bad[str(e)] = bad.get(str(e), 0) + 1
-    s.close(); time.sleep(0.01)
-print(good, bad)";
-    let mut client = lab.coder().spawn("python3").args(["-c", hammer]).start()?;
+    let mut client = lab.coder().spawn("python3").args(["-c", HAMMER]).start()?;
     assert_eq!(client.line()?, "on");
     let connections = lab.site().connections();
 
@@ -98,6 +100,12 @@ print(good, bad)";
     assert_eq!(lab.site().connections(), connections, "nothing went past Guard");
     never.open();
 
+    settled_once(&lab, settled)?;
+    on_the_same_socket(&lab)
+}
+
+/// Three calls that ended by themselves, and one that was cut.
+fn settled_once(lab: &Lab, settled: u64) -> Result<()> {
     let records = lab.calls(4)?;
     let cut = records.iter().find(|record| record["reason"] == "stopping");
     let cut = cut.context("nothing says that a call was cut")?;
@@ -121,6 +129,11 @@ print(good, bad)";
     );
     assert_eq!(metrics.usd("guard_budget_reserved_usd", &scope)?, Pico::ZERO);
     assert_eq!(metrics.count("guard_worker_restarts_total", &[])?, 0);
+    Ok(())
+}
+
+/// The second keeper listens where the first did.
+fn on_the_same_socket(lab: &Lab) -> Result<()> {
     let log = lab.daemon_said();
     assert!(!log.contains("did not settle these calls"), "{log}");
     assert!(log.contains("alive"), "the watchdog hears: {log}");
