@@ -73,6 +73,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.wasted(junk, Cause::Looping, Pico(1));
     metrics.cost_per_success(junk, Pico(1));
     metrics.client_retry(junk);
+    metrics.alert(AlertEnd::Sent);
     metrics.multipliers(junk, Gauges::default());
     metrics.tool("coder", junk, ToolVerdict::Called);
     metrics.tool("coder", &format!("mcp__{junk}"), ToolVerdict::Called);
