@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, StatusCode};
 
 use crate::call::Call;
-use crate::config::{Agent, Config, Mode};
+use crate::config::{Agent, Config, Mode, Unpriced};
 use crate::identity::Identity;
 use crate::keys::Secret;
 use crate::keys::placeholder::Placeholders;
@@ -169,6 +169,7 @@ pub struct Snapshot {
     vault: Vault,
     placeholders: Placeholders,
     prices: Arc<PriceTable>,
+    unpriced: Unpriced,
 }
 
 impl Snapshot {
@@ -185,6 +186,7 @@ impl Snapshot {
             vault,
             placeholders,
             prices,
+            unpriced: config.unpriced,
         }
     }
 }
