@@ -315,6 +315,8 @@ pub struct Agent {
     pub endpoints: Vec<Pattern>,
     /// Whether the agent's own login is passed through.
     pub login: Login,
+    /// What happens to its clients' reports on their use.
+    pub telemetry: Telemetry,
     /// Tools that it may declare; `None` means every tool.
     pub tools: Option<ToolRules>,
     /// Per-call and concurrency caps.
@@ -333,6 +335,15 @@ pub enum Login {
     /// Refuse it.
     Refuse,
     /// Forward it, metered.
+    Pass,
+}
+
+/// What to do with a client's reports on its use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telemetry {
+    /// Refuse them, at once and without counting a refusal.
+    Refuse,
+    /// Forward them.
     Pass,
 }
 

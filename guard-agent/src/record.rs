@@ -19,7 +19,7 @@ use crate::config::Agent;
 use crate::identity::Identity;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, Gate};
+use crate::llm::{BodyEdits, EndpointKind, Gate};
 use crate::policy::{Hold, Places};
 use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
@@ -108,7 +108,8 @@ impl Recorder {
             original_destination: Some(call.origin.destination),
             sni: Some(call.origin.sni.clone()),
             provider: Some(provider.name.clone()),
-            dialect: Some(provider.dialect),
+            dialect: Some(call.dialect.kind()),
+            side: matches!(call.endpoint, EndpointKind::Side | EndpointKind::Telemetry),
             endpoint: Some(call.path().to_owned()),
             stream: facts.map(|facts| facts.stream),
             model_requested: facts.map(|facts| facts.model.clone()),
@@ -138,19 +139,23 @@ impl Recorder {
             model,
             ..
         } = &draft;
-        self.metrics.refusal(agent, refusal.reason);
-        self.metrics.call(
-            agent,
-            provider,
-            &self.label(provider, model),
-            metrics::Outcome::Refused,
-        );
+        if draft.body.side {
+            self.metrics.side(agent, provider, metrics::SideVerdict::Refused);
+        } else {
+            self.metrics.refusal(agent, refusal.reason);
+            self.metrics.call(
+                agent,
+                provider,
+                &self.label(provider, model),
+                metrics::Outcome::Refused,
+            );
+            self.tally.refused(agent, self.clock.now(), refusal);
+        }
         if refusal.reason == Reason::ToolDenied {
             for tool in &draft.body.tools_declared {
                 self.metrics.tool(agent, tool, metrics::ToolVerdict::Refused);
             }
         }
-        self.tally.refused(agent, self.clock.now(), refusal);
         draft.body.decision = Decision::Refused;
         draft.body.reason = Some(refusal.reason);
         draft.body.why = Some(refusal.message.clone());
@@ -168,7 +173,9 @@ impl Recorder {
         places: Places,
     ) -> Ticket {
         slot.expect(&draft.head.id, &draft.agent);
-        self.tally.admitted(&draft.agent);
+        if !draft.body.side {
+            self.tally.admitted(&draft.agent);
+        }
         Ticket::new(Arc::clone(self), slot, draft, hold, places)
     }
 
@@ -278,7 +285,7 @@ impl Report for Recorder {
         let body = CallBody {
             original_destination: Some(early.original_destination),
             provider: Some(early.provider.name.clone()),
-            dialect: Some(early.provider.dialect),
+            dialect: Some(early.dialect),
             endpoint: Some(early.path.to_owned()),
             ..CallBody::default()
         };

@@ -114,6 +114,7 @@ pub enum Body {
 impl Body {
     fn kind(&self) -> &'static str {
         match self {
+            Self::Call(call) if call.side => "side",
             Self::Call(_) => "call",
             Self::Connection(_) => "connection",
             Self::Kernel(_) => "kernel",
@@ -139,6 +140,9 @@ pub enum Decision {
 /// A call to a provider. `None` where there is nothing to say.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Call {
+    /// A client's request beside inference, which is no call: its record is of the kind `side`.
+    #[serde(skip)]
+    pub side: bool,
     /// Address that the caller connected to.
     pub original_destination: Option<SocketAddr>,
     /// Name in the TLS handshake.

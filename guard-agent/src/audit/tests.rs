@@ -90,6 +90,7 @@ fn caller() -> Identity {
 
 fn full_call() -> Call {
     Call {
+        side: false,
         original_destination: Some("203.0.113.10:443".parse().unwrap()),
         sni: Some("api.openai.com".into()),
         provider: Some("openai".into()),

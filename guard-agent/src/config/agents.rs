@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::problem::nearest;
 use super::read::Section;
-use super::{Agent, Budget, ContainerLabel, Login, Pattern, budget, caps, loops};
+use super::{Agent, Budget, ContainerLabel, Login, Pattern, Telemetry, budget, caps, loops};
 use crate::llm::provider::Provider;
 
 /// Reads every agent; `defaults` are the budgets of one that names none.
@@ -93,6 +93,12 @@ fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budge
         login: section
             .choice("login", &[("refuse", Login::Refuse), ("pass", Login::Pass)])
             .unwrap_or(Login::Refuse),
+        telemetry: section
+            .choice(
+                "telemetry",
+                &[("refuse", Telemetry::Refuse), ("pass", Telemetry::Pass)],
+            )
+            .unwrap_or(Telemetry::Refuse),
         tools: section
             .section("tools", "agent.tools")
             .map(|tools| super::tools::read(&tools)),

@@ -10,16 +10,7 @@ use crate::llm::provider::Auth;
 use crate::money::{PICO_PER_USD, Pico};
 
 fn table() -> Vec<Provider> {
-    let provider = |name: &str, host: &str, dialect, auth| Provider {
-        name: name.to_owned(),
-        hosts: vec![host.to_owned()],
-        dialect,
-        auth,
-        base_path: String::new(),
-        keys: Vec::new(),
-        connect_to: None,
-        trust: Vec::new(),
-    };
+    let provider = |name: &str, host: &str, dialect, auth| Provider::plain(name, &[host], dialect, auth);
     vec![
         provider("openai", "api.openai.com", DialectKind::OpenaiChat, Auth::Bearer),
         provider(
@@ -133,7 +124,7 @@ fn everything_that_works_can_be_said() {
     assert_eq!(openai.hosts, ["api.openai.com", "eu.api.openai.com"]);
     assert_eq!(openai.keys[1].source, KeySource::Env("KEY_B".into()));
     assert_eq!(openai.connect_to.unwrap().port(), 18443);
-    assert_eq!(config.providers[2].base_path, "/openai");
+    assert_eq!(config.providers[2].formats[0].base, "/openai");
     let agent = &config.agents[0];
     assert_eq!(agent.cgroups, ["/agents.slice/coder/**"]);
     assert_eq!(
@@ -318,7 +309,7 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
             "host" | "defaults" | "ledger" | "prices" => format!("[{}]\n{} = 0", key.section, key.name),
             "provider" | "agent" => format!("[[{}]]\n{} = 0", key.section, key.name),
             "budget" => format!("[defaults]\nbudget = [{{ {} = true }}]", key.name),
-            "provider.keys" | "agent.match" => {
+            "provider.keys" | "provider.speaks" | "agent.match" => {
                 let (outer, inner) = key.section.split_once('.').unwrap();
                 format!("[[{outer}]]\n{inner} = [{{ {} = 0 }}]", key.name)
             }
@@ -665,6 +656,9 @@ fn a_model_without_a_price_and_prices_of_one_s_own_are_provided_for() {
     )
     .unwrap();
     assert_eq!(config.unpriced, Unpriced::Ceiling);
-    assert_eq!(config.prices.overlay.unwrap(), Path::new("/etc/guard/prices.toml"));
+    assert_eq!(
+        config.prices.overlay.unwrap(),
+        Path::new("/etc/guard/prices.toml")
+    );
     assert_eq!(parse("", "guard.toml").unwrap().unpriced, Unpriced::Refuse);
 }

@@ -216,15 +216,19 @@ impl Settle for Ticket {
         } = *self;
         let metrics = &recorder.metrics;
         let label = &recorder.label(&draft.provider, &draft.model);
-        metrics.call(
-            &draft.agent,
-            &draft.provider,
-            label,
-            Self::outcome_label(&outcome),
-        );
-        metrics.call_duration(&draft.provider, outcome.duration);
-        if let Some(first) = outcome.first_token {
-            metrics.first_token(&draft.provider, first);
+        if draft.body.side {
+            metrics.side(&draft.agent, &draft.provider, metrics::SideVerdict::Passed);
+        } else {
+            metrics.call(
+                &draft.agent,
+                &draft.provider,
+                label,
+                Self::outcome_label(&outcome),
+            );
+            metrics.call_duration(&draft.provider, outcome.duration);
+            if let Some(first) = outcome.first_token {
+                metrics.first_token(&draft.provider, first);
+            }
         }
         Self::tools(metrics, &mut draft, &outcome.facts);
         if outcome.facts.inconsistent {

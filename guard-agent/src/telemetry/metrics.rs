@@ -24,7 +24,7 @@ mod labels;
 mod tests;
 mod usd;
 
-pub use events::{BudgetState, ClientError, Connection, Outcome, Stage, ToolVerdict};
+pub use events::{BudgetState, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
 pub use labels::Labels;
 use usd::Usd;
 
@@ -62,6 +62,7 @@ pub struct Metrics {
     enforcing: IntGauge,
     calls: IntCounterVec,
     refusals: IntCounterVec,
+    side: IntCounterVec,
     would_refuse: IntCounterVec,
     tokens: IntCounterVec,
     cost: IntCounterVec,
@@ -189,6 +190,11 @@ impl Metrics {
             "Calls that ended, by outcome (ok, provider_error, client_gone, upstream_failed, cut, refused).",
         )?;
         let refusals = make.counters("refusals_total", &["agent", "reason"], "Calls refused.")?;
+        let side = make.counters(
+            "side_requests_total",
+            &["agent", "provider", "verdict"],
+            "Requests of clients beside inference (settings, telemetry), which are no calls, by verdict (passed, refused).",
+        )?;
         let would_refuse = make.counters(
             "would_refuse_total",
             &["agent", "reason"],
@@ -341,6 +347,7 @@ impl Metrics {
             enforcing,
             calls,
             refusals,
+            side,
             would_refuse,
             tokens,
             cost,

@@ -39,6 +39,15 @@ impl Outcome {
     }
 }
 
+/// What happened to a client's request beside inference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SideVerdict {
+    /// Forwarded.
+    Passed,
+    /// Refused.
+    Refused,
+}
+
 /// What happened to a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToolVerdict {
@@ -148,6 +157,18 @@ impl Metrics {
     pub fn refusal(&self, agent: &str, reason: Reason) {
         self.refusals
             .with_label_values(&[self.labels.load().agent(agent), reason.label()])
+            .inc();
+    }
+
+    /// A client asked for something beside inference.
+    pub fn side(&self, agent: &str, provider: &str, verdict: SideVerdict) {
+        let known = self.labels.load();
+        let verdict = match verdict {
+            SideVerdict::Passed => "passed",
+            SideVerdict::Refused => "refused",
+        };
+        self.side
+            .with_label_values(&[known.agent(agent), known.provider(provider), verdict])
             .inc();
     }
 
