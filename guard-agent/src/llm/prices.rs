@@ -292,7 +292,7 @@ impl PriceTable {
     }
 
     /// Adds one layer: a name in it replaces what the layers before have under that name.
-    fn add(&mut self, rows: Vec<(Vec<String>, ModelPrice)>) -> Result<(), PriceTableError> {
+    fn add(&mut self, rows: Vec<file::Named>) -> Result<(), PriceTableError> {
         let first = self.models.len();
         for (aliases, row) in rows {
             let place = self.models.len();

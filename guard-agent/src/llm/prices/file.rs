@@ -40,8 +40,11 @@ pub(super) fn problem(model: &str, problem: impl Into<String>) -> PriceTableErro
     }
 }
 
+/// A row, with the other names of its model.
+pub(super) type Named = (Vec<String>, ModelPrice);
+
 /// Date and rows of a table.
-pub(super) fn read(text: &str) -> Result<(Date, Vec<(Vec<String>, ModelPrice)>), PriceTableError> {
+pub(super) fn read(text: &str) -> Result<(Date, Vec<Named>), PriceTableError> {
     let file: File = toml::from_str(text)?;
     let rows = file
         .model
@@ -101,7 +104,7 @@ enum CacheWrites {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Bands {
-    One(LongRow),
+    One(Box<LongRow>),
     Several(Vec<LongRow>),
 }
 
@@ -114,7 +117,7 @@ impl Default for Bands {
 impl Bands {
     fn check(self, model: &str) -> Result<Vec<LongContext>, PriceTableError> {
         let rows = match self {
-            Self::One(row) => vec![row],
+            Self::One(row) => vec![*row],
             Self::Several(rows) => rows,
         };
         let bands: Vec<LongContext> = rows

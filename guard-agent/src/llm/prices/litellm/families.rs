@@ -90,5 +90,5 @@ pub(super) fn model_name<'a>(key: &'a str, family: &str) -> Option<Cow<'a, str>>
         .and_then(|rest| rest.strip_prefix('/'))
         .unwrap_or(key);
     let bare = matches!(tag, "bedrock" | "openai" | "anthropic" | "gemini" | "azure");
-    (!name.is_empty() && !(bare && name.contains('/'))).then_some(Cow::Borrowed(name))
+    (!(name.is_empty() || bare && name.contains('/'))).then_some(Cow::Borrowed(name))
 }
