@@ -19,12 +19,14 @@ use crate::money::Pico;
 use crate::refusal::Reason;
 
 mod events;
+mod kinds;
 mod labels;
 #[cfg(test)]
 mod tests;
 mod usd;
 
-pub use events::{BudgetState, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
+pub use events::BudgetState;
+pub use kinds::{ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
 pub use labels::Labels;
 use usd::Usd;
 
