@@ -66,9 +66,8 @@ pub async fn forward(
         settlement,
         gate,
     } = permit.redeem();
-    let gated = gate.is_some();
     let tab = Tab::open(settlement, dialect, edits.include_usage, gate);
-    let plain = edits.include_usage || gated || tab.has_deadline();
+    let plain = tab.alters();
     let key = PoolKey {
         agent: identity.agent.clone(),
         provider: call.provider.name.clone(),

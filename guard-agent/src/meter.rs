@@ -123,11 +123,6 @@ impl Tab {
         self.reader.as_ref().is_some_and(|reader| reader.stopped())
     }
 
-    /// Whether a stream of this reply may be ended before its end.
-    pub fn has_deadline(&self) -> bool {
-        self.deadline.is_some()
-    }
-
     /// Its time is over: gives the format's own last event, and asks for no more.
     fn expire(&mut self) -> Bytes {
         let Some(deadline) = self.deadline.take() else {

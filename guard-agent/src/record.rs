@@ -4,17 +4,17 @@
 //! settled reservation, one audit record, metrics. On failure: nothing here can fail the call any more; a reservation
 //! without known usage is charged in full.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use ulid::Ulid;
 
+use crate::alert::Alerts;
 use crate::audit::record::{Body, Call as CallBody, Connection, Decision, Head, Kernel};
 use crate::audit::{Audit, AuditRecord, AuditSlot};
 use crate::call::Call;
 use crate::clock::SharedClock;
-use crate::config::Agent;
 use crate::identity::Identity;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
@@ -26,6 +26,7 @@ use crate::telemetry::metrics::{self, Metrics};
 use crate::tls::Distrust;
 
 pub mod tally;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -40,6 +41,7 @@ pub struct Recorder {
     prices: Arc<PriceTable>,
     clock: SharedClock,
     tally: Tally,
+    alerts: OnceLock<Alerts>,
 }
 
 /// A call's audit record while it is being made.
@@ -63,6 +65,7 @@ impl Recorder {
             prices,
             clock,
             tally: Tally::default(),
+            alerts: OnceLock::new(),
         }
     }
 
@@ -154,6 +157,7 @@ impl Recorder {
         draft.body.reason = Some(refusal.reason);
         draft.body.why = Some(refusal.message.clone());
         draft.body.reserved_pico_usd = None;
+        self.raise_findings(&draft);
         if let Some(slot) = slot {
             slot.record(draft.into_record());
         }
@@ -197,20 +201,6 @@ impl Recorder {
             body: Body::Kernel(attempt),
             findings: Vec::new(),
         });
-    }
-
-    /// Something that an agent's owner should know.
-    pub fn alert(&self, agent: &Agent, name: &str, message: String) {
-        let mut head = Head::of_host(self.clock.now(), Ulid::new().to_string());
-        head.agent = Some(agent.name.clone());
-        head.owner = Some(agent.owner.clone());
-        self.note(AuditRecord::alert(head, name, message, None));
-    }
-
-    /// Something that the host's operator should know.
-    pub fn host_alert(&self, name: &str, message: String) {
-        let head = Head::of_host(self.clock.now(), Ulid::new().to_string());
-        self.note(AuditRecord::alert(head, name, message, None));
     }
 
     /// A person or a tool changed something.

@@ -5,7 +5,7 @@ use prometheus::IntCounter;
 use crate::ledger::Cause;
 use crate::policy::multipliers::Gauges;
 
-use super::kinds::{ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
+use super::kinds::{AlertEnd, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
 use super::{Duration, Metrics, Pico, Reason, ScopeKind, Usage, Window, usd};
 
 impl Metrics {
@@ -175,6 +175,11 @@ impl Metrics {
         ] {
             gauge.with_label_values(&values).set(value.into());
         }
+    }
+
+    /// An alert came to its end.
+    pub fn alert(&self, end: AlertEnd) {
+        self.alerts.with_label_values(&[end.label()]).inc();
     }
 
     /// Something happened to a tool.

@@ -114,6 +114,30 @@ impl ClientError {
     }
 }
 
+/// What became of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlertEnd {
+    /// Somebody was told.
+    Sent,
+    /// Nobody could be told.
+    Failed,
+    /// The same was told a short while ago.
+    Repeated,
+    /// Too many waited.
+    Lost,
+}
+
+impl AlertEnd {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Repeated => "repeated",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Counts as an open connection for as long as it lives.
 #[derive(Debug)]
 pub struct Connection(pub(super) IntGauge);
