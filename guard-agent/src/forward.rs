@@ -66,7 +66,8 @@ pub async fn forward(
         settlement,
         gate,
     } = permit.redeem();
-    let tab = Tab::open(settlement, dialect, edits.include_usage, gate);
+    let mut tab = Tab::open(settlement, dialect, edits.include_usage, gate);
+    tab.set_call(call.id.to_string());
     let plain = tab.alters();
     let key = PoolKey {
         agent: identity.agent.clone(),
