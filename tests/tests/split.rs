@@ -6,3 +6,5 @@ mod death;
 mod privilege;
 #[path = "split/proof.rs"]
 mod proof;
+#[path = "split/restart.rs"]
+mod restart;
