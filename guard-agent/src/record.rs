@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::IntCounter;
 use ulid::Ulid;
 
@@ -38,7 +39,7 @@ use ticket::Ticket;
 pub struct Recorder {
     audit: Audit,
     metrics: Arc<Metrics>,
-    prices: Arc<PriceTable>,
+    prices: ArcSwap<PriceTable>,
     clock: SharedClock,
     tally: Tally,
     alerts: OnceLock<Alerts>,
@@ -62,11 +63,16 @@ impl Recorder {
         Self {
             audit,
             metrics,
-            prices,
+            prices: ArcSwap::new(prices),
             clock,
             tally: Tally::default(),
             alerts: OnceLock::new(),
         }
+    }
+
+    /// Settles by these prices from now on.
+    pub fn price_by(&self, prices: Arc<PriceTable>) {
+        self.prices.store(prices);
     }
 
     /// Counts by agent, for `status`.
@@ -143,7 +149,7 @@ impl Recorder {
             self.metrics.call(
                 agent,
                 provider,
-                self.label(provider, model),
+                &self.label(provider, model),
                 metrics::Outcome::Refused,
             );
             self.tally.refused(agent, self.clock.now(), refusal);
@@ -178,10 +184,10 @@ impl Recorder {
     }
 
     /// The model's metric label: its canonical name if it has a price, else nothing that a client chose.
-    fn label<'a>(&'a self, provider: &str, model: &str) -> &'a str {
-        self.prices
-            .find(provider, model)
-            .map_or("other", |price| price.label.as_str())
+    fn label(&self, provider: &str, model: &str) -> String {
+        let prices = self.prices.load();
+        let price = prices.find(provider, model);
+        price.map_or_else(|| "other".to_owned(), |price| price.label.clone())
     }
 
     /// Records something that is no call, if there is room; a full log loses it and counts.

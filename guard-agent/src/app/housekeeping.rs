@@ -134,7 +134,7 @@ impl Daemon {
 }
 
 fn price_age(daemon: &Daemon) -> Duration {
-    let made = daemon.prices.date().to_zoned(jiff::tz::TimeZone::UTC);
+    let made = daemon.prices.load().date().to_zoned(jiff::tz::TimeZone::UTC);
     let age = made.map(|made| jiff::Timestamp::now().duration_since(made.timestamp()));
     age.ok()
         .and_then(|age| Duration::try_from(age).ok())

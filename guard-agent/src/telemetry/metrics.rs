@@ -17,13 +17,15 @@ use crate::money::Pico;
 use crate::refusal::Reason;
 
 mod events;
+mod kinds;
 mod labels;
 mod maker;
 #[cfg(test)]
 mod tests;
 mod usd;
 
-pub use events::{AlertEnd, BudgetState, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
+pub use events::BudgetState;
+pub use kinds::{AlertEnd, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
 pub use labels::Labels;
 use maker::{Made, Maker};
 
