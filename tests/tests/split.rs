@@ -1,5 +1,7 @@
 //! Keeper and worker: who may do what, and what each other's death does.
 
+#[path = "split/cost.rs"]
+mod cost;
 #[path = "split/death.rs"]
 mod death;
 #[path = "split/privilege.rs"]
