@@ -12,6 +12,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 mod agents;
+mod alerts;
 mod budget;
 mod caps;
 mod files;
@@ -25,6 +26,7 @@ pub mod schema;
 mod tests;
 mod tools;
 
+pub use alerts::{ALERTS, AlertRule, AlertTo, Hook};
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use problem::{Problem, Severity};
 pub use tools::{ArgumentRule, Matcher, ToolRules};
@@ -46,6 +48,29 @@ pub struct Config {
     pub agents: Vec<Arc<Agent>>,
     /// `[[budget]]`
     pub budgets: Vec<SharedBudget>,
+    /// `[[alert]]`
+    pub alerts: Vec<AlertRule>,
+    /// `[prices]`
+    pub prices: Prices,
+    /// What happens to a call whose model has no price.
+    pub unpriced: Unpriced,
+}
+
+/// `[prices]`
+#[derive(Debug, Clone, Default)]
+pub struct Prices {
+    /// A table of the operator's own, over all others.
+    pub overlay: Option<PathBuf>,
+}
+
+/// What happens to a call whose model has no price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unpriced {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It costs what the dearest model of its provider does.
+    Ceiling,
 }
 
 /// Where the configuration is unless a command line says otherwise.
@@ -183,10 +208,17 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
     let _ledger = root.section("ledger", "ledger");
     let overrides = root.sections("provider", "provider").unwrap_or_default();
     let agents = root.sections("agent", "agent").unwrap_or_default();
+    let alerts = alerts::read(&root.sections("alert", "alert").unwrap_or_default());
     if agents.is_empty() && !reader.broken {
         let fix = "add an [[agent]] section with name, owner, match and providers";
         reader.warning(&root.span, "no agent is configured: nothing is governed", fix);
     }
+    let prices = root.section("prices", "prices");
+    let overlay = prices.as_ref().and_then(|prices| prices.path("overlay"));
+    let choices = [("refuse", Unpriced::Refuse), ("ceiling", Unpriced::Ceiling)];
+    let unpriced = defaults
+        .as_ref()
+        .and_then(|defaults| defaults.choice("unpriced", &choices));
     let budgets = defaults
         .as_ref()
         .and_then(budget::read)
@@ -202,8 +234,11 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
     Config {
         host,
         agents,
+        alerts,
         providers,
         budgets,
+        prices: Prices { overlay },
+        unpriced: unpriced.unwrap_or_default(),
     }
 }
 

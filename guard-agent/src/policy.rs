@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, StatusCode};
 
 use crate::call::Call;
-use crate::config::{Agent, Config, Mode, SharedBudget};
+use crate::config::{Agent, Config, Mode, SharedBudget, Unpriced};
 use crate::identity::Identity;
 use crate::keys::Secret;
 use crate::keys::placeholder::Placeholders;
@@ -176,6 +176,7 @@ pub struct Snapshot {
     vault: Vault,
     placeholders: Placeholders,
     prices: Arc<PriceTable>,
+    unpriced: Unpriced,
 }
 
 impl Snapshot {
@@ -193,6 +194,7 @@ impl Snapshot {
             vault,
             placeholders,
             prices,
+            unpriced: config.unpriced,
         }
     }
 }

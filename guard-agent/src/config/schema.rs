@@ -73,7 +73,7 @@ pub fn header(section: &str) -> String {
         "" => "the top level".to_owned(),
         "provider" | "agent" | "alert" => format!("[[{section}]]"),
         "shared" => "[[budget]]".to_owned(),
-        "host" | "defaults" | "ledger" => format!("[{section}]"),
+        "host" | "defaults" | "ledger" | "prices" => format!("[{section}]"),
         inner => format!("`{inner}`"),
     }
 }
@@ -85,8 +85,9 @@ pub const KEYS: &[Key] = &[
     key("", "defaults", "table", "defaults below", "Values for every agent that does not say otherwise."),
     key("", "provider", "array of tables", "none", "Overrides of built-in providers, and providers of one's own."),
     key("", "agent", "array of tables", "none", "The governed agents."),
-    key("", "alert", "array of tables", "none", "Where alerts go.").planned(),
     key("", "budget", "array of tables", "none", "Limits that several agents share: an owner's, a key's, a model's, the machine's."),
+    key("", "alert", "array of tables", "none", "Where alerts go, beside the audit log."),
+    key("", "prices", "table", "none", "What models cost, beside the tables that Guard has."),
     key("", "ledger", "table", "defaults below", "Where budgets are kept."),
 
     key("host", "cgroup_root", "absolute path", "`/sys/fs/cgroup`",
@@ -117,7 +118,7 @@ pub const KEYS: &[Key] = &[
     key("defaults", "budget", "array of budgets", "`[{ window = \"day\", usd = 10.0, soft = 0.8 }]`",
         "Budgets of every agent that has no `budget` of its own."),
     key("defaults", "unpriced", "`refuse` or `ceiling`", "`refuse`",
-        "What happens to a call whose model has no known price.").only("refuse"),
+        "What happens to a call whose model has no known price: refused, or charged as the dearest model of its provider in each respect. With `ceiling`, a provider without any price is still refused."),
 
     key("budget", "scope", "`agent` or `session`", "`agent`",
         "`session`: one limit for each session label that clients send, inside each run. Labels are the client's word, so such a limit only narrows; calls without a label share one."),
@@ -258,6 +259,13 @@ pub const KEYS: &[Key] = &[
     key("shared", "window", "as in a budget of an agent, but `run`", "required", "Over which time the limit counts."),
     key("shared", "usd", "US dollars, at most twelve decimals", "required", "Hard limit: settled plus reserved money never passes it."),
     key("shared", "soft", "fraction of `usd`, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
+    key("alert", "when", "list of patterns", "required",
+        "Alerts: `budget.soft`, `budget.burn_rate` (gone within the hour at the rate of the last five minutes and of the last hour), `loop`, `retries`, `finding`, `enforcement.unproven`, `enforcement.proven`, `kernel.repaired`, `worker.restarted`."),
+    key("alert", "to", "`log`, `webhook:URL` or `slack:URL`", "required",
+        "The daemon's log, or a POST in JSON: `{version, alert, agent, owner, message, time, id}`, or `{text}` as Slack and its kin take it. `https` only, but for this host. The URL is shown nowhere."),
+
+    key("prices", "overlay", "absolute path", "none",
+        "A table in the format of `guard-agent/src/llm/prices/table.toml`. Its rows are in force over all others, read at start and by `reload`."),
 
     key("ledger", "store", "`sqlite` or a PostgreSQL address", "`sqlite`",
         "SQLite in `host.state_dir`, or one budget over many hosts.").only("sqlite"),
