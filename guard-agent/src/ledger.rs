@@ -14,8 +14,8 @@
 //! second of calls (a second, for settlements alone). There are no fsynced leases (escrow) yet.
 //!
 //! A call is charged to the window in which it was reserved, also when it is settled after that window ended. A clock
-//! that steps backwards never re-opens a window: each kind of window keeps the latest start in which something was
-//! booked. The price of that rule: after a clock that ran far ahead, windows stay in that future until the clock is
+//! that steps backwards never re-opens a window, and a change of the time zone opens none early: each kind of window
+//! stays in the latest one in which something was booked until that one has ended (`ledger/book/periods.rs`). The price of that rule: after a clock that ran far ahead, windows stay in that future until the clock is
 //! there again, and `resets_at` says so.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

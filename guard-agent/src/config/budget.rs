@@ -75,7 +75,7 @@ fn window(section: &Section<'_, '_>) -> Option<Window> {
     let window = Window::parse(written);
     if window.is_none() {
         let words = ["run", "hour", "day", "week", "month"];
-        let fix = match nearest(written, words.into_iter()) {
+        let fix = match nearest(written, words) {
             Some(near) => format!("did you mean {near:?}?"),
             None => {
                 "a rolling window is written \"rolling:5h\": a whole number of m, h or d, at most 90 days"

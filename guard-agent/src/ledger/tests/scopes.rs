@@ -316,7 +316,11 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
             }
         }
     }
-    // Every account in memory is the sum of the calls that count in it.
+    add_up(&ledger, &all, clock.now())
+}
+
+/// Every account in memory is the sum of the calls that count in it.
+fn add_up(ledger: &Ledger, all: &[Spent], now: Timestamp) -> Result<(), TestCaseError> {
     for view in ledger.accounts() {
         let found = Charge {
             scope: view.scope,
@@ -326,8 +330,8 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
         let now = view
             .starts
             .filter(|_| view.window.rolling().is_none())
-            .unwrap_or(clock.now());
-        let (must, may) = total(&all, &found, now);
+            .unwrap_or(now);
+        let (must, may) = total(all, &found, now);
         let stands = view.settled.0 + view.reserved.0;
         prop_assert!(
             stands >= must && (stands <= may || view.reserved != Pico::ZERO),
