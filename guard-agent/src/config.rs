@@ -18,6 +18,7 @@ mod caps;
 mod files;
 mod host;
 mod loops;
+mod prices;
 mod problem;
 mod providers;
 mod read;
@@ -28,6 +29,7 @@ mod tools;
 
 pub use alerts::{ALERTS, AlertRule, AlertTo, Hook};
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
+pub use prices::{Prices, Unpriced};
 pub use problem::{Problem, Severity};
 pub use tools::{ArgumentRule, Matcher, ToolRules};
 
@@ -52,23 +54,6 @@ pub struct Config {
     pub prices: Prices,
     /// What happens to a call whose model has no price.
     pub unpriced: Unpriced,
-}
-
-/// `[prices]`
-#[derive(Debug, Clone, Default)]
-pub struct Prices {
-    /// A table of the operator's own, over all others.
-    pub overlay: Option<PathBuf>,
-}
-
-/// What happens to a call whose model has no price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unpriced {
-    /// It is refused.
-    #[default]
-    Refuse,
-    /// It costs what the dearest model of its provider does.
-    Ceiling,
 }
 
 /// Where the configuration is unless a command line says otherwise.
@@ -211,12 +196,8 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         let fix = "add an [[agent]] section with name, owner, match and providers";
         reader.warning(&root.span, "no agent is configured: nothing is governed", fix);
     }
-    let prices = root.section("prices", "prices");
-    let overlay = prices.as_ref().and_then(|prices| prices.path("overlay"));
-    let choices = [("refuse", Unpriced::Refuse), ("ceiling", Unpriced::Ceiling)];
-    let unpriced = defaults
-        .as_ref()
-        .and_then(|defaults| defaults.choice("unpriced", &choices));
+    let prices = prices::read(root.section("prices", "prices").as_ref());
+    let unpriced = defaults.as_ref().map(prices::unpriced).unwrap_or_default();
     let budgets = defaults
         .as_ref()
         .and_then(budget::read)
@@ -232,8 +213,8 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         agents,
         alerts,
         providers,
-        prices: Prices { overlay },
-        unpriced: unpriced.unwrap_or_default(),
+        prices,
+        unpriced,
     }
 }
 
