@@ -18,6 +18,7 @@ mod caps;
 mod files;
 mod host;
 mod loops;
+mod prices;
 mod problem;
 mod providers;
 mod read;
@@ -27,15 +28,15 @@ mod tests;
 mod tools;
 
 pub use alerts::{ALERTS, AlertRule, AlertTo, Hook};
+pub use budget::{Budget, Per, SharedBudget, Whose};
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
+pub use prices::{Prices, Unpriced};
 pub use problem::{Problem, Severity};
 pub use tools::{ArgumentRule, Matcher, ToolRules};
 
 use globset::GlobMatcher;
 
-use crate::ledger::Window;
 use crate::llm::provider::Provider;
-use crate::money::Pico;
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -54,23 +55,6 @@ pub struct Config {
     pub prices: Prices,
     /// What happens to a call whose model has no price.
     pub unpriced: Unpriced,
-}
-
-/// `[prices]`
-#[derive(Debug, Clone, Default)]
-pub struct Prices {
-    /// A table of the operator's own, over all others.
-    pub overlay: Option<PathBuf>,
-}
-
-/// What happens to a call whose model has no price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unpriced {
-    /// It is refused.
-    #[default]
-    Refuse,
-    /// It costs what the dearest model of its provider does.
-    Ceiling,
 }
 
 /// Where the configuration is unless a command line says otherwise.
@@ -213,12 +197,8 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         let fix = "add an [[agent]] section with name, owner, match and providers";
         reader.warning(&root.span, "no agent is configured: nothing is governed", fix);
     }
-    let prices = root.section("prices", "prices");
-    let overlay = prices.as_ref().and_then(|prices| prices.path("overlay"));
-    let choices = [("refuse", Unpriced::Refuse), ("ceiling", Unpriced::Ceiling)];
-    let unpriced = defaults
-        .as_ref()
-        .and_then(|defaults| defaults.choice("unpriced", &choices));
+    let prices = prices::read(root.section("prices", "prices").as_ref());
+    let unpriced = defaults.as_ref().map(prices::unpriced).unwrap_or_default();
     let budgets = defaults
         .as_ref()
         .and_then(budget::read)
@@ -237,8 +217,8 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         alerts,
         providers,
         budgets,
-        prices: Prices { overlay },
-        unpriced: unpriced.unwrap_or_default(),
+        prices,
+        unpriced,
     }
 }
 
@@ -382,50 +362,6 @@ pub struct Caps {
     pub requests_per_minute: Option<u32>,
     /// Tokens in any minute.
     pub tokens_per_minute: Option<u64>,
-}
-
-/// One limit on money.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    /// What of an agent it is for; of no account in a shared budget.
-    pub per: Per,
-    /// Its window.
-    pub window: Window,
-    /// Hard limit.
-    pub limit: Pico,
-    /// Soft limit in parts per million of the hard one.
-    pub soft_ppm: Option<u32>,
-}
-
-/// What of an agent a budget is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Per {
-    /// The agent; for the window `run`, each of its runs.
-    Agent,
-    /// Each session of its runs.
-    Session,
-}
-
-/// `[[budget]]`: a limit that several agents share.
-#[derive(Debug, Clone)]
-pub struct SharedBudget {
-    /// Whose calls count.
-    pub whose: Whose,
-    /// Window and limit.
-    pub budget: Budget,
-}
-
-/// Whose calls a shared budget counts.
-#[derive(Debug, Clone)]
-pub enum Whose {
-    /// Those of every agent of an owner.
-    Owner(Arc<str>),
-    /// Those with one key, `PROVIDER/KEY`.
-    Key(Arc<str>),
-    /// Those to the models that a pattern covers.
-    Model(Pattern),
-    /// All.
-    Host,
 }
 
 /// A name pattern (`*`, `?`), kept with its text for messages.

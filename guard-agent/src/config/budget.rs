@@ -4,10 +4,54 @@ use std::sync::Arc;
 
 use super::problem::nearest;
 use super::read::Section;
-use super::{Agent, Budget, Per, SharedBudget, Whose};
+use super::{Agent, Pattern};
 use crate::ledger::{Scope, ScopeKind, Window};
 use crate::llm::provider::Provider;
 use crate::money::{PICO_PER_USD, Pico};
+
+/// One limit on money.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// What of an agent it is for; of no account in a shared budget.
+    pub per: Per,
+    /// Its window.
+    pub window: Window,
+    /// Hard limit.
+    pub limit: Pico,
+    /// Soft limit in parts per million of the hard one.
+    pub soft_ppm: Option<u32>,
+}
+
+/// What of an agent a budget is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Per {
+    /// The agent; for the window `run`, each of its runs.
+    Agent,
+    /// Each session of its runs.
+    Session,
+}
+
+/// `[[budget]]`: a limit that several agents share.
+#[derive(Debug, Clone)]
+pub struct SharedBudget {
+    /// Whose calls count.
+    pub whose: Whose,
+    /// Window and limit.
+    pub budget: Budget,
+}
+
+/// Whose calls a shared budget counts.
+#[derive(Debug, Clone)]
+pub enum Whose {
+    /// Those of every agent of an owner.
+    Owner(Arc<str>),
+    /// Those with one key, `PROVIDER/KEY`.
+    Key(Arc<str>),
+    /// Those to the models that a pattern covers.
+    Model(Pattern),
+    /// All.
+    Host,
+}
 
 /// What every agent gets when nobody says anything: ten dollars a day, with a warning at eight.
 pub(super) fn fallback() -> Vec<Budget> {

@@ -6,21 +6,23 @@
 //! Amounts are read as the decimal text that they are: a price that is no whole number of pico-dollars is rounded up.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{LongContext, ModelPrice, PriceTableError, Rates, TierPrice};
-use crate::llm::Unit;
 use crate::money::Pico;
 
 mod amounts;
 mod families;
+mod fees;
+mod scale;
 
 use amounts::{Dollars, factor};
 use families::{model_name, provider};
+use scale::times;
 
 /// The snapshot in this binary: a reduced list, compressed. `cargo xtask prices FILE` makes it anew.
 const SNAPSHOT: &[u8] = include_bytes!("snapshot.json.zst");
@@ -348,83 +350,6 @@ impl Fields<'_> {
         }
         (regions, fast)
     }
-
-    fn fees(&self, mode: &str) -> HashMap<Unit, Pico> {
-        let mut fees = HashMap::new();
-        let mut fee = |unit, price: Option<Pico>| {
-            if let Some(price) = price {
-                fees.insert(unit, price);
-            }
-        };
-        let searches: BTreeMap<String, &RawValue> = self
-            .0
-            .get("search_context_cost_per_query")
-            .and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or_default();
-        fee(
-            Unit::WebSearch,
-            searches
-                .values()
-                .filter_map(|raw| Dollars(raw.get()).pico())
-                .max(),
-        );
-        fee(Unit::CodeSession, self.price("code_interpreter_cost_per_session"));
-        let thousand = self.price("file_search_cost_per_1k_calls");
-        fee(
-            Unit::FileSearch,
-            thousand.map(|price| Pico(price.0.div_ceil(1_000))),
-        );
-        if mode.starts_with("image") {
-            fee(
-                Unit::Image,
-                self.price("output_cost_per_image")
-                    .or(self.price("input_cost_per_image")),
-            );
-        }
-        if mode.starts_with("audio") {
-            let second = self
-                .price("output_cost_per_second")
-                .max(self.price("input_cost_per_second"));
-            fee(
-                Unit::AudioMillis,
-                second.map(|price| Pico(price.0.div_ceil(1_000))),
-            );
-            fee(Unit::Character, self.price("input_cost_per_character"));
-        }
-        fee(Unit::SearchUnit, self.price("input_cost_per_query"));
-        fee(Unit::Page, self.price("ocr_cost_per_page"));
-        fee(Unit::Request, self.price("input_cost_per_request"));
-        fees
-    }
-}
-
-/// A tier at so many parts per million of another.
-fn times(tier: &TierPrice, ppm: u32) -> Option<TierPrice> {
-    let scale = |rates: &Rates| {
-        let own = |rate: Option<Pico>| rate.map_or(Some(None), |rate| rate.scaled_up(ppm).map(Some));
-        Some(Rates {
-            input: rates.input.scaled_up(ppm)?,
-            cache_read: rates.cache_read.scaled_up(ppm)?,
-            cache_write_5m: rates.cache_write_5m.scaled_up(ppm)?,
-            cache_write_1h: rates.cache_write_1h.scaled_up(ppm)?,
-            output: rates.output.scaled_up(ppm)?,
-            reasoning: own(rates.reasoning)?,
-            input_audio: own(rates.input_audio)?,
-            cache_read_audio: own(rates.cache_read_audio)?,
-            input_image: own(rates.input_image)?,
-            cache_read_image: own(rates.cache_read_image)?,
-            output_audio: own(rates.output_audio)?,
-            output_image: own(rates.output_image)?,
-        })
-    };
-    let long = tier.long.iter().map(|mark| LongContext {
-        above: mark.above,
-        rates: mark.rates.as_ref().and_then(scale),
-    });
-    Some(TierPrice {
-        rates: scale(&tier.rates)?,
-        long: long.collect(),
-    })
 }
 
 #[cfg(test)]

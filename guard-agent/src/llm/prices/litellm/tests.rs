@@ -1,7 +1,7 @@
 use super::*;
 use crate::llm::prices::PriceTable;
 use crate::llm::usage::Media;
-use crate::llm::{Units, Usage};
+use crate::llm::{Unit, Units, Usage};
 
 fn list(models: &str) -> Vec<ModelPrice> {
     let reduced = reduce(models.as_bytes(), "2026-11-25".parse().unwrap()).unwrap();
