@@ -384,7 +384,12 @@ impl Setup {
         let stream = tcp(self.address).await;
         let stream = TokioIo::new(connector.connect(HOST.try_into().unwrap(), stream).await.unwrap());
         if h2 {
-            let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
+            // A stalled stream must not spend this client's own budget for small frames, however fast the proxy is.
+            let made = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(64 * 1024)
+                .initial_connection_window_size(64 * 1024 * 1024)
+                .handshake(stream)
+                .await;
             let (sender, connection) = made.unwrap();
             tokio::spawn(connection);
             Client::H2(sender)
