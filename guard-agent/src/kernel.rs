@@ -10,6 +10,7 @@ mod attach;
 pub mod cgroup;
 mod destroy;
 mod detach;
+mod dns;
 mod egress;
 mod error;
 mod events;
@@ -34,6 +35,7 @@ pub use self::{
     detach::{DetachReport, detach},
     error::KernelError,
     events::KernelEvent,
+    dns::query_of,
     flow::{Flow, NoFlow, flow_of},
     netns::{Listeners, inside, namespaces_of, netns_cookie, open_listeners},
     stats::KernelStats,
