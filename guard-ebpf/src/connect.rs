@@ -82,7 +82,11 @@ fn judge(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Result<Opt
         Verdict::Redirect(listener) => {
             let mut flow = flow(ctx, who, target, netns_cookie, listener.port);
             if storage::put(&CLIENT, sk(ctx), &mut flow) {
-                count(if protocol == IPPROTO_UDP { Stat::DnsRedirected } else { Stat::Redirected });
+                count(if protocol == IPPROTO_UDP {
+                    Stat::DnsRedirected
+                } else {
+                    Stat::Redirected
+                });
                 return Ok(Some(listener));
             }
             count(Stat::StorageFailed);

@@ -88,9 +88,19 @@ fn read(skb: *mut __sk_buff) -> Option<Packet> {
         }
         first if first >> 4 == 6 => {
             let bytes = load::<V6_LENGTH>(skb, 0)?;
-            let server = [word(&bytes, 24), word(&bytes, 28), word(&bytes, 32), word(&bytes, 36)];
+            let server = [
+                word(&bytes, 24),
+                word(&bytes, 28),
+                word(&bytes, 32),
+                word(&bytes, 36),
+            ];
             (u32::from(bytes[6]) == IPPROTO_UDP && server == LOOPBACK_V6).then(|| Packet {
-                client: [word(&bytes, 8), word(&bytes, 12), word(&bytes, 16), word(&bytes, 20)],
+                client: [
+                    word(&bytes, 8),
+                    word(&bytes, 12),
+                    word(&bytes, 16),
+                    word(&bytes, 20),
+                ],
                 from: half(&bytes, 40),
                 to: half(&bytes, 42),
                 id: half(&bytes, 48),

@@ -7,7 +7,10 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{bindings::bpf_sockopt, helpers::generated::{bpf_get_netns_cookie, bpf_set_retval}};
+use aya_ebpf::{
+    bindings::bpf_sockopt,
+    helpers::generated::{bpf_get_netns_cookie, bpf_set_retval},
+};
 use guard_common::{
     dns::{QueryKey, SOCKOPT_QUERY_LEVEL},
     flow::{SOCKOPT_FLOW, SOCKOPT_LEVEL},
