@@ -15,13 +15,14 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::Alerts;
 use crate::audit::{Audit, AuditSettings};
 use crate::clock;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::keys::placeholder::Placeholders;
 use crate::ledger::{Ledger, LedgerSettings};
-use crate::llm::prices::PriceTable;
+use crate::llm::prices::{PriceTable, store};
 use crate::policy::frozen::Frozen;
 use crate::policy::outcomes::Outcomes;
 use crate::policy::{Policy, Snapshot};
@@ -31,6 +32,7 @@ use crate::seam::{Channel, FromWorker, Proof, Start, ToWorker, VERSION, channel}
 use crate::telemetry::metrics::{Labels, Metrics};
 
 mod admin_state;
+mod burn_rate;
 mod ended_runs;
 mod hear;
 mod housekeeping;
@@ -57,7 +59,7 @@ struct Daemon {
     /// What the keeper saw last, and when.
     proof: Mutex<Option<(Proof, Instant)>>,
     placeholders: Placeholders,
-    prices: Arc<PriceTable>,
+    prices: ArcSwap<PriceTable>,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     recorder: Arc<Recorder>,
@@ -128,6 +130,7 @@ async fn serve(end: OwnedFd, start: &Start, known: Known, sockets: Sockets) -> a
             return Err(why);
         }
     };
+    daemon.start_alerts();
     daemon.note_restart(start);
     keeper.tell(FromWorker::Ready { version: VERSION });
     let served = hear::hear(&daemon, &channel, &drain).await;
@@ -173,12 +176,17 @@ fn admin_thread(
 
 impl Daemon {
     fn start(known: Known, start: &Start, keeper: Arc<KeeperLink>, drain: Drain) -> anyhow::Result<Self> {
-        let Known { config, vault, trust } = known;
+        let Known {
+            config,
+            vault,
+            trust,
+            price_overlay,
+        } = known;
         let host = &config.host;
         let clock = clock::system();
         let placeholders =
             Placeholders::open(&host.state_dir).context("the placeholder secret cannot be used")?;
-        let prices = Arc::new(PriceTable::embedded().context("the embedded price table is broken")?);
+        let prices = prices(&config, price_overlay.as_deref())?;
         let labels = Labels::new(&config, labels(&prices));
         let metrics = Arc::new(Metrics::new(labels).context("metrics cannot be registered")?);
         let ledger = Ledger::open(LedgerSettings {
@@ -224,7 +232,7 @@ impl Daemon {
             keeper,
             proof: Mutex::default(),
             placeholders,
-            prices,
+            prices: ArcSwap::new(prices),
             ledger,
             metrics,
             recorder,
@@ -242,18 +250,24 @@ impl Daemon {
             mut config,
             vault,
             trust,
+            price_overlay,
         } = known;
         let notes = keep_until_restart(&self.config.load().host, &mut config.host);
         let paths = self
             .worker
             .prepare(&config, &trust)
             .map_err(|why| format!("{why:#}"))?;
+        let prices = prices(&config, price_overlay.as_deref()).map_err(|why| format!("{why:#}"))?;
         // Nothing after this can fail. A cgroup that is new here is governed only after it: until then it is refused.
         self.worker.replace(paths);
-        self.metrics.relabel(Labels::new(&config, labels(&self.prices)));
+        self.metrics.relabel(Labels::new(&config, labels(&prices)));
+        self.recorder.price_by(prices.clone());
+        self.prices.store(prices.clone());
         let known = knowing(&self.placeholders, &config);
-        self.policy
-            .replace(Snapshot::new(&config, vault, known, self.prices.clone()));
+        self.policy.replace(Snapshot::new(&config, vault, known, prices));
+        if let Some(alerts) = self.recorder.alerts() {
+            alerts.replace(config.alerts.clone());
+        }
         self.config.store(Arc::new(config));
         self.configured_at.store(Arc::new(Timestamp::now()));
         Ok(notes)
@@ -277,6 +291,13 @@ impl Daemon {
         }
     }
 
+    /// Tells people of alerts, from here on.
+    fn start_alerts(&self) {
+        let (alerts, waiting) = Alerts::new(self.config.load().alerts.clone(), self.metrics.clone());
+        self.recorder.tell(alerts);
+        tokio::spawn(crate::alert::deliver(waiting, self.recorder.clone()));
+    }
+
     /// What became of the worker before this one.
     fn note_restart(&self, start: &Start) {
         self.metrics.worker_restarts(start.restarts);
@@ -295,6 +316,15 @@ fn knowing(placeholders: &Placeholders, config: &Config) -> Placeholders {
         &agents,
         config.providers.iter().map(|provider| provider.name.as_str()),
     )
+}
+
+/// The price table of this configuration.
+fn prices(config: &Config, overlay: Option<&str>) -> anyhow::Result<Arc<PriceTable>> {
+    let (table, problem) = store::load(&config.host.state_dir, overlay)?;
+    if let Some(problem) = problem {
+        tracing::warn!("{problem}");
+    }
+    Ok(Arc::new(table))
 }
 
 fn labels(prices: &PriceTable) -> impl Iterator<Item = String> {

@@ -18,6 +18,7 @@ mod explain;
 mod freeze;
 mod outcome;
 mod output;
+mod prices;
 mod reload;
 mod run;
 mod status;
@@ -68,6 +69,8 @@ enum Command {
     Unfreeze(freeze::Unfreeze),
     Outcome(outcome::Tell),
     #[command(subcommand)]
+    Prices(prices::Prices),
+    #[command(subcommand)]
     Ca(ca::Ca),
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Freeze(command) => command.run(&config),
         Command::Unfreeze(command) => command.run(&config),
         Command::Outcome(command) => command.run(&config),
+        Command::Prices(command) => command.run(&config),
         Command::Ca(command) => command.run(&config),
         Command::Audit(command) => command.run(&config),
         Command::Detach(command) => command.run(&config),

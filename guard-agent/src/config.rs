@@ -12,11 +12,13 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 mod agents;
+mod alerts;
 mod budget;
 mod caps;
 mod files;
 mod host;
 mod loops;
+mod prices;
 mod problem;
 mod providers;
 mod read;
@@ -25,7 +27,9 @@ pub mod schema;
 mod tests;
 mod tools;
 
+pub use alerts::{ALERTS, AlertRule, AlertTo, Hook};
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
+pub use prices::{Prices, Unpriced};
 pub use problem::{Problem, Severity};
 pub use tools::{ArgumentRule, Matcher, ToolRules};
 
@@ -44,6 +48,12 @@ pub struct Config {
     pub providers: Vec<Arc<Provider>>,
     /// `[[agent]]`, with `[defaults]` filled in.
     pub agents: Vec<Arc<Agent>>,
+    /// `[[alert]]`
+    pub alerts: Vec<AlertRule>,
+    /// `[prices]`
+    pub prices: Prices,
+    /// What happens to a call whose model has no price.
+    pub unpriced: Unpriced,
 }
 
 /// Where the configuration is unless a command line says otherwise.
@@ -181,10 +191,13 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
     let _ledger = root.section("ledger", "ledger");
     let overrides = root.sections("provider", "provider").unwrap_or_default();
     let agents = root.sections("agent", "agent").unwrap_or_default();
+    let alerts = alerts::read(&root.sections("alert", "alert").unwrap_or_default());
     if agents.is_empty() && !reader.broken {
         let fix = "add an [[agent]] section with name, owner, match and providers";
         reader.warning(&root.span, "no agent is configured: nothing is governed", fix);
     }
+    let prices = prices::read(root.section("prices", "prices").as_ref());
+    let unpriced = defaults.as_ref().map(prices::unpriced).unwrap_or_default();
     let budgets = defaults
         .as_ref()
         .and_then(budget::read)
@@ -198,7 +211,10 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
     Config {
         host,
         agents,
+        alerts,
         providers,
+        prices,
+        unpriced,
     }
 }
 

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
-/// Tells the tasks of the data path to end, in two steps. Cheap to clone.
+/// For last words, once the deadline has come.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Tells the tasks of the data path to end, in three steps. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     /// Take no new work.
     ending: CancellationToken,
+    /// Say how it ends, and stop.
+    last_words: CancellationToken,
     /// Stop now.
     cut: CancellationToken,
     tasks: TaskTracker,
@@ -19,6 +24,11 @@ impl Drain {
     /// Resolves when no new work is to be taken.
     pub async fn ending(&self) {
         self.ending.cancelled().await;
+    }
+
+    /// Resolves when what is still under way is to end by itself, with a word of why.
+    pub fn last_words(&self) -> WaitForCancellationFutureOwned {
+        self.last_words.clone().cancelled_owned()
     }
 
     /// Resolves when everything is to stop.
@@ -40,7 +50,8 @@ impl Drain {
         self.tasks.len()
     }
 
-    /// Takes no new work, waits for the rest, and cuts what is left at the deadline. Returns how many tasks were cut.
+    /// Takes no new work, waits for the rest, and at the deadline has what is left end with its last words; what has none
+    /// is cut a moment later. Returns how many tasks were left at the deadline.
     pub async fn finish(&self, deadline: Duration) -> usize {
         self.ending.cancel();
         self.tasks.close();
@@ -48,6 +59,9 @@ impl Drain {
             return 0;
         }
         let left = self.tasks.len();
+        self.last_words.cancel();
+        // Whoever had none, or does not listen, is cut.
+        drop(tokio::time::timeout(LAST_WORDS.min(deadline), self.tasks.wait()).await);
         self.cut.cancel();
         self.tasks.wait().await;
         left

@@ -190,8 +190,10 @@ pub struct RequestFacts {
     pub cache_write: CacheWrite,
     /// The input contains something whose size the body does not show (URL, file id, stored context).
     pub unseen_input: bool,
-    /// The provider is asked to act by itself (server-side tools, connectors), at a cost the body does not bound.
+    /// Beside the declared tools, the provider is asked to act by itself (compaction), at a cost the body does not bound.
     pub server_side: bool,
+    /// Neither audio nor images can be in the request or in the reply, so that only prices of text count.
+    pub text_only: bool,
     /// The body carries a checksum over itself (Claude Code's do): it is admitted or refused as it is, never rewritten.
     pub untouchable: bool,
     /// Where the request wants to be processed (`inference_geo`), when that changes the price.

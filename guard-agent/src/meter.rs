@@ -14,11 +14,13 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::forward::pool::Streams;
 use crate::llm::encoding::reader_for;
 use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader};
 use crate::policy::{Deadline, Outcome, Settle};
+use crate::refusal::{Reason, Refusal};
 
 pub mod linger;
 
@@ -26,6 +28,8 @@ pub use linger::Linger;
 
 /// A provider that sends nothing for this long has stalled; reasoning models are silent for minutes.
 const SILENCE: Duration = Duration::from_secs(10 * 60);
+/// Seconds after which another Guard serves.
+const RESTART: u32 = 2;
 
 /// The open account of one forwarded call. It is settled exactly once: by [`Tab::close`], or when it is dropped.
 pub struct Tab {
@@ -36,6 +40,7 @@ pub struct Tab {
     hide_usage_event: bool,
     gate: Option<Arc<dyn Gate>>,
     deadline: Option<Deadline>,
+    call: String,
     began: Instant,
 }
 
@@ -49,6 +54,7 @@ impl Tab {
     ) -> Self {
         Self {
             deadline: settlement.deadline(),
+            call: String::new(),
             settlement: Some(settlement),
             outcome: Outcome::default(),
             reader: None,
@@ -57,6 +63,11 @@ impl Tab {
             gate,
             began: Instant::now(),
         }
+    }
+
+    /// The id of the call, which last words name.
+    pub fn set_call(&mut self, id: String) {
+        self.call = id;
     }
 
     /// The request is about to leave (or has left) for the provider.
@@ -123,19 +134,29 @@ impl Tab {
         self.reader.as_ref().is_some_and(|reader| reader.stopped())
     }
 
-    /// Whether a stream of this reply may be ended before its end.
-    pub fn has_deadline(&self) -> bool {
-        self.deadline.is_some()
-    }
-
     /// Its time is over: gives the format's own last event, and asks for no more.
     fn expire(&mut self) -> Bytes {
         let Some(deadline) = self.deadline.take() else {
             return Bytes::new();
         };
-        self.outcome.cut = Some(deadline.refusal.reason);
+        self.last_words(&deadline.refusal, &deadline.id)
+    }
+
+    /// Guard is being stopped: gives the format's own last event.
+    fn stop(&mut self) -> Bytes {
+        let mut refusal = Refusal::new(
+            Reason::Stopping,
+            "The host's firewall is being restarted, and this reply did not end in time. Send the request again.",
+        );
+        refusal.retry_after = Some(RESTART);
+        let call = std::mem::take(&mut self.call);
+        self.last_words(&refusal, &call)
+    }
+
+    fn last_words(&mut self, refusal: &Refusal, id: &str) -> Bytes {
+        self.outcome.cut = Some(refusal.reason);
         let words = match &mut self.reader {
-            Some(reader) => reader.cut(&deadline.refusal, &deadline.id),
+            Some(reader) => reader.cut(refusal, id),
             None => Bytes::new(),
         };
         if words.is_empty() {
@@ -183,6 +204,9 @@ pub enum Cut {
     /// The provider has stalled.
     #[error("the provider sent nothing for ten minutes")]
     Silence,
+    /// Guard is being stopped, and the format has no way to say so.
+    #[error("Guard was stopped before the reply had ended")]
+    Stopped,
 }
 
 /// A reply on its way: forwards each frame when it comes and reads along.
@@ -191,6 +215,7 @@ pub struct Metered {
     ready: VecDeque<Frame<Bytes>>,
     silence: Pin<Box<Sleep>>,
     deadline: Option<Pin<Box<Sleep>>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     linger: Linger,
     streams: Option<Streams>,
     /// The length is the provider's; not so when an event may be hidden.
@@ -209,6 +234,7 @@ impl Metered {
                 .deadline
                 .as_ref()
                 .map(|deadline| Box::pin(tokio::time::sleep_until(deadline.at.into()))),
+            stopped: Box::pin(linger.drain().last_words()),
             linger,
             streams: Some(streams),
             exact,
@@ -291,9 +317,19 @@ impl Body for Metered {
                 self.expire();
                 continue;
             }
-            let Some((body, tab)) = &mut self.source else {
+            let this = &mut *self;
+            let Some((body, tab)) = &mut this.source else {
                 return Poll::Ready(None);
             };
+            if this.stopped.as_mut().poll(cx).is_ready() {
+                let last = tab.stop();
+                this.source = None;
+                this.streams = None;
+                if last.is_empty() {
+                    return Poll::Ready(Some(Err(Cut::Stopped)));
+                }
+                return Poll::Ready(Some(Ok(Frame::data(last))));
+            }
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Pending => {
                     if self.silence.as_mut().poll(cx).is_pending() {

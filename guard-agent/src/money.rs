@@ -46,6 +46,12 @@ impl Pico {
         Self(u64::try_from(part).unwrap_or(u64::MAX))
     }
 
+    /// So many parts per million of the amount, rounded up; `None` beyond 18.4 million dollars.
+    pub fn scaled_up(self, ppm: u32) -> Option<Self> {
+        let scaled = (u128::from(self.0) * u128::from(ppm)).div_ceil(1_000_000);
+        u64::try_from(scaled).ok().map(Self)
+    }
+
     /// Reads a decimal dollar amount such as `10`, `0.05` or `1.0`; at most twelve decimals.
     pub fn from_usd_text(text: &str) -> Option<Self> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

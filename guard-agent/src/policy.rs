@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, StatusCode};
 
 use crate::call::Call;
-use crate::config::{Agent, Config, Mode};
+use crate::config::{Agent, Config, Mode, Unpriced};
 use crate::identity::Identity;
 use crate::keys::Secret;
 use crate::keys::placeholder::Placeholders;
@@ -174,6 +174,7 @@ pub struct Snapshot {
     vault: Vault,
     placeholders: Placeholders,
     prices: Arc<PriceTable>,
+    unpriced: Unpriced,
 }
 
 impl Snapshot {
@@ -190,6 +191,7 @@ impl Snapshot {
             vault,
             placeholders,
             prices,
+            unpriced: config.unpriced,
         }
     }
 }

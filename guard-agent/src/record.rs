@@ -4,17 +4,18 @@
 //! settled reservation, one audit record, metrics. On failure: nothing here can fail the call any more; a reservation
 //! without known usage is charged in full.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::IntCounter;
 use ulid::Ulid;
 
+use crate::alert::Alerts;
 use crate::audit::record::{Body, Call as CallBody, Connection, Decision, Head, Kernel};
 use crate::audit::{Audit, AuditRecord, AuditSlot};
 use crate::call::Call;
 use crate::clock::SharedClock;
-use crate::config::Agent;
 use crate::dns;
 use crate::identity::Identity;
 use crate::llm::prices::PriceTable;
@@ -27,6 +28,7 @@ use crate::telemetry::metrics::{self, Metrics};
 use crate::tls::Distrust;
 
 pub mod tally;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -38,9 +40,10 @@ use ticket::Ticket;
 pub struct Recorder {
     audit: Audit,
     metrics: Arc<Metrics>,
-    prices: Arc<PriceTable>,
+    prices: ArcSwap<PriceTable>,
     clock: SharedClock,
     tally: Tally,
+    alerts: OnceLock<Alerts>,
 }
 
 /// A call's audit record while it is being made.
@@ -61,10 +64,16 @@ impl Recorder {
         Self {
             audit,
             metrics,
-            prices,
+            prices: ArcSwap::new(prices),
             clock,
             tally: Tally::default(),
+            alerts: OnceLock::new(),
         }
+    }
+
+    /// Settles by these prices from now on.
+    pub fn price_by(&self, prices: Arc<PriceTable>) {
+        self.prices.store(prices);
     }
 
     /// Counts by agent, for `status`.
@@ -141,7 +150,7 @@ impl Recorder {
             self.metrics.call(
                 agent,
                 provider,
-                self.label(provider, model),
+                &self.label(provider, model),
                 metrics::Outcome::Refused,
             );
             self.tally.refused(agent, self.clock.now(), refusal);
@@ -155,6 +164,7 @@ impl Recorder {
         draft.body.reason = Some(refusal.reason);
         draft.body.why = Some(refusal.message.clone());
         draft.body.reserved_pico_usd = None;
+        self.raise_findings(&draft);
         if let Some(slot) = slot {
             slot.record(draft.into_record());
         }
@@ -175,10 +185,10 @@ impl Recorder {
     }
 
     /// The model's metric label: its canonical name if it has a price, else nothing that a client chose.
-    fn label<'a>(&'a self, provider: &str, model: &str) -> &'a str {
-        self.prices
-            .find(provider, model)
-            .map_or("other", |price| price.label.as_str())
+    fn label(&self, provider: &str, model: &str) -> String {
+        let prices = self.prices.load();
+        let price = prices.find(provider, model);
+        price.map_or_else(|| "other".to_owned(), |price| price.label.clone())
     }
 
     /// Records something that is no call, if there is room; a full log loses it and counts.
@@ -198,20 +208,6 @@ impl Recorder {
             body: Body::Kernel(attempt),
             findings: Vec::new(),
         });
-    }
-
-    /// Something that an agent's owner should know.
-    pub fn alert(&self, agent: &Agent, name: &str, message: String) {
-        let mut head = Head::of_host(self.clock.now(), Ulid::new().to_string());
-        head.agent = Some(agent.name.clone());
-        head.owner = Some(agent.owner.clone());
-        self.note(AuditRecord::alert(head, name, message, None));
-    }
-
-    /// Something that the host's operator should know.
-    pub fn host_alert(&self, name: &str, message: String) {
-        let head = Head::of_host(self.clock.now(), Ulid::new().to_string());
-        self.note(AuditRecord::alert(head, name, message, None));
     }
 
     /// A person or a tool changed something.

@@ -70,6 +70,8 @@ pub enum Reason {
     Upstream,
     /// Guard could not record the call (journal or audit), so it may not happen.
     NotRecordable,
+    /// Guard is being stopped or restarted, and the reply did not end in time.
+    Stopping,
     /// A fault of Guard's own.
     Internal,
 }
@@ -106,6 +108,7 @@ impl Reason {
             Self::Unidentified => "unidentified",
             Self::Upstream => "upstream",
             Self::NotRecordable => "not_recordable",
+            Self::Stopping => "stopping",
             Self::Internal => "internal",
         }
     }
@@ -123,7 +126,8 @@ impl Reason {
             | Self::InFlight
             | Self::RetryRate
             | Self::RateRequests
-            | Self::RateTokens => Class::Transient,
+            | Self::RateTokens
+            | Self::Stopping => Class::Transient,
             Self::Malformed => Class::Malformed,
             Self::BodyTooLarge => Class::TooLarge,
             Self::AuthorityMismatch => Class::Misdirected,

@@ -7,6 +7,7 @@
 mod check;
 mod demo;
 mod kernels;
+mod prices;
 mod setup;
 mod test;
 
@@ -33,6 +34,11 @@ enum Chore {
     },
     /// Check format, lints and the size of files
     Check,
+    /// Make the price snapshot in the binary anew from LiteLLM's model_prices_and_context_window.json
+    Prices {
+        /// The file; PyPI's `litellm` ships it as `litellm/model_prices_and_context_window_backup.json`
+        file: std::path::PathBuf,
+    },
     /// Run every test; what cannot run here fails
     Test(test::Options),
 }
@@ -42,6 +48,7 @@ fn main() -> Result<()> {
         Chore::Setup(options) => setup::run(&options),
         Chore::Demo { json } => demo::run(json),
         Chore::Check => check::run(),
+        Chore::Prices { file } => prices::run(&file),
         Chore::Test(options) => test::run(options),
     }
 }

@@ -72,7 +72,7 @@ pub fn header(section: &str) -> String {
     match section {
         "" => "the top level".to_owned(),
         "provider" | "agent" | "alert" => format!("[[{section}]]"),
-        "host" | "defaults" | "ledger" => format!("[{section}]"),
+        "host" | "defaults" | "ledger" | "prices" => format!("[{section}]"),
         inner => format!("`{inner}`"),
     }
 }
@@ -84,7 +84,8 @@ pub const KEYS: &[Key] = &[
     key("", "defaults", "table", "defaults below", "Values for every agent that does not say otherwise."),
     key("", "provider", "array of tables", "none", "Overrides of built-in providers, and providers of one's own."),
     key("", "agent", "array of tables", "none", "The governed agents."),
-    key("", "alert", "array of tables", "none", "Where alerts go.").planned(),
+    key("", "alert", "array of tables", "none", "Where alerts go, beside the audit log."),
+    key("", "prices", "table", "none", "What models cost, beside the tables that Guard has."),
     key("", "ledger", "table", "defaults below", "Where budgets are kept."),
 
     key("host", "cgroup_root", "absolute path", "`/sys/fs/cgroup`",
@@ -115,7 +116,7 @@ pub const KEYS: &[Key] = &[
     key("defaults", "budget", "array of budgets", "`[{ window = \"day\", usd = 10.0, soft = 0.8 }]`",
         "Budgets of every agent that has no `budget` of its own."),
     key("defaults", "unpriced", "`refuse` or `ceiling`", "`refuse`",
-        "What happens to a call whose model has no known price.").only("refuse"),
+        "What happens to a call whose model has no known price: refused, or charged as the dearest model of its provider in each respect. With `ceiling`, a provider without any price is still refused."),
 
     key("budget", "window", "`run`, `hour`, `day`, `week` or `month`", "required",
         "Over which time the limit counts. All but `run` are calendar windows in `host.timezone`."),
@@ -246,6 +247,14 @@ pub const KEYS: &[Key] = &[
     key("agent.egress", "loopback", "`own` or `deny`", "`own`", "Loopback of its own namespace.").only("own"),
     key("agent.egress", "private", "`allow` or `deny`", "`allow`", "Private networks.").only("allow"),
     key("agent.egress", "inbound", "`allow` or `deny`", "`allow`", "Inbound connections.").only("allow"),
+
+    key("alert", "when", "list of patterns", "required",
+        "Alerts: `budget.soft`, `budget.burn_rate` (gone within the hour at the rate of the last five minutes and of the last hour), `loop`, `retries`, `finding`, `enforcement.unproven`, `enforcement.proven`, `kernel.repaired`, `worker.restarted`."),
+    key("alert", "to", "`log`, `webhook:URL` or `slack:URL`", "required",
+        "The daemon's log, or a POST in JSON: `{version, alert, agent, owner, message, time, id}`, or `{text}` as Slack and its kin take it. `https` only, but for this host. The URL is shown nowhere."),
+
+    key("prices", "overlay", "absolute path", "none",
+        "A table in the format of `guard-agent/src/llm/prices/table.toml`. Its rows are in force over all others, read at start and by `reload`."),
 
     key("ledger", "store", "`sqlite` or a PostgreSQL address", "`sqlite`",
         "SQLite in `host.state_dir`, or one budget over many hosts.").only("sqlite"),

@@ -202,9 +202,7 @@ fn what_does_not_work_yet_is_refused_by_name() {
     for line in [
         "[host]\nwhen_down = \"direct\"",
         "[host]\nunknown_when_down = \"direct\"",
-        "[defaults]\nunpriced = \"ceiling\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
-        "[[alert]]\nwhen = [\"loop\"]\nto = \"webhook:https://x\"",
         &format!("{CODER}egress = {{ default = \"deny\" }}"),
         &format!("{CODER}egress = {{ deny = [\"*.internal\"] }}"),
         &format!("{CODER}egress = {{ inbound = \"deny\" }}"),
@@ -307,8 +305,8 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
     for key in schema::KEYS {
         let text = match key.section {
             "" => format!("{} = 0", key.name),
-            "host" | "defaults" | "ledger" => format!("[{}]\n{} = 0", key.section, key.name),
-            "provider" | "agent" => format!("[[{}]]\n{} = 0", key.section, key.name),
+            "host" | "defaults" | "ledger" | "prices" => format!("[{}]\n{} = 0", key.section, key.name),
+            "provider" | "agent" | "alert" => format!("[[{}]]\n{} = 0", key.section, key.name),
             "budget" => format!("[defaults]\nbudget = [{{ {} = true }}]", key.name),
             "provider.keys" | "provider.speaks" | "agent.match" => {
                 let (outer, inner) = key.section.split_once('.').unwrap();
@@ -647,4 +645,19 @@ fn tool_rules_say_what_calls_in_replies_may_be() {
             "{rules}: {problems:#?}"
         );
     }
+}
+
+#[test]
+fn a_model_without_a_price_and_prices_of_one_s_own_are_provided_for() {
+    let config = parse(
+        "[defaults]\nunpriced = \"ceiling\"\n[prices]\noverlay = \"/etc/guard/prices.toml\"",
+        "guard.toml",
+    )
+    .unwrap();
+    assert_eq!(config.unpriced, Unpriced::Ceiling);
+    assert_eq!(
+        config.prices.overlay.unwrap(),
+        Path::new("/etc/guard/prices.toml")
+    );
+    assert_eq!(parse("", "guard.toml").unwrap().unpriced, Unpriced::Refuse);
 }

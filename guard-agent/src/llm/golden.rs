@@ -12,7 +12,9 @@ use crate::llm::provider::dialect_of;
 use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead};
 
 mod calls;
+mod format_rewrites;
 mod formats;
+mod paths;
 mod properties;
 mod recorded;
 mod refusals;

@@ -16,9 +16,11 @@ use crate::refusal::Refusal;
 
 pub(crate) mod calls;
 mod format;
+mod mode;
 
 pub(crate) use calls::{At, Calls};
 pub(crate) use format::{Edit, Format, Verdict};
+use mode::{Fate, Mode};
 
 /// Largest plain JSON reply that is kept to be read at its end. A larger one passes and its usage is unknown; under a
 /// gate it does not pass.
@@ -30,24 +32,6 @@ pub(crate) const HOLD_LIMIT: usize = 64 * 1024;
 
 /// Most bytes of events that are held back while a call in them is undecided.
 const QUEUE_LIMIT: usize = 8 * 1024 * 1024;
-
-/// How the reply comes.
-enum Mode {
-    /// Not clear from the head: the first byte decides.
-    Undecided,
-    /// One JSON value. `None`: it outgrew the limit.
-    Json(Option<Vec<u8>>),
-    /// A stream of events.
-    Events,
-}
-
-/// What became of the event that ended last.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Forwarded,
-    Dropped,
-    Queued,
-}
 
 /// The reader around a format.
 pub(crate) struct Reader<F> {

@@ -35,6 +35,11 @@ impl Linger {
         }
     }
 
+    /// What ends the data path.
+    pub(super) fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
     /// Reads a reply whose client has gone.
     pub(super) fn read_on(&self, body: Incoming, tab: Tab, streams: Option<Streams>) {
         self.spawn(async move |place| {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ulid::Ulid;
 
 use crate::call::Call;
-use crate::config::{Agent, Mode};
+use crate::config::{Agent, Mode, Unpriced};
 use crate::identity::Identity;
 use crate::keys::sigv4;
 use crate::llm::prices::ModelPrice;
@@ -117,7 +117,8 @@ impl<'a> Judging<'a> {
         facts: &RequestFacts,
     ) -> Result<(BodyEdits, Hold, Watch), Refusal> {
         self.weigh(access::model(agent, &facts.model))?;
-        let price = self.weigh(self.price(facts))?;
+        let price = self.price(facts);
+        let price = self.weigh(price)?;
         let cap = match price {
             Some(price) => {
                 let judged = caps::output(agent, facts, Some(price.max_output), facts.untouchable);
@@ -248,7 +249,9 @@ impl<'a> Judging<'a> {
         if first {
             let message = format!("retries: in run {}: {}", self.who.run, refusal.message);
             tracing::warn!("{message}");
-            self.policy.recorder.alert(agent, "retries", message);
+            self.policy
+                .recorder
+                .alert(agent, "retries", &self.who.run, message);
         }
     }
 
@@ -265,7 +268,8 @@ impl<'a> Judging<'a> {
         if *first && *level >= Level::Warn {
             let message = reading.alert(agent, &self.who.run, *level);
             tracing::warn!("{message}");
-            self.policy.recorder.alert(agent, "loop", message);
+            let about = format!("{} {level:?} {}", self.who.run, reading.rule.key());
+            self.policy.recorder.alert(agent, "loop", &about, message);
         }
         if *level < Level::Trip {
             return Ok(());
@@ -335,16 +339,23 @@ impl<'a> Judging<'a> {
         }
     }
 
-    fn price(&self, facts: &RequestFacts) -> Result<&'a Arc<ModelPrice>, Refusal> {
+    fn price(&mut self, facts: &RequestFacts) -> Result<&'a Arc<ModelPrice>, Refusal> {
         let (rules, provider) = (self.rules, &self.provider.name);
         let kin = self.provider.like.as_deref();
         let found = rules.prices.find(provider, &facts.model);
-        found
-            .or_else(|| rules.prices.find(kin?, &facts.model))
-            .ok_or_else(|| {
-                self.policy.metrics.unpriced(&self.who.agent, provider);
-                money::unpriced(provider, &facts.model)
-            })
+        if let Some(price) = found.or_else(|| rules.prices.find(kin?, &facts.model)) {
+            return Ok(price);
+        }
+        self.policy.metrics.unpriced(&self.who.agent, provider);
+        let ceiling = rules.prices.ceiling(provider);
+        let ceiling = ceiling.or_else(|| rules.prices.ceiling(kin?));
+        match ceiling.filter(|_| rules.unpriced == Unpriced::Ceiling) {
+            Some(ceiling) => {
+                self.draft.finding("priced_by_ceiling");
+                Ok(ceiling)
+            }
+            None => Err(money::unpriced(provider, &facts.model)),
+        }
     }
 
     fn weigh<T>(&mut self, result: Result<T, Refusal>) -> Result<Option<T>, Refusal> {

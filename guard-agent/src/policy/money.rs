@@ -78,10 +78,7 @@ impl Bill<'_> {
             ));
         };
         let mut facts = self.facts.clone();
-        let by_tools = facts.tools.iter().any(|tool| tool.server_side);
         facts.tools.retain(|tool| !self.stripped.contains(&tool.name));
-        // What made the request server-side may just have been stripped.
-        facts.server_side &= !by_tools || facts.tools.iter().any(|tool| tool.server_side);
         budget::worst_case(price, &facts, call.body.len() as u64, cap.tokens)
             .map(|worst| worst.amount)
             .map_err(|why| unbounded(&why))

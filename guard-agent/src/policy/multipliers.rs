@@ -241,19 +241,24 @@ impl Watch {
         Ok(())
     }
 
+    /// What the money of the call does, if it ends so; `settle` says the same.
+    pub(crate) fn cause(&self, failed: bool) -> Cause {
+        if self.looping {
+            Cause::Looping
+        } else if self.attempt.retry && (failed || self.attempt.paid) {
+            Cause::Retried
+        } else if failed {
+            Cause::Failed
+        } else {
+            Cause::Useful
+        }
+    }
+
     /// The call has ended: what did its money do?
     pub(crate) fn settle(mut self, outcome: &Outcome) -> Cause {
         self.open = false;
         let paid = outcome.cost > Pico::ZERO;
-        let cause = if self.looping {
-            Cause::Looping
-        } else if self.attempt.retry && (outcome.failed || self.attempt.paid) {
-            Cause::Retried
-        } else if outcome.failed {
-            Cause::Failed
-        } else {
-            Cause::Useful
-        };
+        let cause = self.cause(outcome.failed);
         let how = match outcome.failed || outcome.client_gone {
             true => Ended::Failed,
             false => Ended::Well,

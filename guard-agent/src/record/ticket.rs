@@ -85,30 +85,36 @@ impl Ticket {
             model,
             ..
         } = &self.draft;
-        let label = self.recorder.label(provider, model);
+        let label = &self.recorder.label(provider, model);
         // The provider may have served another model than the one asked for: its price counts if it is known.
+        let prices = self.recorder.prices.load();
         let served = outcome
             .facts
             .model
             .as_deref()
-            .and_then(|served| self.recorder.prices.find(provider, served));
-        let tier = outcome.facts.service_tier.as_deref();
+            .and_then(|served| prices.find(provider, served));
+        let (tier, region) = (
+            outcome.facts.service_tier.as_deref(),
+            outcome.facts.region.as_deref(),
+        );
         let price = served.or(price.as_ref());
         // Of several models in one reply each has its own price; one without makes the whole unknown.
         let others = &outcome.facts.others;
         let of_others = others.iter().try_fold(Pico::ZERO, |sum, other| {
-            let price = self.recorder.prices.find(provider, &other.model)?;
-            sum.checked_add(price.cost(&other.usage, tier)?)
+            let price = prices.find(provider, &other.model)?;
+            sum.checked_add(price.cost_in(&other.usage, tier, region)?)
         });
-        let cost = usage
-            .and_then(|usage| price?.cost(&usage, tier))
+        let counted = usage
+            .and_then(|usage| price?.cost_in(&usage, tier, region))
             .and_then(|own| own.checked_add(of_others?));
+        // A provider that states what it charges is believed: its price may depend on where it sent the call.
+        let cost = outcome.facts.reported_cost.or(counted);
         match &usage {
             Some(usage) => metrics.tokens(agent, provider, label, usage),
             None => metrics.usage_unknown(agent, provider, label),
         }
         for other in others {
-            let label = self.recorder.label(provider, &other.model);
+            let label = &self.recorder.label(provider, &other.model);
             metrics.tokens(agent, provider, label, &other.usage);
         }
         let Some(reservation) = reservation else {
@@ -209,7 +215,7 @@ impl Settle for Ticket {
             ..
         } = *self;
         let metrics = &recorder.metrics;
-        let label = recorder.label(&draft.provider, &draft.model);
+        let label = &recorder.label(&draft.provider, &draft.model);
         if draft.body.side {
             metrics.side(&draft.agent, &draft.provider, metrics::SideVerdict::Passed);
         } else {
@@ -254,6 +260,7 @@ impl Settle for Ticket {
         body.first_token_ms = outcome.first_token.map(Into::into);
         body.duration_ms = Some(outcome.duration.into());
         body.added_us = Some(micros(admitted.elapsed().saturating_sub(outcome.duration)));
+        recorder.raise_findings(&draft);
         slot.record(draft.into_record());
     }
 }

@@ -15,6 +15,7 @@ use super::Sealed;
 use crate::config::{self, Config};
 use crate::keys::Secret;
 use crate::keys::vault::Vault;
+use crate::llm::prices::store;
 use crate::llm::provider::Provider;
 
 /// Largest `trust` file in bytes; the roots of a whole system have a quarter of that.
@@ -31,6 +32,7 @@ struct Wire {
     text: String,
     keys: Vec<Key>,
     trust: Vec<(PathBuf, String)>,
+    price_overlay: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,6 +50,8 @@ pub struct Known {
     pub vault: Vault,
     /// The roots.
     pub trust: TrustFiles,
+    /// The operator's price table.
+    pub price_overlay: Option<String>,
 }
 
 /// The content of the files that `trust` names.
@@ -96,6 +100,13 @@ impl Settings {
             text: text.to_owned(),
             keys: keys.collect(),
             trust: TrustFiles::of(&config.providers)?.0.into_iter().collect(),
+            price_overlay: config
+                .prices
+                .overlay
+                .as_deref()
+                .map(store::overlay)
+                .transpose()
+                .map_err(|why| format!("{why:#}"))?,
         };
         let sealed =
             Sealed::write(&wire).map_err(|why| format!("the settings cannot be passed on: {why}"))?;
@@ -130,6 +141,7 @@ impl Known {
             config,
             vault: Vault::of(keys),
             trust: TrustFiles(wire.trust.into_iter().collect()),
+            price_overlay: wire.price_overlay,
         })
     }
 }

@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::ledger::{ScopeKind, Window};
@@ -19,14 +17,17 @@ use crate::money::Pico;
 use crate::refusal::Reason;
 
 mod events;
+mod kinds;
 mod labels;
+mod maker;
 #[cfg(test)]
 mod tests;
 mod usd;
 
-pub use events::{BudgetState, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
+pub use events::BudgetState;
+pub use kinds::{AlertEnd, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
 pub use labels::Labels;
-use usd::Usd;
+use maker::{Made, Maker};
 
 /// Calls take from a quarter of a second (a short completion) to ten minutes (the SDKs' default timeout).
 const CALL_SECONDS: &[f64] = &[
@@ -73,6 +74,7 @@ pub struct Metrics {
     budget_reserved: IntGaugeVec,
     estimate_error: HistogramVec,
     wasted: IntCounterVec,
+    alerts: IntCounterVec,
     cost_per_success: IntGaugeVec,
     client_retries: IntCounterVec,
     loop_score: IntGaugeVec,
@@ -94,76 +96,6 @@ pub struct Metrics {
     worker_restarts: IntCounter,
     repairs: IntCounter,
     price_table_age: IntGauge,
-}
-
-/// Registers metrics and remembers what they are.
-struct Maker {
-    registry: Registry,
-    described: Vec<Described>,
-}
-
-type Made<T> = Result<T, prometheus::Error>;
-
-impl Maker {
-    fn register(&mut self, kind: &'static str, collector: Box<dyn Collector>) -> Made<()> {
-        for desc in collector.desc() {
-            let constant = desc.const_label_pairs.iter().map(|pair| pair.name().to_owned());
-            self.described.push(Described {
-                name: desc.fq_name.clone(),
-                kind,
-                labels: desc.variable_labels.iter().cloned().chain(constant).collect(),
-                help: desc.help.clone(),
-            });
-        }
-        self.registry.register(collector)
-    }
-
-    fn counters(&mut self, name: &str, labels: &[&str], help: &str) -> Made<IntCounterVec> {
-        let made = IntCounterVec::new(Opts::new(name, help).namespace("guard"), labels)?;
-        self.register("counter", Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn counter(&mut self, name: &str, help: &str) -> Made<IntCounter> {
-        let made = IntCounter::with_opts(Opts::new(name, help).namespace("guard"))?;
-        self.register("counter", Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn gauges(&mut self, name: &str, labels: &[&str], help: &str) -> Made<IntGaugeVec> {
-        let made = IntGaugeVec::new(Opts::new(name, help).namespace("guard"), labels)?;
-        self.register("gauge", Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str) -> Made<IntGauge> {
-        let made = IntGauge::with_opts(Opts::new(name, help).namespace("guard"))?;
-        self.register("gauge", Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    /// Counted in pico-dollars, shown in dollars.
-    fn usd_counters(&mut self, name: &str, labels: &[&str], help: &str) -> Made<IntCounterVec> {
-        let made = IntCounterVec::new(Opts::new(name, help).namespace("guard"), labels)?;
-        self.register("counter", Box::new(Usd(made.clone())))?;
-        Ok(made)
-    }
-
-    /// Held in pico-dollars, shown in dollars.
-    fn usd_gauges(&mut self, name: &str, labels: &[&str], help: &str) -> Made<IntGaugeVec> {
-        let made = IntGaugeVec::new(Opts::new(name, help).namespace("guard"), labels)?;
-        self.register("gauge", Box::new(Usd(made.clone())))?;
-        Ok(made)
-    }
-
-    fn histograms(&mut self, name: &str, labels: &[&str], buckets: &[f64], help: &str) -> Made<HistogramVec> {
-        let opts = HistogramOpts::new(name, help)
-            .namespace("guard")
-            .buckets(buckets.to_vec());
-        let made = HistogramVec::new(opts, labels)?;
-        self.register("histogram", Box::new(made.clone()))?;
-        Ok(made)
-    }
 }
 
 impl Metrics {
@@ -239,6 +171,11 @@ impl Metrics {
             &["provider"],
             RATIO,
             "Settled cost divided by the reservation. Above 1 a reservation was too small.",
+        )?;
+        let alerts = make.counters(
+            "alerts_total",
+            &["end"],
+            "Alerts that somebody asked for, by what became of them (sent, failed after every attempt, repeated within ten minutes and so not told again, lost because too many waited).",
         )?;
         let wasted = make.usd_counters(
             "wasted_usd_total",
@@ -364,6 +301,7 @@ impl Metrics {
             budget_reserved,
             estimate_error,
             wasted,
+            alerts,
             cost_per_success,
             client_retries,
             loop_score,

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::Lab;
+use crate::clients;
 use crate::netns::NetNs;
 use crate::process::{Done, Running, Spawn};
 
@@ -81,7 +82,29 @@ impl Lab {
     /// # Errors
     /// It ends, or is not ready in time; the error has what it said.
     pub fn start_daemon(&self) -> Result<()> {
-        let mut running = Spawn::new(Self::program()?)
+        self.start_as(Spawn::new(Self::program()?))
+    }
+
+    /// The same under a service manager (`tests/clients/manager.py`), which keeps what the daemon gives it to keep.
+    ///
+    /// # Errors
+    /// As [`Lab::start_daemon`].
+    pub fn start_managed_daemon(&self) -> Result<()> {
+        let manager = Spawn::new("python3").arg(clients::script("manager.py"));
+        self.start_as(manager.arg(self.files.at("notify")).arg(Self::program()?))
+    }
+
+    /// Has the service manager restart the daemon.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn restart_managed_daemon(&self) -> Result<()> {
+        let daemon = self.daemon.lock();
+        daemon.as_ref().context("no daemon runs")?.signal(Signal::SIGHUP)
+    }
+
+    fn start_as(&self, spawn: Spawn) -> Result<()> {
+        let mut running = spawn
             .arg("--config")
             .arg(self.config())
             .arg("daemon")

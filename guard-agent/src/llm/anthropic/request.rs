@@ -206,7 +206,9 @@ pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Ma
         thinking_budget,
         choices: 1,
         include_usage: false,
-        server_side: compacts || tools.iter().any(|tool| tool.server_side),
+        server_side: compacts,
+        // Images are billed as text.
+        text_only: true,
         tools,
         // Fast mode has prices of its own, as a tier has.
         service_tier: body

@@ -262,7 +262,7 @@ pub(super) fn facts(model: String, stream: bool, body: &[u8]) -> Result<RequestF
         output_cap: body.inference_config.and_then(|config| config.max_tokens),
         thinking_budget,
         choices: 1,
-        server_side: tools.iter().any(|tool| tool.server_side),
+        server_side: false,
         tools,
         service_tier: tier(body.service_tier, body.performance_config),
         cache_write: survey.cache_write.max(seen.cache),

@@ -171,7 +171,7 @@ pub(super) fn facts(chat: bool, body: &[u8]) -> Result<RequestFacts, Malformed> 
         output_cap: if chat { body.max_tokens } else { Some(0) },
         thinking_budget: lenient::<Thinking>(body.thinking).and_then(|thinking| thinking.token_budget),
         choices: 1,
-        server_side: tools.iter().any(|tool| tool.server_side),
+        server_side: false,
         tools,
         cache_write: survey.cache_write,
         unseen_input: body.messages || body.inputs || is_set(body.conversation_id),

@@ -7,7 +7,7 @@ use crate::llm::provider::dialect_of;
 use crate::money::Pico;
 use crate::refusal::{Class, MoneyDetail, Reason, Refusal};
 
-const REASONS: [Reason; 21] = [
+const REASONS: [Reason; 22] = [
     Reason::BudgetExceeded,
     Reason::BudgetReserved,
     Reason::CallTooLarge,
@@ -28,6 +28,7 @@ const REASONS: [Reason; 21] = [
     Reason::Unidentified,
     Reason::Upstream,
     Reason::NotRecordable,
+    Reason::Stopping,
     Reason::Internal,
 ];
 

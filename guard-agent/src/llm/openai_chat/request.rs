@@ -285,6 +285,11 @@ pub(super) fn facts(
     if is_set(body.search_parameters) {
         declare(&mut tools, DeclaredTool::provider(LIVE_SEARCH))?;
     }
+    // A quick look for the words is enough: where one is found without its meaning, the estimate is only higher.
+    let spoken = ["input_audio", "audio", "video_url", "image_url"];
+    let text_only = !spoken
+        .iter()
+        .any(|word| memchr::memmem::find(text.as_bytes(), word.as_bytes()).is_some());
     let cached = if is_set(body.prompt_cache_options) {
         CacheWrite::FiveMinutes
     } else {
@@ -300,7 +305,7 @@ pub(super) fn facts(
             .stream_options
             .and_then(|options| options.include_usage)
             .unwrap_or(false),
-        server_side: tools.iter().any(|tool| tool.server_side),
+        text_only,
         tools,
         service_tier: body.service_tier,
         cache_write: survey.cache_write.max(cached),

@@ -224,7 +224,7 @@ pub(crate) fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Ma
         stream: body.stream.unwrap_or(false),
         output_cap: body.max_output_tokens,
         choices: 1,
-        server_side: tools.iter().any(|tool| tool.server_side),
+        server_side: false,
         tools,
         service_tier: body.service_tier,
         cache_write: survey.cache_write.max(cached),

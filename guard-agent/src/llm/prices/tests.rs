@@ -20,20 +20,19 @@ fn usage(input: u64, cache_read: u64, cache_write_5m: u64, output: u64) -> Usage
 
 #[test]
 fn the_embedded_table_is_sound() {
-    let table = table();
+    let table = PriceTable::parse(include_str!("table.toml")).unwrap();
     assert_eq!(table.date().to_string(), DATE);
     assert!(table.models().len() >= 40, "{}", table.models().len());
     for model in table.models() {
         assert!(model.source.starts_with("https://"), "{}", model.label);
         for tier in std::iter::once(&model.standard).chain(model.tiers.values()) {
-            let sides = [Some(tier.rates), tier.long.and_then(|l| l.rates)];
-            for rates in sides.into_iter().flatten() {
+            for rates in tier.up_to(u64::MAX).flatten() {
                 assert!(rates.cache_read <= rates.input, "{}", model.label);
                 assert!(rates.input <= rates.cache_write_5m, "{}", model.label);
                 assert!(rates.cache_write_5m <= rates.cache_write_1h || !model.label.starts_with("claude"));
                 assert!(rates.output >= rates.input, "{}", model.label);
             }
-            if let Some(long) = tier.long.and_then(|l| l.rates) {
+            if let Some(long) = tier.long.first().and_then(|l| l.rates) {
                 assert!(
                     long.input > tier.rates.input && long.output > tier.rates.output,
                     "{}",
@@ -130,7 +129,7 @@ fn cached_tokens_without_a_price_of_their_own_cost_as_much_as_plain_input() {
 
 #[test]
 fn names_are_exact() {
-    let table = table();
+    let table = PriceTable::parse(include_str!("table.toml")).unwrap();
     assert_eq!(table.find("openai", "gpt-5-2025-08-07").unwrap().label, "gpt-5");
     for (provider, model) in [
         ("openai", "gpt-5-2099-01-01"),
@@ -175,4 +174,127 @@ fn a_table_with_a_mistake_is_refused() {
     ] {
         assert!(PriceTable::parse(&row.replacen(from, to, 1)).is_err(), "{to}");
     }
+}
+
+/// A row of an overlay.
+fn overlay_row(more: &str) -> String {
+    format!(
+        "date = \"2026-11-25\"\n[[model]]\nprovider = \"openai\"\nmodel = \"gpt-5\"\ncontext_window = 10\nmax_output = 5\n{more}\n"
+    )
+}
+
+#[test]
+fn an_overlay_wins_and_leaves_the_rest_alone() {
+    let mut table = table();
+    let other = table.find("openai", "gpt-5-mini").unwrap().clone();
+    table
+        .overlay(&overlay_row(
+            "rates = { input = \"7\", output = \"8\", input_audio = \"9\" }\nfees = { web_search = \"0.5\" }\nregions = { eu = \"1.2\" }\nlong = [{ above = 5, rates = { input = \"70\", output = \"80\" } }, { above = 9, rates = { input = \"700\", output = \"800\" } }]",
+        ))
+        .unwrap();
+    let price = table.find("openai", "gpt-5").unwrap();
+    let million = |input| price.cost(&usage(input, 0, 0, 0), None).unwrap().0 / input;
+    assert_eq!(
+        (million(5), million(6), million(9), million(10)),
+        (7_000_000, 70_000_000, 70_000_000, 700_000_000)
+    );
+    assert_eq!(
+        price.cost_in(&usage(5, 0, 0, 0), None, Some("eu")),
+        Some(Pico(42_000_000))
+    );
+    assert_eq!(price.fee(Unit::WebSearch), Some(usd("0.5")));
+    assert_eq!(*table.find("openai", "gpt-5-mini").unwrap(), other);
+    // The aliases of the row that was replaced keep their own price: the overlay names a name.
+    assert_ne!(table.find("openai", "gpt-5-2025-08-07").unwrap().label, "");
+}
+
+#[test]
+fn a_model_is_free_only_when_somebody_says_so() {
+    let mut table = table();
+    table.overlay(&overlay_row("free = true")).unwrap();
+    let price = table.find("openai", "gpt-5").unwrap();
+    assert_eq!(
+        price.cost(&usage(1_000, 0, 0, 1_000), Some("whatever")),
+        Some(Pico::ZERO)
+    );
+    for wrong in [
+        "",
+        "free = false",
+        "free = true\nrates = { input = \"1\", output = \"1\" }",
+        "rates = { input = \"0\", output = \"0\" }",
+        "rates = { input = \"1\", output = \"1\" }\nregions = { eu = \"0.9\" }",
+        "rates = { input = \"1\", output = \"1\" }\nfees = { lunch = \"1\" }",
+        "rates = { input = \"1\", output = \"1\" }\nlong = [{ above = 5, rates = { input = \"1\", output = \"1\" } }, { above = 5, rates = { input = \"1\", output = \"1\" } }]",
+    ] {
+        assert!(PriceTable::parse(&overlay_row(wrong)).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_price_changes_on_its_day() {
+    let rows = |second: &str| {
+        let rates = |usd: &str| format!("rates = {{ input = \"{usd}\", output = \"{usd}\" }}");
+        let row = overlay_row(&rates("1"));
+        let later = overlay_row(&format!("from = \"{second}\"\n{}", rates("2")));
+        format!("{row}{}", later.split_once('\n').unwrap().1)
+    };
+    let price = |second| {
+        let table = PriceTable::parse(&rows(second)).unwrap();
+        table
+            .find("openai", "gpt-5")
+            .unwrap()
+            .cost(&usage(1, 0, 0, 0), None)
+            .unwrap()
+            .0
+    };
+    assert_eq!((price("2020-01-01"), price("2999-01-01")), (2_000_000, 1_000_000));
+}
+
+#[test]
+fn the_ceiling_is_as_dear_as_the_dearest_in_each_respect() {
+    let table = table();
+    for model in table.models().iter().filter(|model| !model.free) {
+        let ceiling = table.ceiling(&model.provider).unwrap();
+        let tier = ceiling.tier(Some("any")).unwrap();
+        for rates in model.tier(None).unwrap().up_to(u64::MAX).flatten() {
+            assert!(
+                tier.rates.input >= rates.input && tier.rates.output >= rates.output,
+                "{}",
+                model.label
+            );
+        }
+        assert!(ceiling.max_output >= model.max_output);
+    }
+    assert!(table.ceiling("nobody").is_none());
+}
+
+#[test]
+fn an_imported_list_is_above_the_embedded_tables_and_below_the_overlay() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r#"{"gpt-5": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 3e-06, "output_cost_per_token": 9e-06}}"#;
+    let list = litellm::reduce(text.as_bytes(), "2027-01-01".parse().unwrap()).unwrap();
+    store::keep(dir.path(), &list).unwrap();
+    let input = |table: &PriceTable| {
+        table
+            .find("openai", "gpt-5")
+            .unwrap()
+            .tier(None)
+            .unwrap()
+            .rates
+            .input
+    };
+    let (imported, problem) = store::load(dir.path(), None).unwrap();
+    assert_eq!((input(&imported), problem), (Pico(3_000_000), None));
+    assert_eq!(imported.date().to_string(), "2027-01-01");
+    assert!(imported.find("openai", "gpt-5-mini").is_some());
+    let overlay = overlay_row("rates = { input = \"7\", output = \"8\" }");
+    assert_eq!(
+        input(&store::load(dir.path(), Some(&overlay)).unwrap().0),
+        Pico(7_000_000)
+    );
+    assert!(store::load(dir.path(), Some("nonsense")).is_err());
+    // A broken list does not stop the daemon: the tables in the binary price the same models.
+    std::fs::write(dir.path().join(store::FILE), "{").unwrap();
+    let (table, problem) = store::load(dir.path(), None).unwrap();
+    assert!(problem.unwrap().contains("import it again") && input(&table) == Pico(1_250_000));
 }
