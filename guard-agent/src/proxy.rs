@@ -212,12 +212,10 @@ impl Proxy {
                 refuse_plain(stream).await;
             }
             Ok(Route::Passthrough { name, undecided, ech }) => {
-                if let Err(why) = outside.judge_name(name.as_deref(), ech) {
-                    outside.denied(name.as_deref(), why);
-                    return reset(&stream);
+                let (client, name) = (Rewind::new(bytes, stream), name.as_deref());
+                if outside.believes(name, ech) {
+                    outside.pass(client, upstream, name, undecided).await;
                 }
-                let client = Rewind::new(bytes, stream);
-                outside.pass(client, upstream, name.as_deref(), undecided).await;
             }
         }
     }

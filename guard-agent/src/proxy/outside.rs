@@ -29,10 +29,16 @@ impl Outside<'_> {
     }
 
     /// Whether the connection may pass, as far as its name can be believed.
-    pub(super) fn judge_name(&self, name: Option<&str>, ech: bool) -> Result<(), String> {
+    fn judge_name(&self, name: Option<&str>, ech: bool) -> Result<(), String> {
         let agent = self.identity.map_or("", |who| &who.agent);
         let router = &self.snapshot.router;
         router.judge_name(agent, self.original_destination, name, ech)
+    }
+
+    /// The same, and reported if not.
+    pub(super) fn believes(&self, name: Option<&str>, ech: bool) -> bool {
+        let judged = self.judge_name(name, ech);
+        judged.inspect_err(|why| self.denied(name, why.clone())).is_ok()
     }
 
     /// Connects to where the client was going; `None` when that was not possible or not allowed, which is reported.
