@@ -26,7 +26,7 @@ pub use channel::Channel;
 pub use sealed::Sealed;
 
 /// Changes with every change of a message that the other side would not understand.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What a listening socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
