@@ -326,6 +326,7 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
     change(&mut world);
     let world = Arc::new(world);
     let stages = Stages {
+        dns: None,
         flows: world.clone(),
         identify: world.clone(),
         decide: world.clone(),

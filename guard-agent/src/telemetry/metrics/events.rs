@@ -242,6 +242,13 @@ impl Metrics {
             .inc_by(count);
     }
 
+    /// A DNS query ended.
+    pub fn dns(&self, agent: &str, outcome: crate::dns::Outcome) {
+        self.dns_queries
+            .with_label_values(&[self.labels.load().agent(agent), outcome.label()])
+            .inc();
+    }
+
     /// Something for the agent's owner to look at.
     pub fn finding(&self, agent: &str, kind: &'static str) {
         self.findings
