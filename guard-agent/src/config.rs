@@ -28,6 +28,7 @@ mod tests;
 mod tools;
 
 pub use alerts::{ALERTS, AlertRule, AlertTo, Hook};
+pub use budget::{Budget, Per, SharedBudget, Whose};
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use prices::{Prices, Unpriced};
 pub use problem::{Problem, Severity};
@@ -35,9 +36,7 @@ pub use tools::{ArgumentRule, Matcher, ToolRules};
 
 use globset::GlobMatcher;
 
-use crate::ledger::Window;
 use crate::llm::provider::Provider;
-use crate::money::Pico;
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -48,6 +47,8 @@ pub struct Config {
     pub providers: Vec<Arc<Provider>>,
     /// `[[agent]]`, with `[defaults]` filled in.
     pub agents: Vec<Arc<Agent>>,
+    /// `[[budget]]`
+    pub budgets: Vec<SharedBudget>,
     /// `[[alert]]`
     pub alerts: Vec<AlertRule>,
     /// `[prices]`
@@ -204,6 +205,8 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         .unwrap_or_else(budget::fallback);
     let providers = providers::apply(&overrides, builtin);
     let agents = agents::read(&agents, &providers, &budgets);
+    let shared = root.sections("budget", "shared").unwrap_or_default();
+    let budgets = budget::read_shared(&shared, &providers, &agents);
     let mut host = host::read(host.as_ref());
     if host.docker.is_none() && agents.iter().any(|agent| !agent.container_labels.is_empty()) {
         host.docker = Some(PathBuf::from(host::ENGINE));
@@ -213,6 +216,7 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
         agents,
         alerts,
         providers,
+        budgets,
         prices,
         unpriced,
     }
@@ -358,17 +362,6 @@ pub struct Caps {
     pub requests_per_minute: Option<u32>,
     /// Tokens in any minute.
     pub tokens_per_minute: Option<u64>,
-}
-
-/// One budget of an agent.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    /// Its window.
-    pub window: Window,
-    /// Hard limit.
-    pub limit: Pico,
-    /// Soft limit in parts per million of the hard one.
-    pub soft_ppm: Option<u32>,
 }
 
 /// A name pattern (`*`, `?`), kept with its text for messages.

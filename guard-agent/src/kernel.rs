@@ -10,6 +10,7 @@ mod attach;
 pub mod cgroup;
 mod destroy;
 mod detach;
+mod dns;
 mod egress;
 mod error;
 mod events;
@@ -32,10 +33,11 @@ pub use self::{
     attach::Attached,
     destroy::{Cut, cut_connections},
     detach::{DetachReport, detach},
+    dns::query_of,
     error::KernelError,
     events::KernelEvent,
     flow::{Flow, NoFlow, flow_of},
-    netns::{Listeners, inside, namespaces_of, netns_cookie, open_listeners},
+    netns::{Listeners, ask_resolver, inside, namespace_of, namespaces_of, netns_cookie, open_listeners},
     stats::KernelStats,
 };
 pub use guard_common::{event::Reason, policy::UNIDENTIFIED};

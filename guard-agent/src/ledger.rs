@@ -14,8 +14,8 @@
 //! second of calls (a second, for settlements alone). There are no fsynced leases (escrow) yet.
 //!
 //! A call is charged to the window in which it was reserved, also when it is settled after that window ended. A clock
-//! that steps backwards never re-opens a window: each kind of window keeps the latest start in which something was
-//! booked. The price of that rule: after a clock that ran far ahead, windows stay in that future until the clock is
+//! that steps backwards never re-opens a window, and a change of the time zone opens none early: each kind of window
+//! stays in the latest one in which something was booked until that one has ended (`ledger/book/periods.rs`). The price of that rule: after a clock that ran far ahead, windows stay in that future until the clock is
 //! there again, and `resets_at` says so.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,8 +36,11 @@ pub mod window;
 
 pub use types::{
     AccountView, Cause, Charge, Exhausted, LedgerError, LedgerSettings, Recovery, ReserveError, Scope,
-    ScopeKind, Settled, Window,
+    ScopeKind, Settled,
 };
+
+pub use book::NO_SESSION;
+pub use window::Window;
 
 use book::{Book, Posting};
 use journal::Journal;
@@ -202,7 +205,7 @@ impl Inner {
         let posting = Posting {
             call,
             amount,
-            accounts: slots.into_iter().map(|s| s.account).collect(),
+            accounts: slots.iter().map(|slot| slot.account.clone()).collect(),
         };
         let id = state.journal.next_seq();
         state
@@ -213,7 +216,7 @@ impl Inner {
             .map_err(ReserveError::Stopped)?;
         state.book.hold(id, posting);
         debug_assert!(
-            state.book.within_limits(charges),
+            state.book.within_limits(&slots),
             "an admission took an account above its limit"
         );
         Ok(Reservation {

@@ -27,6 +27,8 @@ pub mod route;
 
 pub mod passthrough;
 
+pub mod dns;
+
 pub mod tls;
 
 pub mod http;

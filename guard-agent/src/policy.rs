@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, StatusCode};
 
 use crate::call::Call;
-use crate::config::{Agent, Config, Mode, Unpriced};
+use crate::config::{Agent, Config, Mode, SharedBudget, Unpriced};
 use crate::identity::Identity;
 use crate::keys::Secret;
 use crate::keys::placeholder::Placeholders;
@@ -171,6 +171,8 @@ pub struct Outcome {
 pub struct Snapshot {
     mode: Mode,
     agents: HashMap<Arc<str>, Arc<Agent>>,
+    /// Budgets that agents share.
+    budgets: Vec<SharedBudget>,
     vault: Vault,
     placeholders: Placeholders,
     prices: Arc<PriceTable>,
@@ -188,6 +190,7 @@ impl Snapshot {
         Self {
             mode: config.host.mode,
             agents,
+            budgets: config.budgets.clone(),
             vault,
             placeholders,
             prices,

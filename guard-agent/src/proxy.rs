@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use guard_common::dns::DNS_PORT;
 use http::header::CONTENT_ENCODING;
 use http::{Method, Request, Response};
 use http_body_util::Either;
@@ -18,6 +19,7 @@ use ulid::Ulid;
 
 use crate::accept::{FlowInfo, FlowSource, IDENTIFY, Identify, Unidentified, prepare, reset};
 use crate::call::{Call, Fingerprint, Origin, Said};
+use crate::dns::Dns;
 use crate::drain::Drain;
 use crate::forward::pool::Upstreams;
 use crate::forward::{Destination, forward};
@@ -67,6 +69,8 @@ pub struct Stages {
     pub decide: Arc<dyn Decide>,
     /// Hears of what is not a call.
     pub report: Arc<dyn Report>,
+    /// Answers DNS over TCP.
+    pub dns: Option<Arc<Dns>>,
     /// Wire formats by path.
     pub endpoints: Endpoints,
 }
@@ -138,6 +142,11 @@ impl Proxy {
             self.report().unaccepted(Unaccepted::NoFlow);
             return reset(&stream);
         };
+        if flow.original_destination.port() == DNS_PORT
+            && let Some(dns) = &self.stages.dns
+        {
+            return dns.serve_stream(stream, &flow).await;
+        }
         let started = Instant::now();
         let identity = self.identify(&flow).await;
         self.report().added(Stage::Identify, started.elapsed());
@@ -202,9 +211,11 @@ impl Proxy {
                 outside.denied(name, "a provider over plain HTTP".to_owned());
                 refuse_plain(stream).await;
             }
-            Ok(Route::Passthrough { name, undecided }) => {
-                let client = Rewind::new(bytes, stream);
-                outside.pass(client, upstream, name.as_deref(), undecided).await;
+            Ok(Route::Passthrough { name, undecided, ech }) => {
+                let (client, name) = (Rewind::new(bytes, stream), name.as_deref());
+                if outside.believes(name, ech) {
+                    outside.pass(client, upstream, name, undecided).await;
+                }
             }
         }
     }

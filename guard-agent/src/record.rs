@@ -16,6 +16,7 @@ use crate::audit::record::{Body, Call as CallBody, Connection, Decision, Head, K
 use crate::audit::{Audit, AuditRecord, AuditSlot};
 use crate::call::Call;
 use crate::clock::SharedClock;
+use crate::dns;
 use crate::identity::Identity;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
@@ -241,6 +242,11 @@ impl Draft {
         self.body.key = Some(name.to_owned());
     }
 
+    /// Name of the key that goes to the provider; none when the caller's own login goes.
+    pub(crate) fn key_name(&self) -> Option<&str> {
+        self.body.key.as_deref()
+    }
+
     /// What is changed in the request.
     pub(crate) fn rewrites(&mut self, edits: &BodyEdits, key: bool) {
         let done = [
@@ -347,6 +353,20 @@ impl Report for Recorder {
 
     fn added(&self, stage: metrics::Stage, took: Duration) {
         self.metrics.added(stage, took);
+    }
+
+    fn dns(&self, identity: Option<&Identity>, outcome: dns::Outcome) {
+        let agent = identity.map_or("other", |who| &who.agent);
+        self.metrics.dns(agent, outcome);
+    }
+
+    fn dns_tunnel(&self, identity: &Identity, name: &str) {
+        self.metrics.finding(&identity.agent, "dns_tunnel");
+        let head = Head::of_caller(self.clock.now(), Ulid::new().to_string(), identity);
+        let message = format!(
+            "look-ups carry more bytes of names than look-ups need and are refused until the minute is over; one of them: {name}"
+        );
+        self.note(AuditRecord::alert(head, "dns.tunnel", message, None));
     }
 
     fn unaccepted(&self, why: Unaccepted) {

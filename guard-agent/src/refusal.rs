@@ -3,6 +3,7 @@
 //! What is said here is read by a model and by a person: it names what happened, which limit, and what to do
 //! next. Nothing internal and no other agent's name appears in it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -196,7 +197,7 @@ pub struct MoneyDetail {
     /// Name of the scope, e.g. the agent's.
     pub name: Arc<str>,
     /// `day`, `run`, …
-    pub window: &'static str,
+    pub window: Cow<'static, str>,
     /// The limit in force.
     pub limit: Pico,
     /// Settled so far in this window.

@@ -8,6 +8,7 @@ use http::Method;
 use prometheus::IntCounter;
 use ulid::Ulid;
 
+use crate::dns;
 use crate::identity::{Identity, Stranger};
 use crate::llm::DialectKind;
 use crate::llm::provider::Provider;
@@ -41,6 +42,12 @@ pub trait Report: Send + Sync {
 
     /// Time of Guard's own.
     fn added(&self, _stage: Stage, _took: Duration) {}
+
+    /// A DNS query ended.
+    fn dns(&self, _identity: Option<&Identity>, _outcome: dns::Outcome) {}
+
+    /// An agent's look-ups carry data; told once a minute.
+    fn dns_tunnel(&self, _identity: &Identity, _name: &str) {}
 
     /// A connection without a kernel record, or beyond the limit of connections.
     fn unaccepted(&self, why: Unaccepted);

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::dns::names::Names;
 use crate::llm::provider::{Provider, covers, is_subtree};
 use crate::peek::First;
 
 pub mod addresses;
+pub mod resolvers;
 
 use addresses::ProviderAddresses;
 
@@ -33,6 +35,8 @@ pub enum Route {
         name: Option<String>,
         /// The client has said nothing yet: what it says later is inspected again.
         undecided: bool,
+        /// It sent encrypted_client_hello, real or GREASE.
+        ech: bool,
     },
 }
 
@@ -43,6 +47,7 @@ pub struct Router {
     /// Names below which everything is a provider's.
     subtrees: Vec<(String, Arc<Provider>)>,
     addresses: Arc<ProviderAddresses>,
+    names: Arc<Names>,
 }
 
 impl Router {
@@ -59,6 +64,7 @@ impl Router {
             hosts: hosts.into_iter().collect(),
             subtrees,
             addresses: Arc::default(),
+            names: Arc::default(),
         }
     }
 
@@ -67,6 +73,39 @@ impl Router {
     pub fn with_addresses(mut self, addresses: Arc<ProviderAddresses>) -> Self {
         self.addresses = addresses;
         self
+    }
+
+    /// The same, knowing what DNS told whom.
+    #[must_use]
+    pub fn with_names(mut self, names: Arc<Names>) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// Whether a connection may pass as far as its name can be believed. Resolvers that Guard cannot read are refused;
+    /// so is encrypted_client_hello, unless Guard's own answer led the agent to this address by this name and the name
+    /// does not stand for others.
+    ///
+    /// # Errors
+    /// Why not, for the record.
+    pub fn judge_name(
+        &self,
+        agent: &str,
+        destination: SocketAddr,
+        name: Option<&str>,
+        ech: bool,
+    ) -> Result<(), String> {
+        resolvers::judge(destination, name)?;
+        if !ech {
+            return Ok(());
+        }
+        match name {
+            Some(name) if resolvers::is_ech_front(name) => {
+                Err("encrypted_client_hello for a name that stands for any other".to_owned())
+            }
+            Some(name) if self.names.gave(agent, destination.ip(), name) => Ok(()),
+            _ => Err("encrypted_client_hello to an address that was not looked up by this name".to_owned()),
+        }
     }
 
     /// Whether a connection that is not a provider's by name may pass to where it is going.
@@ -97,6 +136,7 @@ impl Router {
                 _ => Route::Passthrough {
                     name: hello.sni.clone(),
                     undecided: false,
+                    ech: hello.ech,
                 },
             },
             First::Http(head) => match head.hosts.iter().find_map(|host| self.provider(host)) {
@@ -106,15 +146,18 @@ impl Router {
                 None => Route::Passthrough {
                     name: head.hosts.first().cloned(),
                     undecided: false,
+                    ech: false,
                 },
             },
             First::Other => Route::Passthrough {
                 name: None,
                 undecided: false,
+                ech: false,
             },
             First::Silent => Route::Passthrough {
                 name: None,
                 undecided: true,
+                ech: false,
             },
         }
     }
@@ -156,7 +199,8 @@ pub(crate) mod tests {
             route(hello("example.com", false)),
             Route::Passthrough {
                 name: Some(_),
-                undecided: false
+                undecided: false,
+                ech: false,
             }
         ));
     }
@@ -168,6 +212,27 @@ pub(crate) mod tests {
             route(First::Http(PlainHead { hosts })),
             Route::PlainProvider { .. }
         ));
+    }
+
+    #[test]
+    fn ech_passes_only_where_guards_own_answer_led() {
+        let names = Arc::new(Names::default());
+        let here: SocketAddr = "203.0.113.7:443".parse().unwrap();
+        for name in ["a.example", "cloudflare-ech.com"] {
+            names.learn("coder", here.ip(), name, std::time::Duration::ZERO);
+        }
+        let router = Router::new(&[]).with_names(names);
+        let judge = |agent, name, ech| router.judge_name(agent, here, name, ech).is_ok();
+        assert!(judge("coder", Some("a.example"), true));
+        for (agent, name) in [
+            ("coder", Some("b.example")),
+            ("coder", None),
+            ("other", Some("a.example")),
+            ("coder", Some("cloudflare-ech.com")),
+        ] {
+            assert!(!judge(agent, name, true), "{agent} {name:?}");
+            assert!(judge(agent, name, false), "{agent} {name:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! In: a message of at most 64 KiB. Out: the same at the other side. On failure: the pair is broken, the worker ends,
 //! and the keeper starts another one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub use channel::Channel;
 pub use sealed::Sealed;
 
 /// Changes with every change of a message that the other side would not understand.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What a listening socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,15 +36,24 @@ pub enum Purpose {
     RedirectV4,
     /// Governed connections, at ::1.
     RedirectV6,
+    /// DNS queries over UDP, at 127.0.0.1.
+    DnsV4,
+    /// DNS queries over UDP, at ::1.
+    DnsV6,
 }
 
 impl Purpose {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::RedirectV4, Self::RedirectV6, Self::DnsV4, Self::DnsV6];
+
     /// In the name under which the service manager keeps it.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::RedirectV4 => "v4",
             Self::RedirectV6 => "v6",
+            Self::DnsV4 => "dns4",
+            Self::DnsV6 => "dns6",
         }
     }
 }
@@ -179,6 +188,15 @@ pub enum Ask {
         /// The process.
         pid: u32,
     },
+    /// A socket to a resolver, inside a namespace that Guard listens in.
+    Resolver {
+        /// The namespace.
+        netns_cookie: u64,
+        /// The resolver; the port is always that of DNS.
+        resolver: IpAddr,
+        /// Over TCP.
+        stream: bool,
+    },
     /// Start a run for the process at the other end of the connection that comes along.
     Run {
         /// Of this agent.
@@ -197,6 +215,8 @@ pub enum Answer {
     Governed,
     /// To [`Ask::IsGoverned`].
     IsGoverned(bool),
+    /// To [`Ask::Resolver`]; the socket comes along.
+    Resolver(Result<(), String>),
     /// To [`Ask::Run`].
     Run(Result<Run, String>),
     /// To [`Ask::Reload`]: notes for the operator.

@@ -39,11 +39,13 @@ pub enum Countermeasure {
     SocketOption = 14,
     /// The second line: packets that leave by a device other than loopback.
     Egress = 15,
+    /// DNS over UDP goes to Guard's own socket.
+    Dns = 16,
 }
 
 impl Countermeasure {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Redirect,
         Self::CurrentTask,
         Self::Creator,
@@ -60,6 +62,7 @@ impl Countermeasure {
         Self::BindPort,
         Self::SocketOption,
         Self::Egress,
+        Self::Dns,
     ];
 
     /// Its bit.

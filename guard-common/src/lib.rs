@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod countermeasure;
+pub mod dns;
 pub mod event;
 pub mod flow;
 pub mod policy;

@@ -93,6 +93,8 @@ pub enum Stat {
     MoveFailed = 6,
     /// Governed connections let through because the owner chose `when_down = "direct"`.
     FailedOpen = 7,
+    /// DNS queries (or UDP sockets connected for them) sent to Guard's own socket.
+    DnsRedirected = 8,
 }
 
 /// How many counters `STATS` has (room to grow without a new layout).

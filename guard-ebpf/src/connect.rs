@@ -1,4 +1,5 @@
-//! `connect`: every governed TCP connection goes to the listener of the caller's own namespace.
+//! `connect`: every governed TCP connection goes to the listener of the caller's own namespace, and every UDP socket
+//! that is connected to a resolver to Guard's DNS socket there.
 //!
 //! In: the caller's destination. Out: the destination rewritten to the listener, and the record in the
 //! client socket's storage. On failure (no listener, no storage): the call is refused.
@@ -6,6 +7,7 @@
 use aya_ebpf::{bindings::bpf_sock_addr, helpers::generated::bpf_get_socket_cookie};
 use guard_common::{
     countermeasure::Countermeasure,
+    dns::DNS_PORT,
     event::Reason,
     flow::Flow,
     policy::{HAS_V6_LOOPBACK, NetnsEntry, Stat, UNIDENTIFIED},
@@ -25,7 +27,6 @@ use crate::{
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
-const DNS_PORT: u16 = 53;
 
 enum Verdict {
     Pass,
@@ -81,7 +82,11 @@ fn judge(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Result<Opt
         Verdict::Redirect(listener) => {
             let mut flow = flow(ctx, who, target, netns_cookie, listener.port);
             if storage::put(&CLIENT, sk(ctx), &mut flow) {
-                count(Stat::Redirected);
+                count(if protocol == IPPROTO_UDP {
+                    Stat::DnsRedirected
+                } else {
+                    Stat::Redirected
+                });
                 return Ok(Some(listener));
             }
             count(Stat::StorageFailed);
@@ -108,7 +113,7 @@ fn verdict(
     netns_cookie: u64,
 ) -> Verdict {
     if protocol == IPPROTO_UDP {
-        return datagram(ctx, who, target);
+        return datagram(ctx, who, target, netns_cookie);
     }
     if protocol != IPPROTO_TCP || field!(ctx, type_) != SOCK_STREAM {
         return refuse_if(who, Countermeasure::SocketKind, Reason::Protocol);
@@ -117,7 +122,7 @@ fn verdict(
         return Verdict::Refuse(Reason::DeviceBound);
     }
     let listener = listener(netns_cookie);
-    if is_loopback(&target.address) {
+    if is_loopback(&target.address) && !(target.port == DNS_PORT && who.enforces(Countermeasure::Dns)) {
         return match refused_port(listener, target.port) {
             Some(Reason::ProxyPort) => refuse_if(who, Countermeasure::ProxyPort, Reason::ProxyPort),
             Some(reason) => refuse_if(who, Countermeasure::DeniedPort, reason),
@@ -144,9 +149,16 @@ fn refuse_if(who: &Governed, countermeasure: Countermeasure, reason: Reason) -> 
     }
 }
 
-/// UDP: DNS and loopback, nothing else. The same rule as for unconnected sockets in `sendmsg`.
+/// UDP: DNS goes to Guard, loopback passes, nothing else. The same rule as for unconnected sockets in `sendmsg`.
 #[inline(always)]
-fn datagram(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Verdict {
+fn datagram(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target, netns_cookie: u64) -> Verdict {
+    if target.port == DNS_PORT {
+        return match resolver(ctx, who, target, netns_cookie) {
+            Ok(Some(listener)) => Verdict::Redirect(listener),
+            Ok(None) => Verdict::Pass,
+            Err(reason) => Verdict::Refuse(reason),
+        };
+    }
     if datagram_allowed(ctx, target) {
         Verdict::Pass
     } else {
@@ -154,10 +166,34 @@ fn datagram(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target) -> Verdict
     }
 }
 
+/// Where a DNS query goes: Guard's socket has the listener's port, over UDP. None if the lab switched that off.
+#[inline(always)]
+pub(crate) fn resolver(
+    ctx: *mut bpf_sock_addr,
+    who: &Governed,
+    target: &Target,
+    netns_cookie: u64,
+) -> Result<Option<NetnsEntry>, Reason> {
+    if !who.enforces(Countermeasure::Dns) {
+        return Ok(None);
+    }
+    if is_device_bound(ctx) {
+        return Err(Reason::DeviceBound);
+    }
+    if is_link_local(&target.address) {
+        return Err(Reason::LinkLocal);
+    }
+    match listener(netns_cookie) {
+        Some(listener) => Ok(Some(listener)),
+        None if who.agent == UNIDENTIFIED => Err(Reason::Unidentified),
+        None => Err(Reason::NoListener),
+    }
+}
+
 /// See [`datagram`].
 #[inline(always)]
 pub(crate) fn datagram_allowed(ctx: *mut bpf_sock_addr, target: &Target) -> bool {
-    target.port == DNS_PORT || (is_loopback(&target.address) && !is_device_bound(ctx))
+    is_loopback(&target.address) && !is_device_bound(ctx)
 }
 
 /// Loopback ports that belong to the daemon.
@@ -173,7 +209,7 @@ pub(crate) fn refused_port(listener: Option<NetnsEntry>, port: u16) -> Option<Re
 }
 
 #[inline(always)]
-fn flow(
+pub(crate) fn flow(
     ctx: *mut bpf_sock_addr,
     who: &Governed,
     target: &Target,

@@ -1,12 +1,12 @@
 //! The second line: what a governed cgroup's sockets put on a device other than loopback.
 //!
 //! In: a packet of a socket that was made in a governed cgroup (the program is attached to each of them, so
-//! nobody else pays). Out: pass for loopback, for DNS over UDP, and for answers to clients from outside. On
+//! nobody else pays). Out: pass for loopback and for answers to clients from outside. On
 //! failure: dropped, counted and reported; a UDP sender sees EPERM, TCP times out.
 //!
 //! It judges by the device, never by the address: a packet to 127.0.0.1 can leave the machine. Neighbour
-//! discovery needs no exception, since the kernel sends it from sockets of its own. DNS over TCP needs none
-//! either: it goes to the listener like all TCP.
+//! discovery needs no exception, since the kernel sends it from sockets of its own. DNS needs none either: it goes
+//! to Guard's sockets on loopback. Here a query's sender is noted (`dns`), since only now it has a source port.
 
 use core::ffi::c_void;
 
@@ -26,7 +26,7 @@ use guard_common::{
 
 use crate::{
     address::{LOOPBACK_IFINDEX, field, mapped},
-    caller,
+    caller, dns,
     maps::{AGENTS, CFG, EVENTS, INBOUND},
     refuse::count,
     storage,
@@ -37,7 +37,6 @@ const PASS: i32 = 1;
 
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
-const DNS_PORT: u16 = 53;
 const LISTEN: u32 = 10;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -61,6 +60,7 @@ struct Packet {
 #[inline(always)]
 pub(crate) fn egress(skb: *mut __sk_buff) -> i32 {
     if field!(skb, ifindex) == LOOPBACK_IFINDEX {
+        dns::publish(skb);
         return PASS;
     }
     let Some(config) = CFG.get(0) else { return DROP };
@@ -69,7 +69,7 @@ pub(crate) fn egress(skb: *mut __sk_buff) -> i32 {
     }
     let packet = Packet::read(skb);
     if let Some(packet) = &packet
-        && (packet.is_dns() || is_answer(skb, packet, config))
+        && is_answer(skb, packet, config)
     {
         return PASS;
     }
@@ -124,11 +124,6 @@ impl Packet {
             transport: if plain { V6_HEADER as u32 } else { 0 },
         }
     }
-
-    #[inline(always)]
-    fn is_dns(&self) -> bool {
-        self.transport != 0 && self.protocol == IPPROTO_UDP && self.port == DNS_PORT
-    }
 }
 
 /// Whether this answers a client from outside. The only sure sign is a listener that sends SYN and ACK: it is
@@ -151,7 +146,7 @@ fn is_answer(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bool {
 
 /// The whole socket: for a connection that is being accepted, its listener.
 #[inline(always)]
-fn socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
+pub(crate) fn socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     let sk = field!(skb, __bindgen_anon_2.sk);
     if sk.is_null() {
         return None;
@@ -216,7 +211,7 @@ fn owner(skb: *mut __sk_buff, config: &Config) -> Option<(u64, u32)> {
 
 /// Bytes of the packet, counted from its IP header.
 #[inline(always)]
-fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
+pub(crate) fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     // SAFETY: the buffer is as long as stated; the helper checks the packet's own length.
     let failed = unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
@@ -225,6 +220,6 @@ fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
 
 /// Four bytes of an address, in network order.
 #[inline(always)]
-fn word<const N: usize>(header: &[u8; N], at: usize) -> u32 {
+pub(crate) fn word<const N: usize>(header: &[u8; N], at: usize) -> u32 {
     u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }

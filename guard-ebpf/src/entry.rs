@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext},
 };
 
-use crate::{bind, connect, create, egress, getsockopt, peername, sendmsg, setsockopt, sockops};
+use crate::{bind, connect, create, egress, getsockopt, peername, recvmsg, sendmsg, setsockopt, sockops};
 
 #[cgroup_sock_addr(connect4)]
 fn fw_connect4(ctx: SockAddrContext) -> i32 {
@@ -25,6 +25,16 @@ fn fw_sendmsg4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(sendmsg6)]
 fn fw_sendmsg6(ctx: SockAddrContext) -> i32 {
     sendmsg::v6(ctx.sock_addr)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+fn fw_recvmsg4(ctx: SockAddrContext) -> i32 {
+    recvmsg::v4(ctx.sock_addr)
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn fw_recvmsg6(ctx: SockAddrContext) -> i32 {
+    recvmsg::v6(ctx.sock_addr)
 }
 
 #[cgroup_sock_addr(getpeername4)]

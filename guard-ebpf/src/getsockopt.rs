@@ -1,17 +1,24 @@
-//! The private `getsockopt` through which the daemon reads an accepted socket's record by descriptor.
+//! The private `getsockopt` through which the daemon reads by descriptor who sent it something: the record of an
+//! accepted socket, or that of a DNS query that one of its UDP sockets received.
 //!
 //! In: a socket of the daemon's cgroup. Out: the whole record. On failure: ENOENT if the connection has no
 //! record, EINVAL if the buffer is too small; every other option is left alone. It needs no capability,
 //! so that the part of the daemon that parses hostile bytes can hold none.
 
-use core::ptr::{addr_of, read_volatile, write_volatile};
+use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::{bindings::bpf_sockopt, helpers::generated::bpf_set_retval};
-use guard_common::flow::{Flow, SOCKOPT_FLOW, SOCKOPT_LEVEL};
+use aya_ebpf::{
+    bindings::bpf_sockopt,
+    helpers::generated::{bpf_get_netns_cookie, bpf_set_retval},
+};
+use guard_common::{
+    dns::{QueryKey, SOCKOPT_QUERY_LEVEL},
+    flow::{SOCKOPT_FLOW, SOCKOPT_LEVEL},
+};
 
 use crate::{
     address::{field, set_field},
-    maps::ACCEPTED,
+    maps::{ACCEPTED, QUERIES},
     storage,
 };
 
@@ -23,6 +30,9 @@ const PAGE: i32 = 4096;
 
 #[inline(always)]
 pub(crate) fn getsockopt(ctx: *mut bpf_sockopt) -> i32 {
+    if field!(ctx, level) == SOCKOPT_QUERY_LEVEL {
+        return query(ctx);
+    }
     if field!(ctx, level) != SOCKOPT_LEVEL || field!(ctx, optname) != SOCKOPT_FLOW {
         if field!(ctx, optlen) > PAGE {
             // Says "not ours": without it older kernels answer EFAULT to a buffer above one page.
@@ -34,25 +44,47 @@ pub(crate) fn getsockopt(ctx: *mut bpf_sockopt) -> i32 {
     let Some(flow) = storage::get(&ACCEPTED, sk.cast()) else {
         return fail(ENOENT);
     };
+    answer(ctx, flow)
+}
+
+/// The sender of a query that a UDP socket of the daemon's received, by the marks in the option's name.
+#[inline(always)]
+fn query(ctx: *mut bpf_sockopt) -> i32 {
+    let name = field!(ctx, optname) as u32;
+    let key = QueryKey {
+        // SAFETY: the context pointer comes from the kernel.
+        netns_cookie: unsafe { bpf_get_netns_cookie(ctx.cast()) },
+        client_port: (name >> 16) as u16,
+        id: name as u16,
+        reserved: 0,
+    };
+    match QUERIES.get_ptr(&key) {
+        Some(query) => answer(ctx, query),
+        None => fail(ENOENT),
+    }
+}
+
+#[inline(always)]
+fn answer<T>(ctx: *mut bpf_sockopt, record: *const T) -> i32 {
     let start = field!(ctx, __bindgen_anon_2.optval) as usize;
     let end = field!(ctx, __bindgen_anon_3.optval_end) as usize;
-    if start + size_of::<Flow>() > end {
+    if start + size_of::<T>() > end {
         return fail(EINVAL);
     }
-    copy(flow, start as *mut u64);
-    set_field!(ctx, size_of::<Flow>() as i32, optlen);
+    copy(record, start as *mut u64);
+    set_field!(ctx, size_of::<T>() as i32, optlen);
     set_field!(ctx, 0, retval);
     ALLOW
 }
 
 /// Word by word: the compiler's own copy becomes a loop that costs the verifier far more.
 #[inline(always)]
-fn copy(flow: *const Flow, to: *mut u64) {
+fn copy<T>(record: *const T, to: *mut u64) {
     // SAFETY: a record is a whole number of aligned words; the caller checked the room.
     unsafe {
-        let from: *const u64 = addr_of!(*flow).cast();
+        let from: *const u64 = record.cast();
         let mut word = 0;
-        while word < size_of::<Flow>() / 8 {
+        while word < size_of::<T>() / 8 {
             write_volatile(to.add(word), read_volatile(from.add(word)));
             word += 1;
         }

@@ -19,6 +19,8 @@ mod connect;
 #[cfg(target_arch = "bpf")]
 mod create;
 #[cfg(target_arch = "bpf")]
+mod dns;
+#[cfg(target_arch = "bpf")]
 mod egress;
 #[cfg(target_arch = "bpf")]
 mod entry;
@@ -28,6 +30,8 @@ mod getsockopt;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod peername;
+#[cfg(target_arch = "bpf")]
+mod recvmsg;
 #[cfg(target_arch = "bpf")]
 mod refuse;
 #[cfg(target_arch = "bpf")]

@@ -3,11 +3,12 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage},
     macros::{btf_map, map},
     maps::RingBuf,
 };
 use guard_common::{
+    dns::{MAX_QUERIES, Query, QueryKey},
     flow::{Flow, FlowKey, Tag},
     policy::{
         AgentEntry, Config, EVENTS_BYTES, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_KNOWN, MAX_NETNS,
@@ -47,7 +48,7 @@ pub(crate) static DENY_PORTS: HashMap<u32, u32, { MAX_DENY_PORTS as usize }, NO_
 #[btf_map]
 pub(crate) static TAG: SkStorage<Tag> = SkStorage::new();
 
-/// Client sockets that were redirected.
+/// Client sockets that were redirected; UDP sockets with the resolver that they asked last.
 #[btf_map]
 pub(crate) static CLIENT: SkStorage<Flow> = SkStorage::new();
 
@@ -62,6 +63,10 @@ pub(crate) static INBOUND: Inherited<u32> = Inherited::new();
 /// Connections between SYN and acceptance.
 #[btf_map]
 pub(crate) static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// DNS queries on their way, and who sent them. Evicts the oldest: what is not found is refused.
+#[btf_map]
+pub(crate) static QUERIES: LruHashMap<QueryKey, Query, { MAX_QUERIES as usize }> = LruHashMap::new();
 
 /// Counters, see `guard_common::policy::Stat`.
 #[btf_map]

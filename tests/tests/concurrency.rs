@@ -47,7 +47,10 @@ fn worst_case_of_five_cents(lab: &Lab) -> Result<String> {
 #[test]
 fn two_hundred_calls_of_five_cents_at_once_spend_exactly_one_dollar() -> Result<()> {
     let lab = Lab::builder()
-        .coder("providers = [\"openai\"]\nbudget = [{ window = \"day\", usd = 1.0 }]")
+        // Two hundred equal bodies at once are what a retry storm looks like; here only the money counts.
+        .coder(
+            "providers = [\"openai\"]\nretries = { per_minute = 1000, per_body = 1000 }\nbudget = [{ window = \"day\", usd = 1.0 }, { window = \"rolling:5h\", usd = 1.0 }]\n[[budget]]\nscope = \"host\"\nwindow = \"day\"\nusd = 3.0",
+        )
         .start()?;
     let call = worst_case_of_five_cents(&lab)?;
     let before = lab.openai().seen().len();
@@ -75,7 +78,7 @@ fn two_hundred_calls_of_five_cents_at_once_spend_exactly_one_dollar() -> Result<
             .parse()?;
         assert!((1..=20).contains(&wait), "{refusal}");
     }
-    let scope = [("scope", "agent"), ("name", "coder")];
+    let scope = [("scope", "agent"), ("name", "coder"), ("window", "day")];
     assert_eq!(
         lab.metrics()?.usd("guard_budget_reserved_usd", &scope)?,
         Pico(20 * EACH.0)
@@ -95,6 +98,14 @@ fn two_hundred_calls_of_five_cents_at_once_spend_exactly_one_dollar() -> Result<
         Pico::from_usd_text("1").context("$1")?
     );
     assert_eq!(metrics.usd("guard_budget_reserved_usd", &scope)?, Pico::ZERO);
+
+    // The same money counts in the rolling window, and beside the probes in the machine's budget.
+    let rolling = [("scope", "agent"), ("name", "coder"), ("window", "rolling:5h")];
+    assert_eq!(
+        metrics.usd("guard_budget_settled_usd", &rolling)?,
+        Pico(20 * EACH.0)
+    );
+    assert!(metrics.usd("guard_budget_settled_usd", &[("scope", "host")])? > Pico(20 * EACH.0));
 
     let after = lab.coder().call(&call)?;
     assert_eq!(

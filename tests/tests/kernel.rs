@@ -16,6 +16,8 @@ mod bypass;
 mod containers;
 #[path = "kernel/cost.rs"]
 mod cost;
+#[path = "kernel/dns.rs"]
+mod dns;
 #[path = "kernel/doctor.rs"]
 mod doctor;
 #[path = "kernel/doors.rs"]

@@ -8,7 +8,7 @@ use crate::admin::{
     LastRefusal, OutcomeRequest, OutcomeTold, Peer, Reloaded, RunStarted, Status,
 };
 use crate::audit::record::Admin;
-use crate::config::{Agent, Config, Mode};
+use crate::config::{Agent, Config, Mode, Per};
 use crate::keys::environment;
 use crate::ledger::{AccountView, ScopeKind, Window};
 use crate::money::Pico;
@@ -141,7 +141,7 @@ impl Daemon {
                 BudgetStatus {
                     scope: scope.label().to_owned(),
                     name: name.to_owned(),
-                    window: budget.window.label().to_owned(),
+                    window: budget.window.label().into_owned(),
                     limit_pico_usd: budget.limit,
                     soft_pico_usd: soft,
                     settled_pico_usd: account.map_or(Pico::ZERO, |account| account.settled),
@@ -149,14 +149,22 @@ impl Daemon {
                     resets_at: account.and_then(|account| account.resets_at),
                 }
             };
-            match budget.window {
-                Window::Run => lives
+            match (budget.per, budget.window) {
+                (Per::Session, _) => accounts
+                    .iter()
+                    .filter(|account| {
+                        let run = account.scope.name.split('/').next().unwrap_or_default();
+                        account.scope.kind == ScopeKind::Session
+                            && account.window == budget.window
+                            && lives.contains(&run)
+                    })
+                    .map(|account| row(ScopeKind::Session, &account.scope.name))
+                    .collect(),
+                (Per::Agent, Window::Run) => lives
                     .iter()
                     .map(|run| row(ScopeKind::Run, run))
                     .collect::<Vec<_>>(),
-                Window::Hour | Window::Day | Window::Week | Window::Month => {
-                    vec![row(ScopeKind::Agent, &agent.name)]
-                }
+                (Per::Agent, _) => vec![row(ScopeKind::Agent, &agent.name)],
             }
         });
         AgentStatus {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::config::Agent;
+use crate::config::{Agent, Per};
 use crate::ledger::{AccountView, ScopeKind, Window};
 use crate::money::Pico;
 
@@ -54,7 +54,11 @@ impl BurnRates {
         let mut seen = Vec::new();
         let mut said = Vec::new();
         for agent in agents {
-            for budget in agent.budgets.iter().filter(|budget| budget.window != Window::Run) {
+            for budget in &agent.budgets {
+                // A rolling window gives back what it takes, and the ids of runs and sessions are too many.
+                if matches!(budget.window, Window::Run | Window::Rolling(_)) || budget.per == Per::Session {
+                    continue;
+                }
                 let account = accounts.iter().find(|account| {
                     account.scope.kind == ScopeKind::Agent
                         && account.scope.name == agent.name

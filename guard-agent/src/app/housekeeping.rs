@@ -12,10 +12,11 @@ use super::burn_rate::BurnRates;
 use super::ended_runs::EndedRuns;
 use super::soft_limits::SoftLimits;
 use crate::audit::record::Kernel as Attempt;
+use crate::config::{Budget, Per};
 use crate::identify;
 use crate::kernel::Reason;
 use crate::kernel::governed::GovernedCgroup;
-use crate::ledger::{AccountView, ScopeKind, Window};
+use crate::ledger::{AccountView, Scope, ScopeKind, Window};
 use crate::money::Pico;
 use crate::seam::Attempts;
 use crate::telemetry::metrics::BudgetState;
@@ -45,6 +46,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
         };
         daemon.forget_ended(&mut ended, &accounts, &governed);
         daemon.warn(&mut soft, &accounts, &governed);
+        daemon.warn_shared(&mut soft, &accounts);
         daemon.write_frozen();
         daemon.tell_burn_rates(&mut burn, &accounts);
     }
@@ -84,6 +86,16 @@ impl Daemon {
         }
     }
 
+    /// The same, for the budgets that agents share.
+    fn warn_shared(&self, soft: &mut SoftLimits, accounts: &[AccountView]) {
+        for shared in &self.config.load().budgets {
+            if let Some(message) = soft.shared(shared, accounts) {
+                tracing::warn!("{message}");
+                self.recorder.host_alert("budget.soft", message);
+            }
+        }
+    }
+
     fn forget_ended(
         &self,
         ended: &mut EndedRuns,
@@ -114,22 +126,34 @@ impl Daemon {
 
     pub(super) fn show_budgets(&self) {
         let accounts = self.ledger.accounts();
-        for agent in &self.config.load().agents {
-            for budget in agent.budgets.iter().filter(|budget| budget.window != Window::Run) {
-                let account = accounts.iter().find(|account| {
-                    account.scope.kind == ScopeKind::Agent
-                        && account.scope.name == agent.name
-                        && account.window == budget.window
-                });
-                let state = BudgetState {
-                    limit: budget.limit,
-                    settled: account.map_or(Pico::ZERO, |account| account.settled),
-                    reserved: account.map_or(Pico::ZERO, |account| account.reserved),
-                };
-                self.metrics
-                    .budget(ScopeKind::Agent, &agent.name, budget.window, state);
+        let config = self.config.load();
+        for agent in &config.agents {
+            let own = Scope {
+                kind: ScopeKind::Agent,
+                name: agent.name.clone(),
+            };
+            for budget in &agent.budgets {
+                // Runs and sessions are ids, which are never labels.
+                if budget.window != Window::Run && budget.per == Per::Agent {
+                    self.show_budget(&own, budget, &accounts);
+                }
             }
         }
+        for shared in &config.budgets {
+            self.show_budget(&shared.scope(), &shared.budget, &accounts);
+        }
+    }
+
+    fn show_budget(&self, scope: &Scope, budget: &Budget, accounts: &[AccountView]) {
+        let account = accounts
+            .iter()
+            .find(|account| account.scope == *scope && account.window == budget.window);
+        let state = BudgetState {
+            limit: budget.limit,
+            settled: account.map_or(Pico::ZERO, |account| account.settled),
+            reserved: account.map_or(Pico::ZERO, |account| account.reserved),
+        };
+        self.metrics.budget(scope.kind, &scope.name, budget.window, state);
     }
 }
 

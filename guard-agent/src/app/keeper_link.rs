@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::accept::{FlowInfo, Identify, Unidentified};
+use crate::dns::Sockets;
 use crate::identity::Identity;
 use crate::kernel::Flow;
 use crate::seam::{Answer, Ask, Channel, FromWorker, Governed, Run, Sealed};
@@ -129,6 +131,22 @@ impl KeeperLink {
         }
     }
 
+    /// A socket to a resolver, inside a namespace that Guard listens in.
+    async fn resolver(&self, netns_cookie: u64, resolver: IpAddr, stream: bool) -> io::Result<OwnedFd> {
+        let ask = Ask::Resolver {
+            netns_cookie,
+            resolver,
+            stream,
+        };
+        match self.ask(ask, Vec::new()).await {
+            Ok((Answer::Resolver(Ok(())), mut sockets)) => sockets
+                .pop()
+                .ok_or_else(|| io::Error::other("no socket came along")),
+            Ok((Answer::Resolver(Err(why)), _)) => Err(io::Error::other(why)),
+            _ => Err(io::Error::other(Unanswered)),
+        }
+    }
+
     /// Has the configuration read again; from a thread that may block.
     pub(super) fn reload(&self) -> Result<Vec<String>, String> {
         match self.ask_blocking(Ask::Reload, Vec::new()) {
@@ -166,5 +184,15 @@ impl Identify for Identifies {
                 _ => Err(Unidentified::unknown(Unanswered.to_string())),
             }
         })
+    }
+}
+
+/// Asks the keeper for sockets to resolvers.
+#[derive(Debug)]
+pub(super) struct Resolvers(pub(super) Arc<KeeperLink>);
+
+impl Sockets for Resolvers {
+    fn open(&self, netns_cookie: u64, resolver: IpAddr, stream: bool) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        Box::pin(self.0.resolver(netns_cookie, resolver, stream))
     }
 }

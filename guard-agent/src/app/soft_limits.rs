@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::config::Agent;
+use crate::config::{Agent, Per, SharedBudget};
 use crate::ledger::{AccountView, ScopeKind, Window};
 use crate::money::Pico;
 
@@ -23,7 +23,7 @@ impl SoftLimits {
                 account.scope.kind == *kind
                     && account.scope.name == *name
                     && account.window == *window
-                    && account.starts == *starts
+                    && (account.starts == *starts || matches!(window, Window::Rolling(_)))
             })
         });
     }
@@ -39,39 +39,73 @@ impl SoftLimits {
         for budget in &agent.budgets {
             let Some(ppm) = budget.soft_ppm else { continue };
             let soft = budget.limit.part(ppm);
-            let (kind, names) = match budget.window {
-                Window::Run => (ScopeKind::Run, runs),
-                Window::Hour | Window::Day | Window::Week | Window::Month => {
-                    (ScopeKind::Agent, std::slice::from_ref(&agent.name))
-                }
+            let kind = match (budget.per, budget.window) {
+                (Per::Session, _) => ScopeKind::Session,
+                (Per::Agent, Window::Run) => ScopeKind::Run,
+                (Per::Agent, _) => ScopeKind::Agent,
             };
-            let over = accounts.iter().filter(|account| {
-                account.window == budget.window
-                    && account.scope.kind == kind
-                    && names.contains(&account.scope.name)
-                    && account.settled >= soft
-            });
-            for account in over {
-                let key = (kind, account.scope.name.clone(), account.window);
-                if self.said.insert(key, account.starts) != Some(account.starts) {
-                    said.push(message(agent, account, soft, budget.limit));
+            let of_agent = |name: &str| match kind {
+                ScopeKind::Agent => *name == *agent.name,
+                // A session is named RUN/LABEL.
+                _ => runs.iter().any(|run| name.split('/').next() == Some(run)),
+            };
+            for account in over(accounts, kind, budget.window, soft, of_agent) {
+                if self.is_new(account) {
+                    let part = match kind {
+                        ScopeKind::Agent => String::new(),
+                        kind => format!(", {} {}", kind.label(), account.scope.name),
+                    };
+                    let whose = format!("agent {:?}{part}", agent.name);
+                    said.push(message(&whose, account, soft, budget.limit));
                 }
             }
         }
         said
     }
+
+    /// What there is to say now about a budget that agents share.
+    pub(super) fn shared(&mut self, shared: &SharedBudget, accounts: &[AccountView]) -> Option<String> {
+        let soft = shared.budget.limit.part(shared.budget.soft_ppm?);
+        let scope = shared.scope();
+        let name = |name: &str| *name == *scope.name;
+        let account = over(accounts, scope.kind, shared.budget.window, soft, name).next()?;
+        let whose = format!("{} {:?}", scope.kind.label(), scope.name);
+        self.is_new(account)
+            .then(|| message(&whose, account, soft, shared.budget.limit))
+    }
+
+    /// Whether this window was not spoken of yet. A rolling window has no begin: it is spoken of again when it has been
+    /// below its soft limit in between.
+    fn is_new(&mut self, account: &AccountView) -> bool {
+        let key = (account.scope.kind, account.scope.name.clone(), account.window);
+        let starts = match account.window {
+            Window::Rolling(_) => None,
+            _ => account.starts,
+        };
+        self.said.insert(key, starts) != Some(starts)
+    }
 }
 
-fn message(agent: &Agent, account: &AccountView, soft: Pico, limit: Pico) -> String {
-    let run = match account.scope.kind {
-        ScopeKind::Run => format!(", run {}", account.scope.name),
-        ScopeKind::Agent => String::new(),
-    };
+fn over<'a>(
+    accounts: &'a [AccountView],
+    kind: ScopeKind,
+    window: Window,
+    soft: Pico,
+    name: impl Fn(&str) -> bool + 'a,
+) -> impl Iterator<Item = &'a AccountView> {
+    accounts.iter().filter(move |account| {
+        account.window == window
+            && account.scope.kind == kind
+            && name(&account.scope.name)
+            && account.settled >= soft
+    })
+}
+
+fn message(whose: &str, account: &AccountView, soft: Pico, limit: Pico) -> String {
     format!(
-        "agent {:?}{run} has spent {} of its {limit} budget for this {} (soft limit {soft})",
-        agent.name,
+        "{whose} has spent {} of its {limit} budget for {} (soft limit {soft})",
         account.settled,
-        account.window.label()
+        account.window.per()
     )
 }
 

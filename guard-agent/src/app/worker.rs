@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use rustls_pki_types::CertificateDer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-use super::keeper_link::{Identifies, KeeperLink};
+use super::keeper_link::{Identifies, KeeperLink, Resolvers};
 use crate::accept::{self, Connections, FlowInfo, FlowSource, NoFlow};
 use crate::clock;
 use crate::config::{Config, Host};
+use crate::dns::Dns;
+use crate::dns::names::Names;
 use crate::drain::Drain;
 use crate::forward::dial::{Dialer, HostAddresses};
 use crate::forward::pool::Upstreams;
@@ -40,6 +42,8 @@ pub(super) struct Worker {
     dialer: Dialer,
     addresses: Arc<ProviderAddresses>,
     limit: Connections,
+    dns: Arc<Dns>,
+    names: Arc<Names>,
     /// The namespaces that are listened in.
     open: Mutex<HashMap<u64, CancellationToken>>,
 }
@@ -54,7 +58,15 @@ impl Worker {
         drain: Drain,
     ) -> anyhow::Result<Self> {
         let dialer = Dialer::default();
+        let names = Arc::new(Names::default());
+        let dns = Arc::new(Dns::new(
+            Arc::new(Identifies(keeper.clone())),
+            Arc::new(Resolvers(keeper.clone())),
+            recorder.clone(),
+            names.clone(),
+        ));
         let stages = Stages {
+            dns: Some(dns.clone()),
             flows: Arc::new(KernelFlows),
             identify: Arc::new(Identifies(keeper.clone())),
             decide: policy.clone(),
@@ -62,7 +74,11 @@ impl Worker {
             endpoints: detect::endpoint,
         };
         let addresses = Arc::new(ProviderAddresses::default());
-        let proxy = Proxy::new(stages, snapshot(config, trust, &dialer, &addresses)?, drain);
+        let proxy = Proxy::new(
+            stages,
+            snapshot(config, trust, &dialer, &addresses, &names)?,
+            drain,
+        );
         addresses
             .keep_current()
             .context("the thread that looks up providers cannot be started")?;
@@ -71,6 +87,8 @@ impl Worker {
             dialer,
             addresses,
             limit: Connections::default(),
+            dns,
+            names,
             open: Mutex::default(),
         })
     }
@@ -83,6 +101,11 @@ impl Worker {
         for (purpose, socket) in sockets {
             match purpose {
                 Purpose::RedirectV4 | Purpose::RedirectV6 => self.accept_on(socket.into(), &closed)?,
+                Purpose::DnsV4 | Purpose::DnsV6 => {
+                    let socket =
+                        UdpSocket::from_std(socket.into()).context("the DNS socket cannot be set up")?;
+                    tokio::spawn(self.dns.clone().serve(socket, closed.clone()));
+                }
             }
         }
         let earlier = self.lock().insert(netns_cookie, closed);
@@ -116,7 +139,7 @@ impl Worker {
 
     /// Builds what another configuration needs, and changes nothing yet.
     pub(super) fn prepare(&self, config: &Config, trust: &TrustFiles) -> anyhow::Result<Snapshot> {
-        snapshot(config, trust, &self.dialer, &self.addresses)
+        snapshot(config, trust, &self.dialer, &self.addresses, &self.names)
     }
 
     /// Puts it in force for the connections that follow.
@@ -161,6 +184,7 @@ fn snapshot(
     trust: &TrustFiles,
     dialer: &Dialer,
     addresses: &Arc<ProviderAddresses>,
+    names: &Arc<Names>,
 ) -> anyhow::Result<Snapshot> {
     let clock = clock::system();
     let state_dir = &config.host.state_dir;
@@ -180,7 +204,9 @@ fn snapshot(
     let public = roots(&own, &state_dir.join(BUNDLE_FILE), &authority)?;
     let leaves = Leaves::new(authority, clock).context("no leaf key can be made")?;
     Ok(Snapshot {
-        router: Router::new(&config.providers).with_addresses(addresses.clone()),
+        router: Router::new(&config.providers)
+            .with_addresses(addresses.clone())
+            .with_names(names.clone()),
         upstreams: Upstreams::new(&config.providers, &public, &own, trust, dialer.clone())?,
         terminator: Terminator::new(Arc::new(leaves)).context("TLS cannot be set up")?,
     })

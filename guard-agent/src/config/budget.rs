@@ -1,21 +1,62 @@
-//! `budget = [{ window = "day", usd = 20.0, soft = 0.8 }]`, in `[defaults]` and in an agent.
+//! `budget = [{ window = "day", usd = 20.0, soft = 0.8 }]`, in `[defaults]` and in an agent, and `[[budget]]`.
 
-use super::Budget;
+use std::sync::Arc;
+
+use super::problem::nearest;
 use super::read::Section;
-use crate::ledger::Window;
+use super::{Agent, Pattern};
+use crate::ledger::{Scope, ScopeKind, Window};
+use crate::llm::provider::Provider;
 use crate::money::{PICO_PER_USD, Pico};
 
-const WINDOWS: &[(&str, Window)] = &[
-    ("run", Window::Run),
-    ("hour", Window::Hour),
-    ("day", Window::Day),
-    ("week", Window::Week),
-    ("month", Window::Month),
-];
+/// One limit on money.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// What of an agent it is for; of no account in a shared budget.
+    pub per: Per,
+    /// Its window.
+    pub window: Window,
+    /// Hard limit.
+    pub limit: Pico,
+    /// Soft limit in parts per million of the hard one.
+    pub soft_ppm: Option<u32>,
+}
+
+/// What of an agent a budget is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Per {
+    /// The agent; for the window `run`, each of its runs.
+    Agent,
+    /// Each session of its runs.
+    Session,
+}
+
+/// `[[budget]]`: a limit that several agents share.
+#[derive(Debug, Clone)]
+pub struct SharedBudget {
+    /// Whose calls count.
+    pub whose: Whose,
+    /// Window and limit.
+    pub budget: Budget,
+}
+
+/// Whose calls a shared budget counts.
+#[derive(Debug, Clone)]
+pub enum Whose {
+    /// Those of every agent of an owner.
+    Owner(Arc<str>),
+    /// Those with one key, `PROVIDER/KEY`.
+    Key(Arc<str>),
+    /// Those to the models that a pattern covers.
+    Model(Pattern),
+    /// All.
+    Host,
+}
 
 /// What every agent gets when nobody says anything: ten dollars a day, with a warning at eight.
 pub(super) fn fallback() -> Vec<Budget> {
     vec![Budget {
+        per: Per::Agent,
         window: Window::Day,
         limit: Pico(10 * PICO_PER_USD),
         soft_ppm: Some(800_000),
@@ -34,12 +75,20 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
     }
     let mut budgets: Vec<Budget> = Vec::new();
     for section in &sections {
-        let Some(budget) = one(section) else { continue };
-        if budgets.iter().any(|other| other.window == budget.window) {
+        let per = section.choice("scope", &[("agent", Per::Agent), ("session", Per::Session)]);
+        let Some(budget) = one(section, per.unwrap_or(Per::Agent)) else {
+            continue;
+        };
+        if budgets
+            .iter()
+            .any(|other| other.window == budget.window && other.per == budget.per)
+        {
             let message = format!("a second budget for the window {:?}", budget.window.label());
-            section
-                .reader
-                .error(&section.place("window"), message, "keep one budget per window");
+            section.reader.error(
+                &section.place("window"),
+                message,
+                "keep one budget per window and scope",
+            );
             continue;
         }
         budgets.push(budget);
@@ -47,17 +96,158 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
     Some(budgets)
 }
 
-fn one(section: &Section<'_, '_>) -> Option<Budget> {
-    section.missing("window", "add window = \"day\" (or run, hour, week, month)");
+fn one(section: &Section<'_, '_>, per: Per) -> Option<Budget> {
+    section.missing(
+        "window",
+        "add window = \"day\" (or run, hour, week, month, rolling:5h)",
+    );
     section.missing("usd", "add usd = 10.0");
-    let window = section.choice("window", WINDOWS);
+    let window = window(section);
     let limit = limit(section);
     let soft_ppm = soft(section);
     Some(Budget {
+        per,
         window: window?,
         limit: limit?,
         soft_ppm,
     })
+}
+
+fn window(section: &Section<'_, '_>) -> Option<Window> {
+    let text = section.string("window")?;
+    let written = *text.get_ref();
+    let window = Window::parse(written);
+    if window.is_none() {
+        let words = ["run", "hour", "day", "week", "month"];
+        let fix = match nearest(written, words) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => {
+                "a rolling window is written \"rolling:5h\": a whole number of m, h or d, at most 90 days"
+                    .to_owned()
+            }
+        };
+        let message = format!("`window` is run, hour, day, week, month or rolling:LENGTH, not {written:?}");
+        section.reader.error(&text.span(), message, fix);
+    }
+    window
+}
+
+/// Reads every `[[budget]]`.
+pub(super) fn read_shared(
+    sections: &[Section<'_, '_>],
+    providers: &[Arc<Provider>],
+    agents: &[Arc<Agent>],
+) -> Vec<SharedBudget> {
+    let mut budgets: Vec<SharedBudget> = Vec::new();
+    for section in sections {
+        let whose = whose(section, providers, agents);
+        let (Some(whose), Some(budget)) = (whose, one(section, Per::Agent)) else {
+            continue;
+        };
+        let shared = SharedBudget { whose, budget };
+        let report =
+            |message: String, fix: &str| section.reader.error(&section.place("window"), message, fix);
+        if shared.budget.window == Window::Run {
+            report(
+                "a shared budget has no runs".to_owned(),
+                "write a calendar or rolling window here; budgets of runs stand in [[agent]]",
+            );
+        } else if budgets
+            .iter()
+            .any(|other| other.scope() == shared.scope() && other.budget.window == shared.budget.window)
+        {
+            let scope = shared.scope();
+            let message = format!(
+                "a second budget of {} {:?} for this window",
+                scope.kind.label(),
+                scope.name
+            );
+            report(message, "keep one budget per scope and window");
+        } else {
+            budgets.push(shared);
+        }
+    }
+    budgets
+}
+
+fn whose(section: &Section<'_, '_>, providers: &[Arc<Provider>], agents: &[Arc<Agent>]) -> Option<Whose> {
+    let named: Vec<&str> = ["owner", "key", "model", "scope"]
+        .into_iter()
+        .filter(|key| section.has(key))
+        .collect();
+    let [one] = named.as_slice() else {
+        section.reader.error(
+            &section.span,
+            "[[budget]] says whose calls count in exactly one key",
+            "write owner = \"team\", key = \"openai/prod-1\", model = \"gpt-5*\", or scope = \"host\" for all calls",
+        );
+        return None;
+    };
+    match *one {
+        "owner" => {
+            let owner = section.string("owner")?;
+            let known = || agents.iter().map(|agent| &*agent.owner);
+            unless_known(section, &owner, known(), "no agent has the owner")?;
+            Some(Whose::Owner((*owner.get_ref()).into()))
+        }
+        "key" => {
+            let key = section.string("key")?;
+            let known: Vec<String> = providers
+                .iter()
+                .flat_map(|provider| {
+                    provider
+                        .keys
+                        .iter()
+                        .map(|key| format!("{}/{}", provider.name, key.name))
+                })
+                .collect();
+            unless_known(
+                section,
+                &key,
+                known.iter().map(String::as_str),
+                "no provider has the key",
+            )?;
+            Some(Whose::Key((*key.get_ref()).into()))
+        }
+        "model" => {
+            let text = section.string("model")?;
+            section.reader.patterns(&[text]).pop().map(Whose::Model)
+        }
+        _ => section.choice("scope", &[("host", ())]).map(|()| Whose::Host),
+    }
+}
+
+fn unless_known<'k>(
+    section: &Section<'_, '_>,
+    text: &toml::Spanned<&str>,
+    known: impl Iterator<Item = &'k str> + Clone,
+    what: &str,
+) -> Option<()> {
+    let written = *text.get_ref();
+    if known.clone().any(|name| name == written) {
+        return Some(());
+    }
+    let fix = match nearest(written, known) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => "a budget that counts nothing would mislead: write a name that is in use".to_owned(),
+    };
+    section
+        .reader
+        .error(&text.span(), format!("{what} {written:?}"), fix);
+    None
+}
+
+impl SharedBudget {
+    /// The account that it limits.
+    pub fn scope(&self) -> Scope {
+        let (kind, name) = match &self.whose {
+            Whose::Owner(owner) => (ScopeKind::Owner, owner.clone()),
+            Whose::Key(key) => (ScopeKind::Key, key.clone()),
+            Whose::Model(pattern) => (ScopeKind::Model, pattern.text.as_str().into()),
+            Whose::Host => (ScopeKind::Host, "host".into()),
+        };
+        Scope { kind, name }
+    }
 }
 
 fn limit(section: &Section<'_, '_>) -> Option<Pico> {

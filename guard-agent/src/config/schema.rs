@@ -72,6 +72,7 @@ pub fn header(section: &str) -> String {
     match section {
         "" => "the top level".to_owned(),
         "provider" | "agent" | "alert" => format!("[[{section}]]"),
+        "shared" => "[[budget]]".to_owned(),
         "host" | "defaults" | "ledger" | "prices" => format!("[{section}]"),
         inner => format!("`{inner}`"),
     }
@@ -84,6 +85,7 @@ pub const KEYS: &[Key] = &[
     key("", "defaults", "table", "defaults below", "Values for every agent that does not say otherwise."),
     key("", "provider", "array of tables", "none", "Overrides of built-in providers, and providers of one's own."),
     key("", "agent", "array of tables", "none", "The governed agents."),
+    key("", "budget", "array of tables", "none", "Limits that several agents share: an owner's, a key's, a model's, the machine's."),
     key("", "alert", "array of tables", "none", "Where alerts go, beside the audit log."),
     key("", "prices", "table", "none", "What models cost, beside the tables that Guard has."),
     key("", "ledger", "table", "defaults below", "Where budgets are kept."),
@@ -118,8 +120,10 @@ pub const KEYS: &[Key] = &[
     key("defaults", "unpriced", "`refuse` or `ceiling`", "`refuse`",
         "What happens to a call whose model has no known price: refused, or charged as the dearest model of its provider in each respect. With `ceiling`, a provider without any price is still refused."),
 
-    key("budget", "window", "`run`, `hour`, `day`, `week` or `month`", "required",
-        "Over which time the limit counts. All but `run` are calendar windows in `host.timezone`."),
+    key("budget", "scope", "`agent` or `session`", "`agent`",
+        "`session`: one limit for each session label that clients send, inside each run. Labels are the client's word, so such a limit only narrows; calls without a label share one."),
+    key("budget", "window", "`run`, `hour`, `day`, `week`, `month` or `rolling:LENGTH`", "required",
+        "Over which time the limit counts. `hour` to `month` are calendar windows in `host.timezone`. `rolling:5h` is the last five hours at every moment (a whole number of `m`, `h` or `d`, at most 90 days), counted in sixty buckets: what was spent counts for at least that long and at most a sixtieth longer."),
     key("budget", "usd", "US dollars, at most twelve decimals", "required",
         "Hard limit: settled plus reserved money never passes it. Read exactly as written, not as a binary float."),
     key("budget", "soft", "fraction of `usd`, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
@@ -169,7 +173,7 @@ pub const KEYS: &[Key] = &[
     key("agent", "caps", "table", "none", "Caps on one call and on concurrency."),
     key("agent", "retries", "table", "the defaults of its keys", "Limits on client retries."),
     key("agent", "loops", "table", "the defaults of its keys", "Multipliers that are stopped: loops, growth, bursts, failures in a row."),
-    key("agent", "budget", "array of budgets", "`defaults.budget`", "Its budgets; at most one per window."),
+    key("agent", "budget", "array of budgets", "`defaults.budget`", "Its budgets; at most one per window and scope."),
     key("agent", "egress", "table", "all allowed", "Where else it may connect to."),
 
     key("agent.match", "cgroup", "cgroup pattern", "none",
@@ -248,6 +252,13 @@ pub const KEYS: &[Key] = &[
     key("agent.egress", "private", "`allow` or `deny`", "`allow`", "Private networks.").only("allow"),
     key("agent.egress", "inbound", "`allow` or `deny`", "`allow`", "Inbound connections.").only("allow"),
 
+    key("shared", "owner", "owner", "one of four is required", "Counts the calls of every agent of this owner."),
+    key("shared", "key", "`PROVIDER/KEY`", "one of four is required", "Counts the calls with this key, by its name in `provider.keys`."),
+    key("shared", "model", "pattern", "one of four is required", "Counts the calls to every model that the pattern covers, together."),
+    key("shared", "scope", "`host`", "one of four is required", "Counts every call of every agent."),
+    key("shared", "window", "as in a budget of an agent, but `run`", "required", "Over which time the limit counts."),
+    key("shared", "usd", "US dollars, at most twelve decimals", "required", "Hard limit: settled plus reserved money never passes it."),
+    key("shared", "soft", "fraction of `usd`, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
     key("alert", "when", "list of patterns", "required",
         "Alerts: `budget.soft`, `budget.burn_rate` (gone within the hour at the rate of the last five minutes and of the last hour), `loop`, `retries`, `finding`, `enforcement.unproven`, `enforcement.proven`, `kernel.repaired`, `worker.restarted`."),
     key("alert", "to", "`log`, `webhook:URL` or `slack:URL`", "required",

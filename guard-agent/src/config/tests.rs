@@ -307,6 +307,7 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
             "" => format!("{} = 0", key.name),
             "host" | "defaults" | "ledger" | "prices" => format!("[{}]\n{} = 0", key.section, key.name),
             "provider" | "agent" | "alert" => format!("[[{}]]\n{} = 0", key.section, key.name),
+            "shared" => format!("[[budget]]\n{} = true", key.name),
             "budget" => format!("[defaults]\nbudget = [{{ {} = true }}]", key.name),
             "provider.keys" | "provider.speaks" | "agent.match" => {
                 let (outer, inner) = key.section.split_once('.').unwrap();
@@ -644,6 +645,92 @@ fn tool_rules_say_what_calls_in_replies_may_be() {
             problems.iter().any(|p| p.message.contains(said)),
             "{rules}: {problems:#?}"
         );
+    }
+}
+
+#[test]
+fn shared_budgets_name_whose_calls_count() {
+    let text = format!(
+        "{CODER}budget = [{{ window = \"rolling:5h\", usd = 5 }}, {{ window = \"run\", usd = 2 }}, {{ window = \"run\", scope = \"session\", usd = 1 }}]\n\
+         [[provider]]\nname = \"openai\"\nkeys = [{{ name = \"prod-1\", from = \"env:X\" }}]\n\
+         [[budget]]\nowner = \"team\"\nwindow = \"month\"\nusd = 100.0\nsoft = 0.5\n\
+         [[budget]]\nkey = \"openai/prod-1\"\nwindow = \"day\"\nusd = 50\n\
+         [[budget]]\nmodel = \"gpt-5*\"\nwindow = \"rolling:90m\"\nusd = 5\n\
+         [[budget]]\nscope = \"host\"\nwindow = \"day\"\nusd = 200\n"
+    );
+    let config = fine(&text);
+    let own: Vec<_> = config.agents[0]
+        .budgets
+        .iter()
+        .map(|budget| (budget.per, budget.window))
+        .collect();
+    assert_eq!(
+        own,
+        [
+            (Per::Agent, Window::Rolling(300)),
+            (Per::Agent, Window::Run),
+            (Per::Session, Window::Run)
+        ]
+    );
+    let shared: Vec<String> = config
+        .budgets
+        .iter()
+        .map(|shared| {
+            format!(
+                "{} {} {}",
+                shared.scope().kind.label(),
+                shared.scope().name,
+                shared.budget.window.label()
+            )
+        })
+        .collect();
+    assert_eq!(
+        shared,
+        [
+            "owner team month",
+            "key openai/prod-1 day",
+            "model gpt-5* rolling:90m",
+            "host host day"
+        ]
+    );
+    assert_eq!(config.budgets[0].budget.soft_ppm, Some(500_000));
+}
+
+#[test]
+fn a_shared_budget_that_counts_nothing_or_cannot_is_an_error() {
+    for (lines, said) in [
+        ("window = \"day\"\nusd = 1", "exactly one key"),
+        (
+            "owner = \"team\"\nscope = \"host\"\nwindow = \"day\"\nusd = 1",
+            "exactly one key",
+        ),
+        (
+            "owner = \"taem\"\nwindow = \"day\"\nusd = 1",
+            "no agent has the owner",
+        ),
+        (
+            "key = \"openai/prod-9\"\nwindow = \"day\"\nusd = 1",
+            "no provider has the key",
+        ),
+        ("scope = \"hosts\"\nwindow = \"day\"\nusd = 1", "`scope` is"),
+        ("scope = \"host\"\nwindow = \"run\"\nusd = 1", "has no runs"),
+        (
+            "scope = \"host\"\nwindow = \"rolling:5s\"\nusd = 1",
+            "`window` is",
+        ),
+        (
+            "scope = \"host\"\nwindow = \"rolling:91d\"\nusd = 1",
+            "`window` is",
+        ),
+        ("scope = \"host\"\nwindow = \"day\"", "needs `usd`"),
+        (
+            "scope = \"host\"\nwindow = \"day\"\nusd = 1\n[[budget]]\nscope = \"host\"\nwindow = \"day\"\nusd = 2",
+            "a second budget",
+        ),
+    ] {
+        let problem = only_problem(&format!("{CODER}[[budget]]\n{lines}\n"));
+        assert!(problem.message.contains(said), "{lines}: {problem:?}");
+        assert!(!problem.fix.is_empty());
     }
 }
 

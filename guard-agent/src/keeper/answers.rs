@@ -3,9 +3,11 @@
 //! In: a question. Out: plain data. On failure: a refusal in words. The worker is not trusted: who asks for a run is read
 //! from the connection that it passes on, and nothing that it says of others counts.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use guard_common::dns::DNS_PORT;
 use nix::sys::socket::{getsockopt, sockopt};
 use tokio::time::timeout;
 
@@ -14,7 +16,7 @@ use super::runs;
 use crate::accept::{IDENTIFY, Unidentified};
 use crate::identify;
 use crate::identity::Identity;
-use crate::kernel::{CANARY, Flow, cgroup};
+use crate::kernel::{self, CANARY, Flow, cgroup};
 use crate::seam::{Answer, Ask, Governed, Run, Sealed, ToWorker};
 
 /// Questions that are being answered at a time: as many as the worker may have connections.
@@ -37,6 +39,23 @@ impl Keeper {
                 }
             },
             Ask::IsGoverned { pid } => Answer::IsGoverned(self.is_governed(pid)),
+            Ask::Resolver {
+                netns_cookie,
+                resolver,
+                stream,
+            } => {
+                let keeper = self.clone();
+                let opening =
+                    tokio::task::spawn_blocking(move || keeper.resolver(netns_cookie, resolver, stream));
+                Answer::Resolver(match opening.await {
+                    Ok(Ok(socket)) => {
+                        passed.push(socket);
+                        Ok(())
+                    }
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(panicked) => Err(panicked.to_string()),
+                })
+            }
             Ask::Run { agent } => Answer::Run(self.run(&agent, descriptors.into_iter().next())),
             Ask::Reload => Answer::Reload(self.reload().await),
         };
@@ -60,6 +79,13 @@ impl Keeper {
             Ok(Err(error)) => Err(unknown(error.to_string())),
             Err(_elapsed) => Err(unknown(identify::Unidentified::TooSlow.to_string())),
         }
+    }
+
+    /// Whatever the worker says, the port is that of DNS, and the namespace one that governed processes are in.
+    fn resolver(&self, netns_cookie: u64, resolver: IpAddr, stream: bool) -> std::io::Result<OwnedFd> {
+        let namespace = kernel::namespace_of(self.listening.any_of(netns_cookie)?)?;
+        let resolver = SocketAddr::new(resolver, DNS_PORT);
+        kernel::inside(namespace, move || kernel::ask_resolver(resolver, stream))
     }
 
     fn sealed_list(&self) -> std::io::Result<OwnedFd> {

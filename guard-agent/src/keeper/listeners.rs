@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use socket2::SockRef;
+
 use super::desk::Desk;
 use super::store;
 use crate::kernel::Listeners;
@@ -37,12 +39,15 @@ impl Listening {
 
     /// Keeps these and hands them to the worker.
     pub(super) fn add(&self, netns_cookie: u64, listeners: Listeners) -> io::Result<()> {
-        let v4 = Some((Purpose::RedirectV4, listeners.v4));
-        let v6 = listeners.v6.map(|v6| (Purpose::RedirectV6, v6));
+        let all = [
+            Some((Purpose::RedirectV4, OwnedFd::from(listeners.v4))),
+            listeners.v6.map(|v6| (Purpose::RedirectV6, v6.into())),
+            Some((Purpose::DnsV4, listeners.dns_v4.into())),
+            listeners.dns_v6.map(|v6| (Purpose::DnsV6, v6.into())),
+        ];
         let mut sockets = Sockets::new();
-        for (purpose, listener) in [v4, v6].into_iter().flatten() {
-            listener.set_nonblocking(true)?;
-            let socket = OwnedFd::from(listener);
+        for (purpose, socket) in all.into_iter().flatten() {
+            SockRef::from(&socket).set_nonblocking(true)?;
             store::keep(netns_cookie, purpose, &socket);
             sockets.push((purpose, socket));
         }
@@ -50,6 +55,14 @@ impl Listening {
         hand(&self.desk, netns_cookie, &sockets)?;
         open.insert(netns_cookie, sockets);
         Ok(())
+    }
+
+    /// One of a namespace's sockets, to find the namespace by.
+    pub(super) fn any_of(&self, netns_cookie: u64) -> io::Result<OwnedFd> {
+        let open = self.lock();
+        let sockets = open.get(&netns_cookie).and_then(|sockets| sockets.first());
+        let (_, socket) = sockets.ok_or_else(|| io::Error::other("Guard does not listen there"))?;
+        socket.try_clone()
     }
 
     /// Closes those of a namespace.

@@ -8,7 +8,7 @@
 )]
 
 use std::collections::HashMap;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -70,12 +70,23 @@ fn passed(pid: Option<String>, count: Option<String>, own: u32) -> Option<usize>
     (pid?.parse() == Ok(own)).then(|| count?.parse().ok())?
 }
 
-/// Both sockets of a namespace, if they are what their names say.
+/// The sockets of a namespace, if they are what their names say.
 fn whole(cookie: u64, mut sockets: HashMap<Purpose, OwnedFd>) -> Option<Listeners> {
     let v4 = TcpListener::from(sockets.remove(&Purpose::RedirectV4)?);
     let v6 = sockets.remove(&Purpose::RedirectV6).map(TcpListener::from);
     let listens = nix::sys::socket::getsockopt(&v4, nix::sys::socket::sockopt::AcceptConn).unwrap_or(false);
-    (listens && netns_cookie(&v4).is_ok_and(|found| found == cookie)).then_some(Listeners { v4, v6 })
+    let dns_v4 = UdpSocket::from(sockets.remove(&Purpose::DnsV4)?);
+    let dns_v6 = sockets.remove(&Purpose::DnsV6).map(UdpSocket::from);
+    let port = v4.local_addr().ok()?.port();
+    let same_port = dns_v4.local_addr().is_ok_and(|dns| dns.port() == port);
+    let here = netns_cookie(&v4).is_ok_and(|found| found == cookie)
+        && netns_cookie(&dns_v4).is_ok_and(|found| found == cookie);
+    (listens && here && same_port && v6.is_some() == dns_v6.is_some()).then_some(Listeners {
+        v4,
+        v6,
+        dns_v4,
+        dns_v6,
+    })
 }
 
 fn name(netns_cookie: u64, purpose: Purpose) -> String {
@@ -84,7 +95,7 @@ fn name(netns_cookie: u64, purpose: Purpose) -> String {
 
 fn parse(name: &str) -> Option<(u64, Purpose)> {
     let (cookie, label) = name.strip_prefix(PREFIX)?.split_once('-')?;
-    let purpose = [Purpose::RedirectV4, Purpose::RedirectV6]
+    let purpose = Purpose::ALL
         .into_iter()
         .find(|purpose| purpose.label() == label)?;
     Some((cookie.parse().ok()?, purpose))
@@ -106,8 +117,9 @@ pub(super) fn forget(netns_cookie: u64, purpose: Purpose) {
 
 /// Asks the service manager to let go everything of a namespace.
 pub(super) fn forget_all(netns_cookie: u64) {
-    forget(netns_cookie, Purpose::RedirectV4);
-    forget(netns_cookie, Purpose::RedirectV6);
+    for purpose in Purpose::ALL {
+        forget(netns_cookie, purpose);
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_name_says_the_namespace_and_the_purpose() {
-        for purpose in [Purpose::RedirectV4, Purpose::RedirectV6] {
+        for purpose in Purpose::ALL {
             assert_eq!(parse(&name(7, purpose)), Some((7, purpose)));
         }
         for other in ["", "stored", "guard-", "guard-7", "guard-x-v4", "guard-7-v5"] {
@@ -135,14 +147,19 @@ mod tests {
 
     #[test]
     fn only_a_listener_of_that_namespace_is_taken_back() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = crate::kernel::open_listeners(0).unwrap();
+        let listener = open.v4;
         let cookie = netns_cookie(&listener).unwrap();
-        let sockets = |socket: OwnedFd| HashMap::from([(Purpose::RedirectV4, socket)]);
+        let dns = || OwnedFd::from(open.dns_v4.try_clone().unwrap());
+        let sockets =
+            |socket: OwnedFd| HashMap::from([(Purpose::RedirectV4, socket), (Purpose::DnsV4, dns())]);
         let copy = || OwnedFd::from(listener.try_clone().unwrap());
         assert!(whole(cookie, sockets(copy())).is_some());
         assert!(whole(cookie + 1, sockets(copy())).is_none());
         let stray = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         assert!(whole(cookie, sockets(stray.into())).is_none());
         assert!(whole(cookie, HashMap::new()).is_none());
+        let without_dns = HashMap::from([(Purpose::RedirectV4, copy())]);
+        assert!(whole(cookie, without_dns).is_none());
     }
 }

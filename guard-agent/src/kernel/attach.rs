@@ -18,7 +18,7 @@ use super::{
 
 /// Every program and its hook. Those that carry identity come before those that redirect: a connection
 /// that meets half of a first start must find its record.
-pub(super) const PROGRAMS: [(&str, AttachType); 12] = [
+pub(super) const PROGRAMS: [(&str, AttachType); 14] = [
     ("fw_getsockopt", AttachType::Getsockopt),
     ("fw_sockops", AttachType::SockOps),
     ("fw_create", AttachType::SockCreate),
@@ -27,6 +27,8 @@ pub(super) const PROGRAMS: [(&str, AttachType); 12] = [
     ("fw_bind6", AttachType::Bind6),
     ("fw_peer4", AttachType::Peer4),
     ("fw_peer6", AttachType::Peer6),
+    ("fw_recvmsg4", AttachType::Recvmsg4),
+    ("fw_recvmsg6", AttachType::Recvmsg6),
     ("fw_sendmsg4", AttachType::Sendmsg4),
     ("fw_sendmsg6", AttachType::Sendmsg6),
     ("fw_connect4", AttachType::Connect4),

@@ -67,15 +67,26 @@ pub enum NoFlow {
 /// Reads the record of an accepted connection.
 pub fn flow_of(fd: BorrowedFd<'_>) -> Result<Flow, NoFlow> {
     let mut record = guard_common::flow::Flow::default();
-    let size = size_of_val(&record);
+    read(fd, SOCKOPT_LEVEL, SOCKOPT_FLOW, &mut record)?;
+    Ok(Flow::from(&record))
+}
+
+/// Fills a record by the programs' private socket option. Any bytes must make a valid one.
+pub(super) fn read<T: aya::Pod>(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    record: &mut T,
+) -> Result<(), NoFlow> {
+    let size = size_of::<T>();
     let mut length = libc::socklen_t::try_from(size).map_err(io::Error::other)?;
     // SAFETY: the buffer is as long as `length` says, and any bytes make a valid record.
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
-            SOCKOPT_LEVEL,
-            SOCKOPT_FLOW,
-            std::ptr::from_mut(&mut record).cast(),
+            level,
+            name,
+            std::ptr::from_mut(record).cast(),
             &mut length,
         )
     };
@@ -90,7 +101,7 @@ pub fn flow_of(fd: BorrowedFd<'_>) -> Result<Flow, NoFlow> {
     if usize::try_from(length).ok() != Some(size) {
         return Err(NoFlow::Io(io::Error::other("a record of another length")));
     }
-    Ok(Flow::from(&record))
+    Ok(())
 }
 
 impl From<&guard_common::flow::Flow> for Flow {

@@ -28,7 +28,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gu
 
 pub(super) const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// Maps that outlive the daemon. Not EVENTS: a ring belongs to its reader.
-const PINNED: [&str; 12] = [
+const PINNED: [&str; 13] = [
     "CFG",
     "AGENTS",
     "PARENTS",
@@ -40,6 +40,7 @@ const PINNED: [&str; 12] = [
     "ACCEPTED",
     "INBOUND",
     "FLOWS",
+    "QUERIES",
     "STATS",
 ];
 /// Lines of the verifier's log that an error shows.

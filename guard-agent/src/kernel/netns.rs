@@ -1,13 +1,13 @@
 //! Listeners and network namespaces. A namespace is known by its cookie, which is never used again.
-#![allow(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
+#![allow(unsafe_code, reason = "SO_NETNS_COOKIE and SIOCGSKNS have no safe wrapper")]
 
 use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     thread,
@@ -18,6 +18,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that may wait: std's 128 is less than what one busy agent opens at once.
 const BACKLOG: i32 = 4096;
+/// How often a port is chosen that TCP and UDP both have free.
+const ATTEMPTS: u32 = 32;
+/// `ioctl`: the namespace of a socket.
+const SIOCGSKNS: libc::Ioctl = 0x894C;
 
 /// The loopback listeners of one namespace.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ pub struct Listeners {
     pub v4: TcpListener,
     /// ::1, if the namespace has it.
     pub v6: Option<TcpListener>,
+    /// DNS queries, at the same addresses and the same port.
+    pub dns_v4: UdpSocket,
+    /// As above, at ::1.
+    pub dns_v6: Option<UdpSocket>,
 }
 
 /// The cookie of the namespace that a socket belongs to.
@@ -82,7 +90,20 @@ pub fn inside<T: Send + 'static>(
 }
 
 /// Opens the listeners in the calling thread's namespace. Port 0 lets the kernel choose one for both.
+///
+/// A chosen port may be taken for UDP; then others are tried.
 pub fn open_listeners(port: u16) -> io::Result<Listeners> {
+    let mut tries = if port == 0 { ATTEMPTS } else { 1 };
+    loop {
+        tries -= 1;
+        match open_all(port) {
+            Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn open_all(port: u16) -> io::Result<Listeners> {
     let v4 = open(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     let port = v4.local_addr()?.port();
     let v6 = match open(SocketAddr::from((Ipv6Addr::LOCALHOST, port))) {
@@ -90,7 +111,43 @@ pub fn open_listeners(port: u16) -> io::Result<Listeners> {
         Err(error) if no_v6(&error) => None,
         Err(error) => return Err(error),
     };
-    Ok(Listeners { v4, v6 })
+    let dns_v4 = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
+    let dns_v6 = match v6 {
+        Some(_) => Some(UdpSocket::bind((Ipv6Addr::LOCALHOST, port))?),
+        None => None,
+    };
+    Ok(Listeners {
+        v4,
+        v6,
+        dns_v4,
+        dns_v6,
+    })
+}
+
+/// The namespace that a socket belongs to.
+pub fn namespace_of(fd: impl AsFd) -> io::Result<File> {
+    // SAFETY: this request takes no argument and gives a new descriptor.
+    let namespace = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), SIOCGSKNS) };
+    if namespace < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given it to us alone.
+    Ok(unsafe { File::from_raw_fd(namespace) })
+}
+
+/// Opens a socket in the calling thread's namespace that is connected (over TCP: about to be) to a resolver.
+pub fn ask_resolver(resolver: SocketAddr, stream: bool) -> io::Result<OwnedFd> {
+    let (kind, protocol) = if stream {
+        (Type::STREAM, Protocol::TCP)
+    } else {
+        (Type::DGRAM, Protocol::UDP)
+    };
+    let socket = Socket::new(Domain::for_address(resolver), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&resolver.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {

@@ -27,6 +27,8 @@ pub struct KernelStats {
     pub move_failed: u64,
     /// Calls let through under `when_down = "direct"`.
     pub failed_open: u64,
+    /// DNS queries over UDP that were sent to Guard, and UDP sockets connected for them.
+    pub dns_redirected: u64,
 }
 
 pub(super) struct Counters {
@@ -49,6 +51,7 @@ impl Counters {
             moved: self.sum(Stat::Moved),
             move_failed: self.sum(Stat::MoveFailed),
             failed_open: self.sum(Stat::FailedOpen),
+            dns_redirected: self.sum(Stat::DnsRedirected),
         }
     }
 

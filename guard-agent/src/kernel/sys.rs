@@ -37,6 +37,8 @@ pub(super) enum AttachType {
     Connect6 = 11,
     Sendmsg4 = 14,
     Sendmsg6 = 15,
+    Recvmsg4 = 19,
+    Recvmsg6 = 20,
     Getsockopt = 21,
     Setsockopt = 22,
     Peer4 = 29,

@@ -1,6 +1,7 @@
 //! The counters: pure arithmetic on accounts, no files, no clock, no locks.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -8,14 +9,23 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::record::{Balance, Numbered, Record};
-use super::{AccountView, Charge, Exhausted, Scope, Window, window};
+use super::{AccountView, Charge, Exhausted, Scope, ScopeKind, Window};
 use crate::money::Pico;
+
+mod periods;
 
 /// Largest amount that an account counts: what a signed 64-bit column of `ledger.db` holds, 9.2 million dollars.
 pub(super) const MOST: Pico = Pico(i64::MAX.unsigned_abs());
 
-/// One scope in one window.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Sessions that are told apart at the same time. Labels are the client's word and only narrow, so one more than this
+/// shares an account with the others of its run.
+const SESSIONS: usize = 1024;
+/// The label of those sessions, and of calls without a label.
+pub const NO_SESSION: &str = "-";
+
+/// One scope in one window (one bucket of a rolling one). Its end is no part of what it is: a change of the time zone
+/// may put it off.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct AccountId {
     pub scope: Scope,
     pub window: Window,
@@ -24,7 +34,31 @@ pub(super) struct AccountId {
     pub ends: i64,
 }
 
+impl PartialEq for AccountId {
+    fn eq(&self, other: &Self) -> bool {
+        self.starts == other.starts && self.window == other.window && self.scope == other.scope
+    }
+}
+
+impl Eq for AccountId {}
+
+impl Hash for AccountId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.scope.hash(state);
+        self.window.hash(state);
+        self.starts.hash(state);
+    }
+}
+
 impl AccountId {
+    /// Whether nothing in it counts any more when a window of its kind begins at `now`.
+    fn is_over(&self, now: i64) -> bool {
+        match self.window.rolling() {
+            Some((length, _)) => self.ends.saturating_add(length) <= now,
+            None => self.starts < now,
+        }
+    }
+
     fn bounds(&self) -> Option<(Timestamp, Timestamp)> {
         if self.window == Window::Run {
             return None;
@@ -64,6 +98,8 @@ pub(super) struct Book {
     held: BTreeMap<u64, Posting>,
     /// Latest window begun, by kind: a clock that steps back stays in it.
     floors: HashMap<Window, (i64, i64)>,
+    /// Begins of the buckets of each rolling account; some may be gone.
+    buckets: HashMap<(Scope, Window), BTreeSet<i64>>,
     /// Scopes of ended runs, until nothing is reserved in them.
     ended: HashSet<Scope>,
 }
@@ -83,12 +119,12 @@ impl Book {
         let mut slots: Vec<Slot> = Vec::with_capacity(charges.len());
         for charge in charges {
             let (starts, ends) = self.window(charge.window, now, tz)?;
-            let account = AccountId {
+            let account = self.within_sessions(AccountId {
                 scope: charge.scope.clone(),
                 window: charge.window,
                 starts,
                 ends,
-            };
+            });
             let limit = charge.limit.min(MOST);
             match slots.iter_mut().find(|slot| slot.account == account) {
                 Some(slot) => slot.limit = slot.limit.min(limit),
@@ -98,41 +134,56 @@ impl Book {
         Ok(slots)
     }
 
-    /// The window now, never earlier than the latest one in which something was booked.
-    fn window(&self, kind: Window, now: Timestamp, tz: &TimeZone) -> Result<(i64, i64), jiff::Error> {
-        let Some(bounds) = window::bounds(kind, now, tz)? else {
-            return Ok((0, 0));
-        };
-        let found = (bounds.starts.as_microsecond(), bounds.ends.as_microsecond());
-        Ok(self
-            .floors
-            .get(&kind)
-            .copied()
-            .filter(|floor| floor.0 >= found.0)
-            .unwrap_or(found))
+    /// The account with this id, made when it is new.
+    fn account(&mut self, id: &AccountId) -> &mut Account {
+        if id.window.rolling().is_some() {
+            let key = (id.scope.clone(), id.window);
+            self.buckets.entry(key).or_default().insert(id.starts);
+        } else if let Some((known, account)) = self.accounts.remove_entry(id) {
+            // The latest end counts.
+            let ends = known.ends.max(id.ends);
+            self.accounts.insert(AccountId { ends, ..known }, account);
+        }
+        self.accounts.entry(id.clone()).or_default()
     }
 
     /// Something is booked in a window: earlier ones of its kind are over.
     fn enter(&mut self, account: &AccountId) {
         let entered = (account.starts, account.ends);
         let floor = self.floors.entry(account.window).or_insert(entered);
-        if entered.0 > floor.0 {
+        if entered > *floor {
+            let later = entered.0 > floor.0;
             *floor = entered;
-            self.prune(account.window, entered.0);
+            if later {
+                self.prune(account.window, entered.0);
+            }
         }
     }
 
     /// Drops the accounts of earlier windows in which nothing is reserved any more.
     fn prune(&mut self, kind: Window, starts: i64) {
         self.accounts
-            .retain(|id, account| id.window != kind || id.starts >= starts || account.reserved != Pico::ZERO);
+            .retain(|id, account| id.window != kind || !id.is_over(starts) || account.reserved != Pico::ZERO);
+        let accounts = &self.accounts;
+        self.buckets.retain(|(scope, window), begins| {
+            begins.retain(|starts| {
+                let id = AccountId {
+                    scope: scope.clone(),
+                    window: *window,
+                    starts: *starts,
+                    ends: 0,
+                };
+                accounts.contains_key(&id)
+            });
+            !begins.is_empty()
+        });
     }
 
     /// Whether an amount fits into every account. Where several stand in the way, one that is final is named first.
     pub(super) fn admit(&self, slots: &[Slot], amount: Pico) -> Result<(), Exhausted> {
         let mut transient = None;
         for Slot { account: id, limit } in slots {
-            let account = self.accounts.get(id).copied().unwrap_or_default();
+            let account = self.balance(id);
             let fits = |base: Option<Pico>| {
                 base.and_then(|b| b.checked_add(amount))
                     .is_some_and(|sum| sum <= *limit)
@@ -147,7 +198,7 @@ impl Book {
                 settled: account.settled,
                 reserved: account.reserved,
                 requested: amount,
-                resets_at: id.bounds().map(|(_, ends)| ends),
+                resets_at: self.resets_at(id, account, *limit, amount),
                 transient: fits(Some(account.settled)),
             };
             if !exhausted.transient {
@@ -162,7 +213,7 @@ impl Book {
     pub(super) fn hold(&mut self, id: u64, posting: Posting) {
         for key in &posting.accounts {
             self.enter(key);
-            let account = self.accounts.entry(key.clone()).or_default();
+            let account = self.account(key);
             account.reserved = add(account.reserved, posting.amount);
         }
         self.held.insert(id, posting);
@@ -173,17 +224,17 @@ impl Book {
         let posting = self.held.remove(&id)?;
         let cost = cost.unwrap_or(posting.amount);
         for key in &posting.accounts {
-            let account = self.accounts.entry(key.clone()).or_default();
+            let over = self
+                .floors
+                .get(&key.window)
+                .is_some_and(|floor| key.is_over(floor.0));
+            let account = self.account(key);
             debug_assert!(
                 account.reserved >= posting.amount,
                 "an account holds less than its open reservations"
             );
             account.reserved = account.reserved.saturating_sub(posting.amount);
             account.settled = add(account.settled, cost);
-            let over = self
-                .floors
-                .get(&key.window)
-                .is_some_and(|floor| key.starts < floor.0);
             if account.reserved == Pico::ZERO && (over || self.ended.contains(&key.scope)) {
                 self.accounts.remove(key);
             }
@@ -196,15 +247,24 @@ impl Book {
         Some(posting)
     }
 
-    /// A run ended.
+    /// A run ended, and its sessions with it.
     pub(super) fn forget(&mut self, scope: &Scope) {
+        let sessions = format!("{}/", scope.name);
+        let gone = |id: &AccountId| {
+            let session = id.scope.kind == ScopeKind::Session
+                && scope.kind == ScopeKind::Run
+                && id.scope.name.starts_with(&sessions);
+            session || id.scope == *scope
+        };
+        self.ended.remove(scope);
+        self.ended.extend(
+            self.accounts
+                .iter()
+                .filter(|(id, account)| gone(id) && account.reserved != Pico::ZERO)
+                .map(|(id, _)| id.scope.clone()),
+        );
         self.accounts
-            .retain(|id, account| id.scope != *scope || account.reserved != Pico::ZERO);
-        if self.accounts.keys().any(|id| id.scope == *scope) {
-            self.ended.insert(scope.clone());
-        } else {
-            self.ended.remove(scope);
-        }
+            .retain(|id, account| !gone(id) || account.reserved != Pico::ZERO);
     }
 
     /// Applies a record that was read back.
@@ -218,7 +278,7 @@ impl Book {
             } => {
                 *self = Self::default();
                 for Balance { account, settled } in accounts {
-                    self.accounts.entry(account).or_default().settled = settled;
+                    self.account(&account).settled = settled;
                 }
                 for (id, posting) in held {
                     self.hold(id, posting);
@@ -246,7 +306,7 @@ impl Book {
     pub(super) fn seed(&mut self, balances: Vec<Balance>) {
         for Balance { account, settled } in balances {
             self.enter(&account);
-            let known = self.accounts.entry(account).or_default();
+            let known = self.account(&account);
             known.settled = known.settled.max(settled);
         }
     }
@@ -281,12 +341,13 @@ impl Book {
     }
 
     pub(super) fn views(&self, now: Timestamp) -> Vec<AccountView> {
-        let mut views: Vec<_> = self
-            .accounts
-            .iter()
-            .filter(|(id, account)| {
-                id.window == Window::Run || id.ends > now.as_microsecond() || account.reserved != Pico::ZERO
-            })
+        let calendar = self.accounts.iter().filter(|(id, account)| {
+            id.window.rolling().is_none()
+                && (id.window == Window::Run
+                    || id.ends > now.as_microsecond()
+                    || account.reserved != Pico::ZERO)
+        });
+        let mut views: Vec<_> = calendar
             .map(|(id, account)| AccountView {
                 scope: id.scope.clone(),
                 window: id.window,
@@ -296,6 +357,7 @@ impl Book {
                 reserved: account.reserved,
             })
             .collect();
+        views.extend(self.buckets.keys().filter_map(|key| self.rolling_view(key, now)));
         views.sort_by(|a, b| {
             let key = |v: &AccountView| {
                 (
@@ -311,21 +373,10 @@ impl Book {
     }
 
     /// The promise, for one admission: no account that it touched is above its limit.
-    pub(super) fn within_limits(&self, charges: &[Charge]) -> bool {
-        charges.iter().all(|charge| {
-            self.accounts.iter().all(|(id, account)| {
-                let current = self
-                    .floors
-                    .get(&id.window)
-                    .is_none_or(|floor| floor.0 == id.starts);
-                id.scope != charge.scope
-                    || id.window != charge.window
-                    || !current
-                    || account
-                        .settled
-                        .checked_add(account.reserved)
-                        .is_some_and(|sum| sum <= charge.limit)
-            })
+    pub(super) fn within_limits(&self, slots: &[Slot]) -> bool {
+        slots.iter().all(|Slot { account, limit }| {
+            let Account { settled, reserved } = self.balance(account);
+            settled.checked_add(reserved).is_some_and(|sum| sum <= *limit)
         })
     }
 

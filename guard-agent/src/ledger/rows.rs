@@ -92,6 +92,7 @@ fn book(
             "INSERT INTO accounts (kind, name, time_window, starts_us, ends_us, starts_at, ends_at, settled_pico_usd, reserved_pico_usd)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (kind, name, time_window, starts_us) DO UPDATE SET
+               ends_us = excluded.ends_us, ends_at = excluded.ends_at,
                settled_pico_usd = min(9223372036854775807, settled_pico_usd + ?8),
                reserved_pico_usd = min(9223372036854775807, reserved_pico_usd + ?9) - ?10
              RETURNING id",

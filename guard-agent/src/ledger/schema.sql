@@ -18,9 +18,9 @@ CREATE INDEX IF NOT EXISTS calls_by_time ON calls (reserved_at);
 -- One row per scope and window. A call is booked to the windows in which it was reserved.
 CREATE TABLE IF NOT EXISTS accounts (
   id                INTEGER PRIMARY KEY,
-  kind              TEXT    NOT NULL,    -- agent, run
+  kind              TEXT    NOT NULL,    -- agent, owner, run, session, key, model, host
   name              TEXT    NOT NULL,
-  time_window       TEXT    NOT NULL,    -- run, hour, day, week, month
+  time_window       TEXT    NOT NULL,    -- run, hour, day, week, month, rolling:LENGTH (one row a bucket)
   starts_us         INTEGER NOT NULL,    -- microseconds since 1970; 0 for a run
   ends_us           INTEGER NOT NULL,
   starts_at         TEXT,                -- NULL for a run

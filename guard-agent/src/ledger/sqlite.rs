@@ -319,18 +319,8 @@ pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, ProjectionError> 
     let mut balances = Vec::new();
     for row in rows {
         let (kind, name, window, starts, ends, settled) = row?;
-        let kind = [ScopeKind::Agent, ScopeKind::Run]
-            .into_iter()
-            .find(|k| k.label() == kind);
-        let window = [
-            Window::Run,
-            Window::Hour,
-            Window::Day,
-            Window::Week,
-            Window::Month,
-        ]
-        .into_iter()
-        .find(|w| w.label() == window);
+        let kind = ScopeKind::ALL.into_iter().find(|k| k.label() == kind);
+        let window = Window::parse(&window);
         if let (Some(kind), Some(window)) = (kind, window) {
             let scope = Scope {
                 kind,

@@ -12,6 +12,8 @@ use super::journal::Storage;
 use super::*;
 use crate::clock::Clock;
 
+mod scopes;
+
 const DOLLAR: u64 = crate::money::PICO_PER_USD;
 const MINUTE: i64 = 60_000_000;
 const DAY: i64 = 24 * 60 * MINUTE;

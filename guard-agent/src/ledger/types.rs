@@ -7,37 +7,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::window::Window;
 use crate::clock::SharedClock;
 use crate::money::Pico;
-
-/// Over which time a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Window {
-    /// One life of the agent's cgroup.
-    Run,
-    /// A calendar hour in the host's time zone.
-    Hour,
-    /// A calendar day.
-    Day,
-    /// A calendar week, from Monday.
-    Week,
-    /// A calendar month.
-    Month,
-}
-
-impl Window {
-    /// Name in configuration, messages and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::Week => "week",
-            Self::Month => "month",
-        }
-    }
-}
 
 /// Whose money.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,16 +26,42 @@ pub struct Scope {
 pub enum ScopeKind {
     /// A configured agent.
     Agent,
+    /// Who pays, for one agent or several.
+    Owner,
     /// One run of an agent.
     Run,
+    /// A label that the client gave, inside a run; named `RUN/LABEL`.
+    Session,
+    /// A provider's key; named `PROVIDER/KEY`.
+    Key,
+    /// The models that a pattern covers; named by the pattern.
+    Model,
+    /// The whole machine.
+    Host,
 }
 
 impl ScopeKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Agent,
+        Self::Owner,
+        Self::Run,
+        Self::Session,
+        Self::Key,
+        Self::Model,
+        Self::Host,
+    ];
+
     /// Name in messages and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Agent => "agent",
+            Self::Owner => "owner",
             Self::Run => "run",
+            Self::Session => "session",
+            Self::Key => "key",
+            Self::Model => "model",
+            Self::Host => "host",
         }
     }
 }
@@ -151,7 +149,7 @@ pub struct Exhausted {
     pub reserved: Pico,
     /// What was asked for.
     pub requested: Pico,
-    /// When the window ends; none for a run.
+    /// When the window ends, or when enough of a rolling one has passed; none for a run.
     pub resets_at: Option<Timestamp>,
     /// Only reservations of calls in flight stand in the way; the same request may pass when they settle.
     pub transient: bool,
@@ -170,10 +168,10 @@ impl std::fmt::Display for Exhausted {
         } = self;
         write!(
             f,
-            "{} {} has {settled} settled and {reserved} reserved of {limit} this {}; {requested} more does not fit",
+            "{} {} has {settled} settled and {reserved} reserved of {limit} {}; {requested} more does not fit",
             scope.kind.label(),
             scope.name,
-            window.label(),
+            window.per(),
         )
     }
 }
@@ -187,7 +185,7 @@ pub struct AccountView {
     pub window: Window,
     /// When the window began; none for a run.
     pub starts: Option<Timestamp>,
-    /// When the window ends; none for a run.
+    /// When the window ends; none for a run, and for a rolling window.
     pub resets_at: Option<Timestamp>,
     /// Settled so far.
     pub settled: Pico,

@@ -1,10 +1,114 @@
-//! Calendar windows in a named time zone, daylight saving included.
+//! Windows: calendar ones in a named time zone, daylight saving included, and rolling ones.
+
+use std::borrow::Cow;
 
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Window;
+/// A rolling window is counted in this many buckets: what was spent counts for at least the window's length and at most
+/// one sixtieth longer.
+pub const BUCKETS: i64 = 60;
+
+/// Over which time a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Window {
+    /// One life of the agent's cgroup (or of the session inside it).
+    Run,
+    /// A calendar hour in the host's time zone.
+    Hour,
+    /// A calendar day.
+    Day,
+    /// A calendar week, from Monday.
+    Week,
+    /// A calendar month.
+    Month,
+    /// The last so many minutes, at every moment.
+    Rolling(u32),
+}
+
+impl Window {
+    /// Every kind but the rolling ones.
+    pub const CALENDAR: [Self; 5] = [Self::Run, Self::Hour, Self::Day, Self::Week, Self::Month];
+    /// Longest rolling window in minutes: 90 days.
+    pub const LONGEST_ROLLING: u32 = 90 * 24 * 60;
+
+    /// Name in configuration, messages and metrics: `day`, `rolling:5h`.
+    pub fn label(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Run => "run",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Rolling(minutes) => return Cow::Owned(format!("rolling:{}", length(minutes))),
+        })
+    }
+
+    /// For a sentence: `this day`, `in any 5h`.
+    pub fn per(self) -> String {
+        match self {
+            Self::Rolling(minutes) => format!("in any {}", length(minutes)),
+            other => format!("this {}", other.label()),
+        }
+    }
+
+    /// Reads a label.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(length) = text.strip_prefix("rolling:") {
+            return minutes(length).map(Self::Rolling);
+        }
+        Self::CALENDAR.into_iter().find(|window| window.label() == text)
+    }
+
+    /// Length and bucket of a rolling window in microseconds.
+    pub(super) fn rolling(self) -> Option<(i64, i64)> {
+        match self {
+            Self::Rolling(minutes) => {
+                let length = i64::from(minutes) * 60_000_000;
+                Some((length, length / BUCKETS))
+            }
+            Self::Run | Self::Hour | Self::Day | Self::Week | Self::Month => None,
+        }
+    }
+}
+
+fn length(minutes: u32) -> String {
+    for (unit, size) in [("d", 24 * 60), ("h", 60)] {
+        if minutes.is_multiple_of(size) {
+            return format!("{}{unit}", minutes / size);
+        }
+    }
+    format!("{minutes}m")
+}
+
+/// Minutes in `90m`, `5h`, `7d`; none when it is something else, nothing, or longer than 90 days.
+fn minutes(text: &str) -> Option<u32> {
+    let (number, size) = [("m", 1), ("h", 60), ("d", 24 * 60)]
+        .into_iter()
+        .find_map(|(unit, size)| Some((text.strip_suffix(unit)?, size)))?;
+    if !number.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let minutes = number.parse::<u32>().ok()?.checked_mul(size)?;
+    (1..=Window::LONGEST_ROLLING)
+        .contains(&minutes)
+        .then_some(minutes)
+}
+
+impl Serialize for Window {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.label())
+    }
+}
+
+impl<'de> Deserialize<'de> for Window {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("no such window"))
+    }
+}
 
 /// When a window begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +119,8 @@ pub struct Bounds {
     pub ends: Timestamp,
 }
 
-/// The window of a kind that contains an instant; `None` for a run, which no calendar bounds. Fails only near the
-/// ends of the representable calendar (years -9999 and 9999).
+/// The calendar window of a kind that contains an instant; `None` for a run and a rolling window, which no calendar
+/// bounds. Fails only near the ends of the representable calendar (years -9999 and 9999).
 ///
 /// A day is as long as the zone makes it (23 to 25 hours at most changes). An hour is always 3,600 seconds and begins
 /// at minute 0 of the offset in force, so the hour that daylight saving repeats is two windows.
@@ -24,7 +128,7 @@ pub fn bounds(window: Window, at: Timestamp, tz: &TimeZone) -> Result<Option<Bou
     let local = tz.to_datetime(at);
     let date = local.date();
     let (first, next) = match window {
-        Window::Run => return Ok(None),
+        Window::Run | Window::Rolling(_) => return Ok(None),
         Window::Hour => return hour(at, tz).map(Some),
         Window::Day => (date, date.tomorrow()?),
         Window::Week => {
@@ -67,6 +171,39 @@ fn hour(at: Timestamp, tz: &TimeZone) -> Result<Bounds, jiff::Error> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn labels_are_read_back_and_lengths_are_bounded() {
+        for label in [
+            "run",
+            "hour",
+            "day",
+            "week",
+            "month",
+            "rolling:5h",
+            "rolling:90m",
+            "rolling:7d",
+            "rolling:1m",
+        ] {
+            assert_eq!(Window::parse(label).unwrap().label(), label);
+        }
+        assert_eq!(Window::parse("rolling:120m"), Window::parse("rolling:2h"));
+        for bad in [
+            "",
+            "days",
+            "rolling",
+            "rolling:",
+            "rolling:0m",
+            "rolling:91d",
+            "rolling:5",
+            "rolling:-1h",
+            "rolling:+1h",
+            "rolling:5s",
+            "rolling:99999999999d",
+        ] {
+            assert_eq!(Window::parse(bad), None, "{bad}");
+        }
+    }
 
     fn check(zone: &str, window: Window, at: &str, starts: &str, ends: &str) {
         let tz = TimeZone::get(zone).unwrap();

@@ -1,5 +1,7 @@
 //! The parts of a refusal that all formats share: the class's status, the headers, the machine-readable details.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderName, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -34,7 +36,7 @@ pub(crate) struct Details {
 struct Money {
     scope: &'static str,
     name: String,
-    window: &'static str,
+    window: Cow<'static, str>,
     limit_usd: Option<Box<RawValue>>,
     spent_usd: Option<Box<RawValue>>,
     reserved_usd: Option<Box<RawValue>>,
@@ -50,7 +52,7 @@ impl Details {
             money: refusal.money.as_ref().map(|money| Money {
                 scope: money.scope,
                 name: money.name.to_string(),
-                window: money.window,
+                window: money.window.clone(),
                 limit_usd: usd(money.limit),
                 spent_usd: usd(money.spent),
                 reserved_usd: usd(money.reserved),

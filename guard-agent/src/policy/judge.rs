@@ -144,6 +144,12 @@ impl<'a> Judging<'a> {
             stripped: &edits.strip_tools,
             price,
             cap,
+            session: self.call.said.session.as_deref(),
+            key: self
+                .draft
+                .key_name()
+                .map(|key| format!("{}/{key}", self.provider.name)),
+            shared: &self.rules.budgets,
         };
         let ledger = &self.policy.ledger;
         let reservation = match (bill.reserve(ledger, self.call), self.rules.mode) {

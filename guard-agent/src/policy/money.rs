@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use crate::call::Call;
-use crate::config::Agent;
+use crate::config::{Agent, Per, SharedBudget, Whose};
 use crate::identity::Identity;
-use crate::ledger::{Charge, Exhausted, Ledger, Reservation, ReserveError, Scope, ScopeKind, Window};
+use crate::ledger::{
+    Charge, Exhausted, Ledger, NO_SESSION, Reservation, ReserveError, Scope, ScopeKind, Window,
+};
 use crate::llm::RequestFacts;
 use crate::llm::prices::ModelPrice;
 use crate::money::Pico;
@@ -30,6 +32,12 @@ pub(super) struct Bill<'a> {
     pub(super) stripped: &'a [String],
     pub(super) price: Option<&'a Arc<ModelPrice>>,
     pub(super) cap: Option<OutputCap>,
+    /// The label that the client sent.
+    pub(super) session: Option<&'a str>,
+    /// The provider's key that pays, `PROVIDER/KEY`.
+    pub(super) key: Option<String>,
+    /// Budgets that agents share.
+    pub(super) shared: &'a [SharedBudget],
 }
 
 impl Bill<'_> {
@@ -51,23 +59,56 @@ impl Bill<'_> {
             .ok()
     }
 
+    /// Every limit that the call counts against: the agent's, its run's and session's, and the shared ones that cover it.
     fn charges(&self, limit: impl Fn(Pico) -> Pico) -> Vec<Charge> {
-        let scope = |window| match window {
-            Window::Run => Scope {
+        let own = self
+            .agent
+            .budgets
+            .iter()
+            .map(|budget| (self.own(budget.per, budget.window), budget));
+        let shared = self
+            .shared
+            .iter()
+            .filter(|shared| self.counts(&shared.whose))
+            .map(|shared| (shared.scope(), &shared.budget));
+        own.chain(shared)
+            .map(|(scope, budget)| Charge {
+                scope,
+                window: budget.window,
+                limit: limit(budget.limit),
+            })
+            .collect()
+    }
+
+    fn own(&self, per: Per, window: Window) -> Scope {
+        match (per, window) {
+            (Per::Session, _) => Scope {
+                kind: ScopeKind::Session,
+                name: format!("{}/{}", self.who.run, self.session.unwrap_or(NO_SESSION)).into(),
+            },
+            (Per::Agent, Window::Run) => Scope {
                 kind: ScopeKind::Run,
                 name: self.who.run.clone(),
             },
-            Window::Hour | Window::Day | Window::Week | Window::Month => Scope {
+            (Per::Agent, _) => Scope {
                 kind: ScopeKind::Agent,
                 name: self.agent.name.clone(),
             },
-        };
-        let charge = |budget: &crate::config::Budget| Charge {
-            scope: scope(budget.window),
-            window: budget.window,
-            limit: limit(budget.limit),
-        };
-        self.agent.budgets.iter().map(charge).collect()
+        }
+    }
+
+    /// Whether a shared budget counts this call. A model counts by the name that was asked for and by the one in the
+    /// price table: an alias is no way around.
+    fn counts(&self, whose: &Whose) -> bool {
+        match whose {
+            Whose::Owner(owner) => *owner == self.agent.owner,
+            Whose::Key(key) => self.key.as_deref() == Some(&**key),
+            Whose::Model(pattern) => {
+                pattern.covers(&self.facts.model)
+                    || self.price.is_some_and(|price| pattern.covers(&price.label))
+            }
+            Whose::Host => true,
+        }
     }
 
     fn worst_case(&self, call: &Call) -> Result<Pico, Refusal> {
@@ -111,15 +152,37 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
         transient,
     } = state;
     let left = limit.saturating_sub(settled);
-    let per = match window {
-        Window::Run => "this run".to_owned(),
-        other => format!("this {}", other.label()),
+    let per = match scope.kind {
+        ScopeKind::Session => "this session",
+        ScopeKind::Run
+        | ScopeKind::Agent
+        | ScopeKind::Owner
+        | ScopeKind::Key
+        | ScopeKind::Model
+        | ScopeKind::Host => "",
     };
-    let spent = format!("Agent {agent:?} has spent {settled} of its {limit} budget for {per}");
-    let reset = resets_at.map_or_else(
-        || "A new run starts with a fresh budget.".to_owned(),
-        |at| format!("The budget resets at {at:.0}."),
-    );
+    let per = match window {
+        Window::Run if !per.is_empty() => per.to_owned(),
+        window => window.per(),
+    };
+    // Nothing of another agent, and no name that the caller does not know, is said.
+    let spent = match scope.kind {
+        ScopeKind::Agent | ScopeKind::Run => {
+            format!("Agent {agent:?} has spent {settled} of its {limit} budget for {per}")
+        }
+        ScopeKind::Session => {
+            format!("This session of agent {agent:?} has spent {settled} of its {limit} budget for {per}")
+        }
+        shared @ (ScopeKind::Owner | ScopeKind::Key | ScopeKind::Model | ScopeKind::Host) => format!(
+            "The {limit} budget for {per} that agent {agent:?} shares with others (its {}'s) has {settled} spent",
+            shared.label()
+        ),
+    };
+    let reset = match (resets_at, window) {
+        (Some(at), Window::Rolling(_)) => format!("Enough of it is free again at {at:.0}."),
+        (Some(at), _) => format!("The budget resets at {at:.0}."),
+        (None, _) => "A new run starts with a fresh budget.".to_owned(),
+    };
     let (reason, message, retry_after) = if transient {
         let message = format!(
             "{spent}, and calls in flight hold {reserved}. This call may cost up to {requested}, so it has to wait \

@@ -296,7 +296,10 @@ fn two_budgets_are_charged_together_or_not_at_all() {
     assert_eq!(world.account(Window::Day).1, worst(&asked, 100));
     let no = refused(world.chat(&asked));
     let money = no.money.unwrap();
-    assert_eq!((money.scope, money.window, money.resets_at), ("run", "run", None));
+    assert_eq!(
+        (money.scope, &*money.window, money.resets_at),
+        ("run", "run", None)
+    );
     assert_eq!(
         world.account(Window::Day).1,
         worst(&asked, 100),
@@ -531,4 +534,41 @@ fn observe_mode_holds_no_call_back_and_says_what_would_have_been() {
     assert!(permit.gate.is_none());
     permit.settlement.settle(called(&["Bash"], &[]));
     assert_eq!(world.record()["would_refuse"], serde_json::json!(["tool_denied"]));
+}
+
+#[test]
+fn one_call_counts_in_every_scope_and_the_fullest_one_refuses_over_all_providers() {
+    let asked = body(100);
+    let most = worst(&asked, 100) * 3 / 2;
+    for (whose, kind) in [
+        ("owner = \"team\"", "owner"),
+        ("key = \"openai/prod-1\"", "key"),
+        ("model = \"m*\"", "model"),
+        ("scope = \"host\"", "host"),
+    ] {
+        let world = World::new(&format!(
+            "{USUAL}\n[[budget]]\n{whose}\nwindow = \"rolling:5h\"\nusd = 0.{most:012}\n"
+        ));
+        let first = world.chat(&asked).unwrap();
+        let money = refused(world.chat(&asked)).money.unwrap();
+        assert_eq!((money.scope, &*money.window), (kind, "rolling:5h"), "{whose}");
+        settle(first, answered(12, 34));
+        assert_eq!(world.account(Window::Rolling(300)), (352 * MICRO, 0), "{whose}");
+        assert_eq!(world.account(Window::Day), (352 * MICRO, 0), "{whose}");
+    }
+    // The agent's own budget is one for all its providers, and each session has its own inside the run.
+    let world = World::new(&format!(
+        "providers = [\"openai\"]\nbudget = [{{ window = \"run\", scope = \"session\", usd = 0.{most:012} }}]"
+    ));
+    let ask = |session| {
+        world.ask(Asked {
+            headers: &[("x-session-id", session)],
+            ..Asked::chat(&asked)
+        })
+    };
+    let first = ask("one").unwrap();
+    assert_eq!(refused(ask("one")).money.unwrap().scope, "session");
+    let second = ask("two").unwrap();
+    settle(first, Outcome::default());
+    settle(second, Outcome::default());
 }

@@ -28,6 +28,19 @@ impl Outside<'_> {
         self.snapshot.router.route(first)
     }
 
+    /// Whether the connection may pass, as far as its name can be believed.
+    fn judge_name(&self, name: Option<&str>, ech: bool) -> Result<(), String> {
+        let agent = self.identity.map_or("", |who| &who.agent);
+        let router = &self.snapshot.router;
+        router.judge_name(agent, self.original_destination, name, ech)
+    }
+
+    /// The same, and reported if not.
+    pub(super) fn believes(&self, name: Option<&str>, ech: bool) -> bool {
+        let judged = self.judge_name(name, ech);
+        judged.inspect_err(|why| self.denied(name, why.clone())).is_ok()
+    }
+
     /// Connects to where the client was going; `None` when that was not possible or not allowed, which is reported.
     pub(super) async fn dial(&self) -> Option<TcpStream> {
         if let Err(error @ Unidentified::Unknown { .. }) = self.identity {
@@ -68,7 +81,7 @@ impl Outside<'_> {
             ..Counted::default()
         };
         let judge = |first: &First| match self.route(first) {
-            Route::Passthrough { .. } => Ok(()),
+            Route::Passthrough { name, ech, .. } => self.judge_name(name.as_deref(), ech),
             Route::Terminate { .. } | Route::PlainProvider { .. } => {
                 Err("a provider's name, after the server was given the first word".to_owned())
             }

@@ -88,6 +88,7 @@ pub struct Metrics {
     passthrough: IntCounterVec,
     bypass_attempts: IntCounterVec,
     findings: IntCounterVec,
+    dns_queries: IntCounterVec,
     tls_untrusted: IntCounterVec,
     client_errors: IntCounterVec,
     audit_dropped: IntCounter,
@@ -249,6 +250,11 @@ impl Metrics {
             &["agent", "kind"],
             "Findings for the agent's owner.",
         )?;
+        let dns_queries = make.counters(
+            "dns_queries_total",
+            &["agent", "outcome"],
+            "DNS queries of governed processes, by outcome (answered, stripped, unknown, too_many, tunnel, malformed, failed).",
+        )?;
         let tls_untrusted = make.counters(
             "tls_untrusted_total",
             &["agent"],
@@ -309,6 +315,7 @@ impl Metrics {
             passthrough,
             bypass_attempts,
             findings,
+            dns_queries,
             tls_untrusted,
             client_errors,
             audit_dropped,

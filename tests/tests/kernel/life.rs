@@ -139,10 +139,10 @@ fn detach_removes_every_program_and_map() {
     let bpffs = world.settings.bpffs.clone();
     let report = world.mounts.run(|| Ok(kernel::detach(&bpffs)?)).unwrap();
     assert!(report.links.contains(&"fw_connect4".to_owned()) && report.maps.contains(&"AGENTS".to_owned()));
-    assert_eq!((report.links.len(), report.maps.len()), (13, 12));
+    assert_eq!((report.links.len(), report.maps.len()), (15, 13));
     assert!(!exists(&world, &bpffs));
     let attached = world.attached(&world.kernel);
-    assert_eq!(attached.missing().len(), 13);
+    assert_eq!(attached.missing().len(), 15);
     assert_eq!(
         world.agent("attempt(lambda: dial('203.0.113.10'))"),
         "ENETUNREACH"

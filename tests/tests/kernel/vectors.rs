@@ -9,7 +9,8 @@ use guard_agent::kernel::lab::{
     self,
     Countermeasure::{
         self, Ancestors, BindPort, Creator, CurrentTask, DatagramConnect, DatagramSend, DeniedPort,
-        DeviceBound, Egress, LinkLocal, Listener, Multipath, ProxyPort, Redirect, SocketKind, SocketOption,
+        DeviceBound, Dns, Egress, LinkLocal, Listener, Multipath, ProxyPort, Redirect, SocketKind,
+        SocketOption,
     },
 };
 use guard_tests::netns::{End, NetNs, join};
@@ -143,6 +144,16 @@ s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_p
     attack("nested_cgroup", &[Ancestors, Egress], Way::Own(nested_cgroup)),
     attack("own_network_namespace", &[Listener, Egress], Way::Own(own_namespace)),
     attack("accepted_socket_used_again", &[Redirect, Egress], Way::Own(accepted_socket_used_again)),
+    attack(
+        "dns_udp_connected",
+        &[Dns, Egress],
+        Way::Out("s = socket.socket(V4, UDP); s.connect((FAR4, 53)); s.send(MARK)"),
+    ),
+    attack(
+        "dns_udp_unconnected",
+        &[Dns, Egress],
+        Way::Out("socket.socket(V6, UDP).sendto(MARK, (FAR6, 53))"),
+    ),
     attack("listener_port", &[ProxyPort], Way::Ok("dial('127.0.0.1', PORT)")),
     attack("metrics_port", &[DeniedPort], Way::Own(metrics_port)),
     attack("taking_a_port", &[BindPort], Way::Ok("socket.socket().bind(('127.0.0.1', 9477))")),

@@ -41,7 +41,7 @@ fn refusal(reason: Reason) -> Refusal {
         refusal.money = Some(MoneyDetail {
             scope: "agent",
             name: "coder".into(),
-            window: "day",
+            window: "day".into(),
             limit: Pico::from_usd_text("20").unwrap(),
             spent: Pico::from_usd_text("19.990001").unwrap(),
             reserved: Pico::from_usd_text("0.000000000001").unwrap(),

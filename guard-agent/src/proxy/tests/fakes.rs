@@ -326,6 +326,7 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
     change(&mut world);
     let world = Arc::new(world);
     let stages = Stages {
+        dns: None,
         flows: world.clone(),
         identify: world.clone(),
         decide: world.clone(),
@@ -384,7 +385,12 @@ impl Setup {
         let stream = tcp(self.address).await;
         let stream = TokioIo::new(connector.connect(HOST.try_into().unwrap(), stream).await.unwrap());
         if h2 {
-            let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
+            // A stalled stream must not spend this client's own budget for small frames, however fast the proxy is.
+            let made = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(64 * 1024)
+                .initial_connection_window_size(64 * 1024 * 1024)
+                .handshake(stream)
+                .await;
             let (sender, connection) = made.unwrap();
             tokio::spawn(connection);
             Client::H2(sender)

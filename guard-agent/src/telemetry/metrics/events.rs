@@ -115,11 +115,18 @@ impl Metrics {
 
     /// The state of one budget. Runs are left out: a run's name is an id, and ids are never labels.
     pub fn budget(&self, scope: ScopeKind, name: &str, window: Window, state: BudgetState) {
-        if scope == ScopeKind::Run || window == Window::Run {
+        if matches!(scope, ScopeKind::Run | ScopeKind::Session) || window == Window::Run {
             return;
         }
         let known = self.labels.load();
-        let values = [scope.label(), known.agent(name), window.label()];
+        // Names of shared budgets come from the configuration, as agents' do.
+        let name = if scope == ScopeKind::Agent {
+            known.agent(name)
+        } else {
+            name
+        };
+        let window = window.label();
+        let values = [scope.label(), name, &*window];
         for (gauge, amount) in [
             (&self.budget_limit, state.limit),
             (&self.budget_settled, state.settled),
@@ -233,6 +240,13 @@ impl Metrics {
         self.bypass_attempts
             .with_label_values(&[self.labels.load().agent(agent), vector])
             .inc_by(count);
+    }
+
+    /// A DNS query ended.
+    pub fn dns(&self, agent: &str, outcome: crate::dns::Outcome) {
+        self.dns_queries
+            .with_label_values(&[self.labels.load().agent(agent), outcome.label()])
+            .inc();
     }
 
     /// Something for the agent's owner to look at.

@@ -82,6 +82,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.passthrough(junk).inc_by(5);
     metrics.bypass_attempts(junk, "raw_socket", 1);
     metrics.finding(junk, "real_key");
+    metrics.dns(junk, crate::dns::Outcome::Answered);
     metrics.tls_untrusted(junk);
     metrics.client_error(ClientError::Slow);
     metrics.audit_dropped();
