@@ -15,7 +15,11 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
         .and_then(|rest| rest.rsplit_once(':'))
         .filter(|_| seen.method == Method::POST)
     else {
-        return error(404, "NOT_FOUND", &format!("no such method: {} {path}", seen.method));
+        return error(
+            404,
+            "NOT_FOUND",
+            &format!("no such method: {} {path}", seen.method),
+        );
     };
     let mut answer = Answer::json(200, Value::Null);
     answer.content = match operation {
