@@ -12,6 +12,14 @@ use crate::process::Spawn;
 /// What is installed: the versions against which the suites were written.
 const PACKAGES: [&str; 2] = ["openai==3.54.0", "anthropic==2.12.0"];
 
+/// What the suite of formats needs beside that, in an environment of its own: these are large.
+const FORMATS: [&str; 4] = [
+    "openai==3.54.0",
+    "google-genai==3.6.1",
+    "cohere==7.3.1",
+    "boto3==1.44.8",
+];
+
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -28,14 +36,26 @@ pub fn script(name: &str) -> PathBuf {
 /// # Errors
 /// `python3` or its venv module is missing, or a package cannot be installed.
 pub fn ensure() -> Result<PathBuf> {
+    environment("venv", &PACKAGES)
+}
+
+/// The Python that has the SDKs of Google, Cohere and Amazon, made on first use.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn formats() -> Result<PathBuf> {
+    environment("venv-formats", &FORMATS)
+}
+
+fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let lab = repository().join(".lab");
     fs::create_dir_all(&lab)?;
-    let lock = File::create(lab.join("venv.lock"))?;
+    let lock = File::create(lab.join(format!("{name}.lock")))?;
     // suites run at the same time; the first one installs, the others wait
     lock.lock().context("waiting for the client environment")?;
-    let (venv, marker) = (lab.join("venv"), lab.join("venv.packages"));
+    let (venv, marker) = (lab.join(name), lab.join(format!("{name}.packages")));
     let python = venv.join("bin/python");
-    let wanted = PACKAGES.join("\n");
+    let wanted = packages.join("\n");
     if python.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
         return Ok(python);
     }
@@ -49,7 +69,7 @@ pub fn ensure() -> Result<PathBuf> {
         .context("python3 -m venv (Debian: apt-get install python3-venv)")?;
     Spawn::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(PACKAGES)
+        .args(packages)
         .inherit()
         .patience(patience)
         .run()?

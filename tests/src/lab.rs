@@ -5,6 +5,7 @@
 //!     cgroup daemon          guard-agent daemon        203.0.113.10  api.openai.com     (fake)
 //!     cgroup agents/coder    clients, governed   veth  203.0.113.20  api.anthropic.com  (fake)
 //!     cgroup agents/second   clients, governed  <====> 203.0.113.30  www.example.org    (an ordinary site)
+//!                                                      203.0.113.40, .50, .60  Google, Amazon, Cohere (fake)
 //!     cgroup outside         clients, not governed     and 2001:db8:203::10, ::20, ::30
 //! ```
 
@@ -41,6 +42,12 @@ pub use place::{PLACEHOLDER, Place};
 pub const OPENAI_KEY: &str = "sk-lab-real-openai-key-7d1f0c55a2e94b3c";
 /// The key that the fake Anthropic knows; only the daemon is given it.
 pub const ANTHROPIC_KEY: &str = "sk-ant-lab-real-anthropic-key-91b6c0fe";
+/// The key that the fake Google knows; only the daemon is given it.
+pub const GEMINI_KEY: &str = "AIzaSyLabRealGoogleKey-5e0c7b21f94a4d18";
+/// The pair that signs for the fake Amazon; only the daemon is given it.
+pub const BEDROCK_KEY: &str = "AKIALABREALKEY000001:lab/real+secret+of+the+pair+2f9d31c7";
+/// The key that the fake Cohere knows; only the daemon is given it.
+pub const COHERE_KEY: &str = "lab-real-cohere-key-c41d90ab2e6f";
 /// Port of every server of the lab's internet.
 const HTTPS: u16 = 443;
 
@@ -50,7 +57,7 @@ const WORKER: &str = "guard";
 pub const WORKER_ID: u32 = 61_777;
 
 /// What stands where on the lab's internet.
-const SITES: [(Speaks, &str, &str, &str); 3] = [
+const SITES: [(Speaks, &str, &str, &str); 6] = [
     (
         Speaks::OpenAi,
         "api.openai.com",
@@ -62,6 +69,24 @@ const SITES: [(Speaks, &str, &str, &str); 3] = [
         "api.anthropic.com",
         "203.0.113.20",
         "2001:db8:203::20",
+    ),
+    (
+        Speaks::Gemini,
+        "generativelanguage.googleapis.com",
+        "203.0.113.40",
+        "2001:db8:203::40",
+    ),
+    (
+        Speaks::Bedrock,
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "203.0.113.50",
+        "2001:db8:203::50",
+    ),
+    (
+        Speaks::Cohere,
+        "api.cohere.com",
+        "203.0.113.60",
+        "2001:db8:203::60",
     ),
     (
         Speaks::Site,
@@ -214,6 +239,9 @@ impl Lab {
         };
         files.secret("keys/openai", OPENAI_KEY)?;
         files.secret("keys/anthropic", ANTHROPIC_KEY)?;
+        files.secret("keys/gemini", GEMINI_KEY)?;
+        files.secret("keys/bedrock", BEDROCK_KEY)?;
+        files.secret("keys/cohere", COHERE_KEY)?;
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
             daemon: daemon::Daemon::new(builder.quiet),
@@ -237,6 +265,21 @@ impl Lab {
     /// The fake Anthropic.
     pub fn anthropic(&self) -> &Provider {
         self.provider(Speaks::Anthropic)
+    }
+
+    /// The fake Google.
+    pub fn gemini(&self) -> &Provider {
+        self.provider(Speaks::Gemini)
+    }
+
+    /// The fake Amazon.
+    pub fn bedrock(&self) -> &Provider {
+        self.provider(Speaks::Bedrock)
+    }
+
+    /// The fake Cohere.
+    pub fn cohere(&self) -> &Provider {
+        self.provider(Speaks::Cohere)
     }
 
     /// The ordinary site.

@@ -25,8 +25,12 @@ use crate::authority::{Alpn, Authority};
 use crate::netns::NetNs;
 
 mod anthropic;
+mod bedrock;
+mod cohere;
+mod gemini;
 mod openai;
 mod outcome;
+mod responses;
 mod script;
 mod site;
 
@@ -40,6 +44,12 @@ pub enum Speaks {
     OpenAi,
     /// Anthropic messages.
     Anthropic,
+    /// Google's generateContent.
+    Gemini,
+    /// Amazon's Converse and InvokeModel.
+    Bedrock,
+    /// Cohere's second API.
+    Cohere,
     /// Neither: an ordinary web site that says what it was asked.
     Site,
 }
@@ -50,6 +60,9 @@ impl Speaks {
         match self {
             Self::OpenAi => "openai",
             Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Bedrock => "bedrock",
+            Self::Cohere => "cohere",
             Self::Site => "site",
         }
     }
@@ -96,7 +109,8 @@ impl Seen {
         let bearer = self
             .header("authorization")
             .map(|text| text.strip_prefix("Bearer ").unwrap_or(text));
-        self.header("x-api-key").or(bearer)
+        let google = self.header("x-goog-api-key");
+        google.or(self.header("x-api-key")).or(bearer)
     }
 
     /// Which attempt at the same logical call this is, from 0, as the vendors' SDKs count it.
@@ -413,6 +427,12 @@ impl Shared {
         let answer = match self.speaks {
             Speaks::OpenAi if refused => openai::unauthorized(&seen),
             Speaks::Anthropic if refused => anthropic::unauthorized(&seen),
+            Speaks::Gemini if refused => gemini::unauthorized(),
+            Speaks::Cohere if refused => cohere::unauthorized(),
+            // Its keys sign; tests look at the signature themselves.
+            Speaks::Bedrock => bedrock::answer(&seen, &reply),
+            Speaks::Gemini => gemini::answer(&seen, &reply),
+            Speaks::Cohere => cohere::answer(&seen, &reply),
             Speaks::OpenAi => openai::answer(&seen, &reply),
             Speaks::Anthropic => anthropic::answer(&seen, &reply),
             Speaks::Site => site::answer(&seen),

@@ -119,7 +119,7 @@ bpffs = "/sys/fs/bpf/guard"
             );
             toml.push_str(&lines);
         }
-        for provider in ["openai", "anthropic"] {
+        for provider in ["openai", "anthropic", "gemini", "bedrock", "cohere"] {
             let part = format!(
                 r#"
 [[provider]]

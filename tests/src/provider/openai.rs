@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::outcome::Content;
-use super::{Answer, Fault, Reply, Seen, Tokens};
+use super::{Answer, Fault, Reply, Seen, Tokens, responses};
 
 const CREATED: u64 = 1_790_000_000;
 
@@ -12,6 +12,8 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
     let path = seen.path.split('?').next().unwrap_or_default();
     let answer = match (&seen.method, path) {
         (&Method::POST, "/v1/chat/completions") => completion(seen, reply),
+        (&Method::POST, "/v1/responses") => responses::answer(seen, reply),
+        (&Method::POST, "/v1/embeddings") => embedding(seen, reply),
         (&Method::GET, "/v1/models") => Answer::json(
             200,
             json!({"object": "list", "data": [
@@ -81,6 +83,20 @@ fn completion(seen: &Seen, reply: &Reply) -> Answer {
     };
     let mut answer = Answer::json(200, Value::Null);
     answer.content = content;
+    answer.billed_model = Some(model);
+    answer
+}
+
+fn embedding(seen: &Seen, reply: &Reply) -> Answer {
+    let model = seen.json()["model"].as_str().unwrap_or_default().to_owned();
+    let mut answer = Answer::json(
+        200,
+        json!({
+            "object": "list", "model": model,
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}],
+            "usage": {"prompt_tokens": reply.tokens.input, "total_tokens": reply.tokens.input},
+        }),
+    );
     answer.billed_model = Some(model);
     answer
 }

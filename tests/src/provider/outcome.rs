@@ -36,6 +36,8 @@ pub enum Content {
     Json(Value),
     /// Server-sent events, each complete with its blank line.
     Events(Vec<String>),
+    /// Messages of Amazon's binary event stream.
+    Frames(Vec<Vec<u8>>),
 }
 
 impl Answer {
@@ -57,6 +59,7 @@ impl Answer {
         let kind = match &self.content {
             Content::Json(_) => "application/json",
             Content::Events(_) => "text/event-stream; charset=utf-8",
+            Content::Frames(_) => "application/vnd.amazon.eventstream",
         };
         let body = match self.content {
             _ if reply.fault == Fault::Garbage => {
@@ -78,6 +81,7 @@ impl Answer {
                 _ => whole(Bytes::from(json.to_string())),
             },
             Content::Events(list) => events(list, reply),
+            Content::Frames(list) => events(list, reply),
         };
         response
             .header("content-type", kind)
@@ -94,7 +98,7 @@ fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed()
 }
 
-fn events(list: Vec<String>, reply: &Reply) -> Body {
+fn events<T: Into<Bytes> + Send + 'static>(list: Vec<T>, reply: &Reply) -> Body {
     let (sender, receiver) = mpsc::channel(1);
     let pace = reply.pace.clone();
     let cut = match reply.fault {
@@ -111,7 +115,7 @@ fn events(list: Vec<String>, reply: &Reply) -> Body {
             let item = if cut == Some(number) {
                 Err(cut_off())
             } else {
-                Ok(Bytes::from(event))
+                Ok(event.into())
             };
             let over = item.is_err();
             if sender.send(item).await.is_err() || over {
