@@ -28,6 +28,7 @@ mod attend;
 mod canary;
 mod desk;
 mod enforce;
+mod heartbeat;
 mod listeners;
 mod notify;
 mod places;

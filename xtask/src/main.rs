@@ -4,6 +4,7 @@
     reason = "a command-line tool talks on its standard output"
 )]
 
+mod bench;
 mod check;
 mod demo;
 mod kernels;
@@ -35,6 +36,8 @@ enum Chore {
     Check,
     /// Run every test; what cannot run here fails
     Test(test::Options),
+    /// Measure, and print the tables of docs/performance.md
+    Bench(bench::Options),
 }
 
 fn main() -> Result<()> {
@@ -43,5 +46,6 @@ fn main() -> Result<()> {
         Chore::Demo { json } => demo::run(json),
         Chore::Check => check::run(),
         Chore::Test(options) => test::run(options),
+        Chore::Bench(options) => bench::run(options),
     }
 }

@@ -209,8 +209,6 @@ fn a_syntax_error_does_not_hide_a_mistake_elsewhere() {
 #[test]
 fn what_does_not_work_yet_is_refused_by_name() {
     for line in [
-        "[host]\nwhen_down = \"direct\"",
-        "[host]\nunknown_when_down = \"direct\"",
         "[defaults]\nunpriced = \"ceiling\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
         "[[alert]]\nwhen = [\"loop\"]\nto = \"webhook:https://x\"",
