@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::Alerts;
 use crate::audit::{Audit, AuditSettings};
 use crate::clock;
 use crate::config::Config;
@@ -31,6 +32,7 @@ use crate::seam::{Channel, FromWorker, Proof, Start, ToWorker, VERSION, channel}
 use crate::telemetry::metrics::{Labels, Metrics};
 
 mod admin_state;
+mod burn_rate;
 mod ended_runs;
 mod hear;
 mod housekeeping;
@@ -128,6 +130,7 @@ async fn serve(end: OwnedFd, start: &Start, known: Known, sockets: Sockets) -> a
             return Err(why);
         }
     };
+    daemon.start_alerts();
     daemon.note_restart(start);
     keeper.tell(FromWorker::Ready { version: VERSION });
     let served = hear::hear(&daemon, &channel, &drain).await;
@@ -254,6 +257,9 @@ impl Daemon {
         let known = knowing(&self.placeholders, &config);
         self.policy
             .replace(Snapshot::new(&config, vault, known, self.prices.clone()));
+        if let Some(alerts) = self.recorder.alerts() {
+            alerts.replace(config.alerts.clone());
+        }
         self.config.store(Arc::new(config));
         self.configured_at.store(Arc::new(Timestamp::now()));
         Ok(notes)
@@ -275,6 +281,13 @@ impl Daemon {
             Some((Proof::NotEnforcing(why), _)) => Err(format!("not enforcing; {why}")),
             None => Err("not enforcing; it was not tried yet".to_owned()),
         }
+    }
+
+    /// Tells people of alerts, from here on.
+    fn start_alerts(&self) {
+        let (alerts, waiting) = Alerts::new(self.config.load().alerts.clone(), self.metrics.clone());
+        self.recorder.tell(alerts);
+        tokio::spawn(crate::alert::deliver(waiting, self.recorder.clone()));
     }
 
     /// What became of the worker before this one.

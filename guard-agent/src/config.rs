@@ -12,6 +12,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 mod agents;
+mod alerts;
 mod budget;
 mod caps;
 mod files;
@@ -25,6 +26,7 @@ pub mod schema;
 mod tests;
 mod tools;
 
+pub use alerts::{ALERTS, AlertRule, AlertTo, Hook};
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use problem::{Problem, Severity};
 pub use tools::{ArgumentRule, Matcher, ToolRules};
@@ -44,6 +46,8 @@ pub struct Config {
     pub providers: Vec<Arc<Provider>>,
     /// `[[agent]]`, with `[defaults]` filled in.
     pub agents: Vec<Arc<Agent>>,
+    /// `[[alert]]`
+    pub alerts: Vec<AlertRule>,
 }
 
 /// Where the configuration is unless a command line says otherwise.
@@ -181,6 +185,7 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
     let _ledger = root.section("ledger", "ledger");
     let overrides = root.sections("provider", "provider").unwrap_or_default();
     let agents = root.sections("agent", "agent").unwrap_or_default();
+    let alerts = alerts::read(&root.sections("alert", "alert").unwrap_or_default());
     if agents.is_empty() && !reader.broken {
         let fix = "add an [[agent]] section with name, owner, match and providers";
         reader.warning(&root.span, "no agent is configured: nothing is governed", fix);
@@ -198,6 +203,7 @@ fn assemble(reader: &read::Reader<'_>, root: &toml::Spanned<DeTable<'_>>, builti
     Config {
         host,
         agents,
+        alerts,
         providers,
     }
 }

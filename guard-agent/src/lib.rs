@@ -60,6 +60,8 @@ pub mod app;
 
 pub mod admin;
 
+pub mod alert;
+
 pub mod cli;
 
 pub mod config;

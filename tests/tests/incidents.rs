@@ -3,6 +3,9 @@
 //! not stopped, and not even warned of.
 
 use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -413,5 +416,74 @@ fn a_run_that_has_lasted_too_long_ends_its_streams_with_a_readable_event_and_beg
         let cut = [("agent", "coder"), ("outcome", "cut"), ("provider", provider)];
         assert_eq!(lab.metrics()?.count("guard_calls_total", &cut)?, 1);
     }
+    Ok(())
+}
+
+/// Takes alerts on port 9400 of the lab's host, and gives each as it comes.
+fn receiver(lab: &Lab) -> Result<mpsc::Receiver<Value>> {
+    let listener = lab.host().run(|| Ok(TcpListener::bind("127.0.0.1:9400")?))?;
+    let (sender, receiver) = mpsc::sync_channel(16);
+    // Ends with the test's process: nothing waits for it.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let took = stream.map_err(anyhow::Error::from).and_then(take);
+            if took.is_ok_and(|alert| sender.send(alert).is_err()) {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+fn take(mut stream: TcpStream) -> Result<Value> {
+    let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
+    while !text.ends_with(b"}") {
+        let count = stream.read(&mut chunk)?;
+        anyhow::ensure!(count > 0, "cut short");
+        text.extend_from_slice(chunk.get(..count).unwrap_or_default());
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+    let text = String::from_utf8(text)?;
+    let (_, body) = text.split_once("\r\n\r\n").context("no body")?;
+    Ok(serde_json::from_str(body)?)
+}
+
+#[test]
+fn an_alert_reaches_a_web_server_once() -> Result<()> {
+    let lab = Lab::builder()
+        .further(
+            "[[alert]]\nwhen = [\"loop\", \"finding\"]\nto = \"webhook:http://127.0.0.1:9400/guard\"\n\
+             [[alert]]\nwhen = [\"budget.*\"]\nto = \"slack:http://127.0.0.1:9400/slack\"\n",
+        )
+        .coder("providers = [\"openai\"]\nbudget = [{ window = \"day\", usd = 0.1, soft = 0.1 }]")
+        .start_without_daemon()?;
+    let alerts = receiver(&lab)?;
+    lab.start_daemon()?;
+    lab.openai()
+        .always(Reply::default().calling("search", "{\"q\": \"x\"}"));
+    agent(&lab, "openai --turns 30 --stubborn 3")?;
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        told.push(alerts.recv_timeout(Duration::from_secs(20)).context("no alert")?);
+    }
+    let (slack, generic): (Vec<&Value>, Vec<&Value>) =
+        told.iter().partition(|alert| alert.get("text").is_some());
+    assert_eq!((slack.len(), generic.len()), (1, 2), "{told:#?}");
+    assert!(slack[0]["text"].to_string().contains("budget.soft"), "{told:#?}");
+    for (alert, count) in generic.iter().zip([5, 10]) {
+        assert_eq!(
+            (&alert["alert"], &alert["agent"], &alert["owner"]),
+            (&"loop".into(), &"coder".into(), &"coder-team".into())
+        );
+        assert!(
+            alert["message"]
+                .to_string()
+                .contains(&format!("called {count} times")),
+            "{alert}"
+        );
+    }
+    let again = alerts.recv_timeout(Duration::from_secs(3));
+    assert!(again.is_err(), "told twice: {again:?}");
+    assert_eq!(lab.metrics()?.count("guard_alerts_total", &[("end", "sent")])?, 3);
     Ok(())
 }

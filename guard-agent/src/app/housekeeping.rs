@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::Daemon;
+use super::burn_rate::BurnRates;
 use super::ended_runs::EndedRuns;
 use super::soft_limits::SoftLimits;
 use crate::audit::record::Kernel as Attempt;
@@ -32,6 +33,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ended = EndedRuns::default();
     let mut soft = SoftLimits::default();
+    let mut burn = BurnRates::default();
     loop {
         ticks.tick().await;
         daemon.metrics.price_table_age(price_age(&daemon));
@@ -44,10 +46,19 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
         daemon.forget_ended(&mut ended, &accounts, &governed);
         daemon.warn(&mut soft, &accounts, &governed);
         daemon.write_frozen();
+        daemon.tell_burn_rates(&mut burn, &accounts);
     }
 }
 
 impl Daemon {
+    /// Says which budgets are soon gone.
+    fn tell_burn_rates(&self, burn: &mut BurnRates, accounts: &[AccountView]) {
+        let said = burn.look(&self.config.load().agents, accounts, std::time::Instant::now());
+        for (agent, message) in said {
+            self.recorder.alert(&agent, "budget.burn_rate", "", message);
+        }
+    }
+
     /// Puts on disk what a rule has frozen.
     fn write_frozen(&self) {
         if let Err(why) = self.policy.frozen().write() {
@@ -67,7 +78,8 @@ impl Daemon {
                 .collect();
             for message in soft.passed(agent, &runs, accounts) {
                 tracing::warn!("{message}");
-                self.recorder.alert(agent, "budget.soft", message);
+                self.recorder
+                    .alert(agent, "budget.soft", &message, message.clone());
             }
         }
     }

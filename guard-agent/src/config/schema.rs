@@ -84,7 +84,7 @@ pub const KEYS: &[Key] = &[
     key("", "defaults", "table", "defaults below", "Values for every agent that does not say otherwise."),
     key("", "provider", "array of tables", "none", "Overrides of built-in providers, and providers of one's own."),
     key("", "agent", "array of tables", "none", "The governed agents."),
-    key("", "alert", "array of tables", "none", "Where alerts go.").planned(),
+    key("", "alert", "array of tables", "none", "Where alerts go, beside the audit log."),
     key("", "ledger", "table", "defaults below", "Where budgets are kept."),
 
     key("host", "cgroup_root", "absolute path", "`/sys/fs/cgroup`",
@@ -246,6 +246,11 @@ pub const KEYS: &[Key] = &[
     key("agent.egress", "loopback", "`own` or `deny`", "`own`", "Loopback of its own namespace.").only("own"),
     key("agent.egress", "private", "`allow` or `deny`", "`allow`", "Private networks.").only("allow"),
     key("agent.egress", "inbound", "`allow` or `deny`", "`allow`", "Inbound connections.").only("allow"),
+
+    key("alert", "when", "list of patterns", "required",
+        "Alerts: `budget.soft`, `budget.burn_rate` (gone within the hour at the rate of the last five minutes and of the last hour), `loop`, `retries`, `finding`, `enforcement.unproven`, `enforcement.proven`, `kernel.repaired`, `worker.restarted`."),
+    key("alert", "to", "`log`, `webhook:URL` or `slack:URL`", "required",
+        "The daemon's log, or a POST in JSON: `{version, alert, agent, owner, message, time, id}`, or `{text}` as Slack and its kin take it. `https` only, but for this host. The URL is shown nowhere."),
 
     key("ledger", "store", "`sqlite` or a PostgreSQL address", "`sqlite`",
         "SQLite in `host.state_dir`, or one budget over many hosts.").only("sqlite"),

@@ -202,7 +202,6 @@ fn what_does_not_work_yet_is_refused_by_name() {
     for line in [
         "[defaults]\nunpriced = \"ceiling\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
-        "[[alert]]\nwhen = [\"loop\"]\nto = \"webhook:https://x\"",
         &format!("{CODER}egress = {{ default = \"deny\" }}"),
         &format!("{CODER}egress = {{ deny = [\"*.internal\"] }}"),
         &format!("{CODER}egress = {{ inbound = \"deny\" }}"),
@@ -306,7 +305,7 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
         let text = match key.section {
             "" => format!("{} = 0", key.name),
             "host" | "defaults" | "ledger" => format!("[{}]\n{} = 0", key.section, key.name),
-            "provider" | "agent" => format!("[[{}]]\n{} = 0", key.section, key.name),
+            "provider" | "agent" | "alert" => format!("[[{}]]\n{} = 0", key.section, key.name),
             "budget" => format!("[defaults]\nbudget = [{{ {} = true }}]", key.name),
             "provider.keys" | "provider.speaks" | "agent.match" => {
                 let (outer, inner) = key.section.split_once('.').unwrap();

@@ -248,7 +248,9 @@ impl<'a> Judging<'a> {
         if first {
             let message = format!("retries: in run {}: {}", self.who.run, refusal.message);
             tracing::warn!("{message}");
-            self.policy.recorder.alert(agent, "retries", message);
+            self.policy
+                .recorder
+                .alert(agent, "retries", &self.who.run, message);
         }
     }
 
@@ -265,7 +267,8 @@ impl<'a> Judging<'a> {
         if *first && *level >= Level::Warn {
             let message = reading.alert(agent, &self.who.run, *level);
             tracing::warn!("{message}");
-            self.policy.recorder.alert(agent, "loop", message);
+            let about = format!("{} {level:?} {}", self.who.run, reading.rule.key());
+            self.policy.recorder.alert(agent, "loop", &about, message);
         }
         if *level < Level::Trip {
             return Ok(());

@@ -254,6 +254,7 @@ impl Settle for Ticket {
         body.first_token_ms = outcome.first_token.map(Into::into);
         body.duration_ms = Some(outcome.duration.into());
         body.added_us = Some(micros(admitted.elapsed().saturating_sub(outcome.duration)));
+        recorder.raise_findings(&draft);
         slot.record(draft.into_record());
     }
 }

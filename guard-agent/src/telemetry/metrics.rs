@@ -24,7 +24,7 @@ mod labels;
 mod tests;
 mod usd;
 
-pub use events::{BudgetState, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
+pub use events::{AlertEnd, BudgetState, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
 pub use labels::Labels;
 use usd::Usd;
 
@@ -73,6 +73,7 @@ pub struct Metrics {
     budget_reserved: IntGaugeVec,
     estimate_error: HistogramVec,
     wasted: IntCounterVec,
+    alerts: IntCounterVec,
     cost_per_success: IntGaugeVec,
     client_retries: IntCounterVec,
     loop_score: IntGaugeVec,
@@ -239,6 +240,11 @@ impl Metrics {
             RATIO,
             "Settled cost divided by the reservation. Above 1 a reservation was too small.",
         )?;
+        let alerts = make.counters(
+            "alerts_total",
+            &["end"],
+            "Alerts that somebody asked for, by what became of them (sent, failed after every attempt, repeated within ten minutes and so not told again, lost because too many waited).",
+        )?;
         let wasted = make.usd_counters(
             "wasted_usd_total",
             &["agent", "cause"],
@@ -358,6 +364,7 @@ impl Metrics {
             budget_reserved,
             estimate_error,
             wasted,
+            alerts,
             cost_per_success,
             client_retries,
             loop_score,

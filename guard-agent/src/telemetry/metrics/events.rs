@@ -120,6 +120,30 @@ impl ClientError {
     }
 }
 
+/// What became of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlertEnd {
+    /// Somebody was told.
+    Sent,
+    /// Nobody could be told.
+    Failed,
+    /// The same was told a short while ago.
+    Repeated,
+    /// Too many waited.
+    Lost,
+}
+
+impl AlertEnd {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Repeated => "repeated",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Counts as an open connection for as long as it lives.
 #[derive(Debug)]
 pub struct Connection(IntGauge);
@@ -297,6 +321,11 @@ impl Metrics {
         ] {
             gauge.with_label_values(&values).set(value.into());
         }
+    }
+
+    /// An alert came to its end.
+    pub fn alert(&self, end: AlertEnd) {
+        self.alerts.with_label_values(&[end.label()]).inc();
     }
 
     /// Something happened to a tool.

@@ -70,6 +70,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.wasted(junk, Cause::Looping, Pico(1));
     metrics.cost_per_success(junk, Pico(1));
     metrics.client_retry(junk);
+    metrics.alert(AlertEnd::Sent);
     metrics.multipliers(junk, Gauges::default());
     metrics.usage_inconsistent(junk);
     metrics.tool("coder", junk, ToolVerdict::Called);
