@@ -13,6 +13,7 @@ use toml::de::DeTable;
 mod agents;
 mod budget;
 mod caps;
+mod egress;
 mod files;
 mod host;
 mod loops;
@@ -31,6 +32,7 @@ use globset::GlobMatcher;
 use crate::ledger::Window;
 use crate::llm::provider::Provider;
 use crate::money::Pico;
+use crate::route::egress::Egress;
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -291,6 +293,8 @@ pub struct Agent {
     pub loops: LoopRules,
     /// Budgets.
     pub budgets: Vec<Budget>,
+    /// Where it may connect to beside its providers.
+    pub egress: Egress,
 }
 
 /// What to do with a credential of the caller's own.

@@ -30,6 +30,7 @@ use crate::llm::provider::Provider;
 use crate::llm::{Dialect, EndpointKind, detect};
 use crate::meter::Linger;
 use crate::passthrough;
+use crate::passthrough::refuse::Speaks;
 use crate::peek::{First, Patience, Rewind, peek};
 use crate::policy::Decide;
 use crate::refusal::{Reason, Refusal};
@@ -41,7 +42,7 @@ use crate::tls::{Distrust, Terminator, cause_of, is_h2};
 
 mod outside;
 
-use outside::Outside;
+use outside::{Outside, Said as FirstWords};
 
 /// Gives the dialect of a provider.
 pub type Dialects = fn(&Provider) -> &'static dyn Dialect;
@@ -160,12 +161,23 @@ impl Proxy {
         };
         if matches!(outside.identity, Err(Unidentified::Bystander)) {
             return outside
-                .pass(Rewind::new(Bytes::new(), stream), None, None, false)
+                .pass(Rewind::new(Bytes::new(), stream), None, FirstWords::NOTHING)
                 .await;
         }
         let (mut first, mut bytes) = peek(&mut stream, self.patience).await;
         let mut upstream = None;
-        if matches!(first, Ok(First::Silent)) {
+        if matches!(first, Ok(First::Silent)) && !outside.passes_unnamed() {
+            // Its address is not allowed, but the name that a slow client has yet to say may be.
+            let silence = self.patience.verdict;
+            (first, bytes) = peek(
+                &mut stream,
+                Patience {
+                    silence,
+                    ..self.patience
+                },
+            )
+            .await;
+        } else if matches!(first, Ok(First::Silent)) {
             // Either the server speaks first, or the client is only slow: whoever speaks now shows which.
             let Some(dialled) = outside.dial().await else {
                 return;
@@ -175,13 +187,13 @@ impl Proxy {
             }
             upstream = Some(dialled);
         }
-        match first.map(|first| outside.route(&first)) {
+        match first.map(|first| (outside.route(&first), Speaks::of(&first))) {
             Err(error) => {
                 self.report().client_error(error.kind());
                 outside.denied(None, error.to_string());
                 reset(&stream);
             }
-            Ok(Route::Terminate { provider, sni }) => {
+            Ok((Route::Terminate { provider, sni }, _)) => {
                 let (original_destination, snapshot) = (outside.original_destination, outside.snapshot);
                 let requests = AtomicU64::new(0);
                 let connection = Connection {
@@ -196,14 +208,19 @@ impl Proxy {
                 self.terminate(Rewind::new(bytes, stream), Arc::new(connection))
                     .await;
             }
-            Ok(Route::PlainProvider { provider }) => {
+            Ok((Route::PlainProvider { provider }, _)) => {
                 let name = provider.hosts.first().map(String::as_str);
                 outside.denied(name, "a provider over plain HTTP".to_owned());
                 refuse_plain(stream).await;
             }
-            Ok(Route::Passthrough { name, undecided }) => {
+            Ok((Route::Passthrough { name, undecided }, speaks)) => {
                 let client = Rewind::new(bytes, stream);
-                outside.pass(client, upstream, name.as_deref(), undecided).await;
+                let said = FirstWords {
+                    name: name.as_deref(),
+                    speaks,
+                    undecided,
+                };
+                outside.pass(client, upstream, said).await;
             }
         }
     }

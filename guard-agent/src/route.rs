@@ -2,15 +2,18 @@
 //! failure: there is none; what is not a provider's passes through, what would get around Guard is denied.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::config::{Agent, Mode};
 use crate::llm::provider::Provider;
 use crate::peek::First;
 
 pub mod addresses;
+pub mod egress;
 
 use addresses::ProviderAddresses;
+use egress::{Cause, Egress, Refused};
 
 /// What to do with a connection.
 #[derive(Debug, Clone)]
@@ -41,6 +44,9 @@ pub enum Route {
 pub struct Router {
     hosts: HashMap<String, Arc<Provider>>,
     addresses: Arc<ProviderAddresses>,
+    egress: HashMap<Arc<str>, Egress>,
+    without_rules: Egress,
+    observe: bool,
 }
 
 impl Router {
@@ -55,6 +61,9 @@ impl Router {
         Self {
             hosts: hosts.collect(),
             addresses: Arc::default(),
+            egress: HashMap::new(),
+            without_rules: Egress::default(),
+            observe: false,
         }
     }
 
@@ -63,6 +72,63 @@ impl Router {
     pub fn with_addresses(mut self, addresses: Arc<ProviderAddresses>) -> Self {
         self.addresses = addresses;
         self
+    }
+
+    /// The same, knowing where these agents may connect to.
+    #[must_use]
+    pub fn with_egress(mut self, agents: &[Arc<Agent>], mode: Mode) -> Self {
+        let rules = agents
+            .iter()
+            .map(|agent| (agent.name.clone(), agent.egress.clone()));
+        self.egress = rules.collect();
+        self.observe = mode == Mode::Observe;
+        self
+    }
+
+    /// The rules of an agent; one that is not configured any more has those of an agent without rules.
+    pub fn egress(&self, agent: &str) -> &Egress {
+        self.egress.get(agent).unwrap_or(&self.without_rules)
+    }
+
+    /// Whether rules only say what they would refuse.
+    pub fn observes(&self) -> bool {
+        self.observe
+    }
+
+    /// The addresses that may be dialled for a name that is the reason to pass, the client's own choice first.
+    ///
+    /// # Errors
+    /// The name leads nowhere, or only to where the agent may not go.
+    pub async fn resolve(
+        &self,
+        egress: &Egress,
+        destination: SocketAddr,
+        name: &str,
+    ) -> Result<Vec<SocketAddr>, Refused> {
+        let found = self.addresses.find(name).await.map_err(|why| Refused {
+            cause: Cause::Unresolved,
+            rule: format!("`egress.allow` lists {name:?}, but {why}"),
+        })?;
+        let wanted = destination.ip().to_canonical();
+        let mut addresses: Vec<IpAddr> = found.iter().map(IpAddr::to_canonical).collect();
+        addresses.sort_by_key(|address| *address != wanted);
+        addresses.dedup();
+        let mut refused = None;
+        let mut allowed = Vec::new();
+        for address in addresses {
+            let address = SocketAddr::new(address, destination.port());
+            match egress.judge_resolved(address) {
+                Ok(()) => allowed.push(address),
+                Err(why) => refused = Some(why),
+            }
+        }
+        match refused {
+            Some(why) if allowed.is_empty() => Err(Refused {
+                rule: format!("{name:?} leads to an address of which {}", why.rule),
+                ..why
+            }),
+            _ => Ok(allowed),
+        }
     }
 
     /// Whether a connection that is not a provider's by name may pass to where it is going.

@@ -177,7 +177,9 @@ fn snapshot(
     let public = roots(&own, &state_dir.join(BUNDLE_FILE), &authority)?;
     let leaves = Leaves::new(authority, clock).context("no leaf key can be made")?;
     Ok(Snapshot {
-        router: Router::new(&config.providers).with_addresses(addresses.clone()),
+        router: Router::new(&config.providers)
+            .with_addresses(addresses.clone())
+            .with_egress(&config.agents, config.host.mode),
         upstreams: Upstreams::new(&config.providers, &public, &own, trust, dialer.clone())?,
         terminator: Terminator::new(Arc::new(leaves)).context("TLS cannot be set up")?,
     })
