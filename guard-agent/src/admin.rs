@@ -89,7 +89,7 @@ pub struct Status {
     pub version: String,
     /// `enforce` or `observe`.
     pub mode: String,
-    /// Whether every program was found attached just now.
+    /// Whether enforcement is proven right now.
     pub enforcing: bool,
     /// Why calls cannot be served, when they cannot.
     pub not_ready: Option<String>,

@@ -9,6 +9,7 @@ use crate::config::{DEFAULT_PATH, Host};
 
 mod audit;
 mod ca;
+mod canary;
 mod check;
 mod daemon;
 mod detach;
@@ -73,6 +74,8 @@ enum Command {
     Detach(detach::Detach),
     #[command(hide = true)]
     Worker(worker::Worker),
+    #[command(hide = true)]
+    Canary(canary::Canary),
 }
 
 /// Parses the command line and does what it says.
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Audit(command) => command.run(&config),
         Command::Detach(command) => command.run(&config),
         Command::Worker(command) => command.run(),
+        Command::Canary(command) => command.run(),
     };
     ExitCode::from(done.unwrap_or_else(|why| {
         if output::is_broken_pipe(&why) {

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -231,6 +232,8 @@ pub struct Host {
     pub timezone: jiff::tz::TimeZone,
     /// Socket of the container engine; none if containers are not watched.
     pub docker: Option<PathBuf>,
+    /// How often the canary tries to get out.
+    pub canary: Duration,
     /// Where the engine puts containers.
     pub container_cgroups: Vec<ContainerCgroup>,
 }

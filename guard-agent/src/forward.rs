@@ -70,8 +70,9 @@ pub async fn forward(
         settlement,
         gate,
     } = permit.redeem();
-    let plain = edits.include_usage || gate.is_some();
+    let gated = gate.is_some();
     let tab = Tab::open(settlement, dialect, edits.include_usage, gate);
+    let plain = edits.include_usage || gated || tab.has_deadline();
     let key = PoolKey {
         agent: identity.agent.clone(),
         provider: call.provider.name.clone(),

@@ -37,6 +37,8 @@ mod refusals;
 mod runs;
 mod store;
 
+pub(crate) use canary::fly;
+
 use attend::Signals;
 use desk::Desk;
 use enforce::Enforcement;
@@ -62,6 +64,7 @@ struct Keeper {
     listening: Arc<Listening>,
     desk: Arc<Desk>,
     canary: canary::Canary,
+    proof: proof::Known,
     restarts: AtomicU64,
     last_end: Mutex<Option<String>>,
     /// Answers of reloads that are under way.
@@ -135,6 +138,7 @@ async fn serve(config_path: &Path, log: LogFormat, stored: Stored) -> anyhow::Re
         listening,
         desk,
         canary: canary::Canary::default(),
+        proof: proof::Known::default(),
         restarts: AtomicU64::new(0),
         last_end: Mutex::default(),
         reloads: Mutex::default(),

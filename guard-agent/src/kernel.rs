@@ -194,6 +194,17 @@ impl Kernel {
         attached
     }
 
+    /// Puts back what [`Self::attached`] misses: each program that was not where it belongs, and how that went.
+    ///
+    /// Only the one daemon in force may call it: another one's programs would be replaced.
+    pub fn repair(&self) -> Vec<(&'static str, Result<(), KernelError>)> {
+        let mut repaired = self.links.repair();
+        if !self.policy.egress_holds() {
+            repaired.push((egress::PROGRAM, self.policy.repair_egress()));
+        }
+        repaired
+    }
+
     /// The stream of refusals. The first call gets it; a later one gets a stream that has ended.
     ///
     /// Must be called inside the async runtime.

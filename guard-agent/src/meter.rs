@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -17,7 +18,7 @@ use tokio::time::Sleep;
 use crate::forward::pool::Streams;
 use crate::llm::encoding::reader_for;
 use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader};
-use crate::policy::{Outcome, Settle};
+use crate::policy::{Deadline, Outcome, Settle};
 
 pub mod linger;
 
@@ -34,6 +35,7 @@ pub struct Tab {
     dialect: &'static dyn Dialect,
     hide_usage_event: bool,
     gate: Option<Arc<dyn Gate>>,
+    deadline: Option<Deadline>,
     began: Instant,
 }
 
@@ -46,6 +48,7 @@ impl Tab {
         gate: Option<Arc<dyn Gate>>,
     ) -> Self {
         Self {
+            deadline: settlement.deadline(),
             settlement: Some(settlement),
             outcome: Outcome::default(),
             reader: None,
@@ -76,6 +79,14 @@ impl Tab {
     pub fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.outcome.forwarded = true;
         self.outcome.status = Some(status);
+        // A plain reply is whole or nothing, and its cost is spent when it begins.
+        let streams = headers
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .is_some_and(|kind| kind.to_ascii_lowercase().contains("stream"));
+        if !streams {
+            self.deadline = None;
+        }
         let head = ReplyHead {
             status,
             headers,
@@ -99,7 +110,7 @@ impl Tab {
 
     /// Whether the client may get other bytes than the provider sends, so that the length is not the provider's.
     pub fn alters(&self) -> bool {
-        self.hide_usage_event || self.gate.is_some()
+        self.hide_usage_event || self.gate.is_some() || self.deadline.is_some()
     }
 
     /// Whether the reply is decoded on its way, because its tool calls are judged.
@@ -110,6 +121,30 @@ impl Tab {
     /// Whether the client has its last byte, although the provider may go on.
     fn stopped(&self) -> bool {
         self.reader.as_ref().is_some_and(|reader| reader.stopped())
+    }
+
+    /// Whether a stream of this reply may be ended before its end.
+    pub fn has_deadline(&self) -> bool {
+        self.deadline.is_some()
+    }
+
+    /// Its time is over: gives the format's own last event, and asks for no more.
+    fn expire(&mut self) -> Bytes {
+        let Some(deadline) = self.deadline.take() else {
+            return Bytes::new();
+        };
+        self.outcome.cut = Some(deadline.refusal.reason);
+        let words = match &mut self.reader {
+            Some(reader) => reader.cut(&deadline.refusal, &deadline.id),
+            None => Bytes::new(),
+        };
+        if words.is_empty() {
+            return words;
+        }
+        // An event may be under way: an empty line ends it, and means nothing otherwise.
+        let mut last = BytesMut::from(&b"\n\n"[..]);
+        last.extend_from_slice(&words);
+        last.freeze()
     }
 
     /// Settles. Gives what the reader still held back.
@@ -155,6 +190,7 @@ pub struct Metered {
     source: Option<(Incoming, Tab)>,
     ready: VecDeque<Frame<Bytes>>,
     silence: Pin<Box<Sleep>>,
+    deadline: Option<Pin<Box<Sleep>>>,
     linger: Linger,
     streams: Option<Streams>,
     /// The length is the provider's; not so when an event may be hidden.
@@ -169,6 +205,10 @@ impl Metered {
             source: None,
             ready: VecDeque::new(),
             silence: Box::pin(tokio::time::sleep(SILENCE)),
+            deadline: tab
+                .deadline
+                .as_ref()
+                .map(|deadline| Box::pin(tokio::time::sleep_until(deadline.at.into()))),
             linger,
             streams: Some(streams),
             exact,
@@ -209,6 +249,18 @@ impl Metered {
         }
     }
 
+    /// Its time is over: the client gets the last event, and the provider is let go, so that it makes no more.
+    fn expire(&mut self) {
+        self.deadline = None;
+        if let Some((_, mut tab)) = self.source.take() {
+            let last = tab.expire();
+            if !last.is_empty() {
+                self.ready.push_back(Frame::data(last));
+            }
+        }
+        self.streams = None;
+    }
+
     fn fail(&mut self, cut: &Cut) {
         if let Some((_, mut tab)) = self.source.take() {
             tab.set_error(cut.to_string());
@@ -229,6 +281,15 @@ impl Body for Metered {
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(frame)));
+            }
+            // Asked before the provider, which may always have more.
+            let over = self
+                .deadline
+                .as_mut()
+                .is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+            if over {
+                self.expire();
+                continue;
             }
             let Some((body, tab)) = &mut self.source else {
                 return Poll::Ready(None);

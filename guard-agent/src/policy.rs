@@ -118,6 +118,22 @@ pub(crate) enum Credential {
 pub trait Settle: Send {
     /// Books the outcome.
     fn settle(self: Box<Self>, outcome: Outcome);
+
+    /// When a stream of the reply ends at the latest; none while nothing says so.
+    fn deadline(&self) -> Option<Deadline> {
+        None
+    }
+}
+
+/// When a reply that is streamed is ended, and what the client is told then.
+#[derive(Debug, Clone)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// What is said in the format's own last event.
+    pub refusal: Refusal,
+    /// The call, for that message.
+    pub id: String,
 }
 
 /// How a forwarded call ended.
@@ -139,6 +155,8 @@ pub struct Outcome {
     pub request_bytes: u64,
     /// Bytes of the reply's body as the provider sent them.
     pub reply_bytes: u64,
+    /// The rule for which Guard ended the reply.
+    pub cut: Option<Reason>,
     /// Why there was no answer, or not all of it.
     pub upstream_error: Option<String>,
 }
@@ -258,10 +276,20 @@ impl Decide for Policy {
                     place,
                     gate,
                     watch,
+                    deadline,
                 }),
             ) => {
                 draft.rewrites(&edits, matches!(credential, Credential::Inject { .. }));
-                let settlement = Box::new(self.recorder.ticket(slot, draft, hold, Places { place, watch }));
+                let settlement = Box::new(self.recorder.ticket(
+                    slot,
+                    draft,
+                    hold,
+                    Places {
+                        place,
+                        watch,
+                        deadline,
+                    },
+                ));
                 Ok(Permit {
                     edits,
                     credential,
@@ -297,6 +325,8 @@ pub(crate) struct Places {
     pub(crate) place: Option<in_flight::Slot>,
     /// In its run.
     pub(crate) watch: Option<Watch>,
+    /// When its stream is ended.
+    pub(crate) deadline: Option<Deadline>,
 }
 
 /// Longest piece of a caller's own text in a message, in characters.

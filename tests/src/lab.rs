@@ -294,6 +294,16 @@ impl Lab {
         &self.host
     }
 
+    /// The mount namespace of everything on the host.
+    pub fn mounts(&self) -> &Mounts {
+        &self.mounts
+    }
+
+    /// Whether `/readyz` says so.
+    pub fn is_ready(&self) -> bool {
+        daemon::get(&self.host, "/readyz").is_ok()
+    }
+
     /// Every name of the lab's internet, with its IPv4 address.
     pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
         SITES.into_iter().map(|(_, name, v4, _)| (name, v4))

@@ -4,3 +4,5 @@
 mod death;
 #[path = "split/privilege.rs"]
 mod privilege;
+#[path = "split/proof.rs"]
+mod proof;

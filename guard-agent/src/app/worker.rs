@@ -132,6 +132,7 @@ pub(crate) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
         ("runtime_dir", old.runtime_dir != new.runtime_dir),
         ("bpffs", old.bpffs != new.bpffs),
         ("metrics", old.metrics != new.metrics),
+        ("canary", old.canary != new.canary),
         ("timezone", old.timezone != new.timezone),
         ("docker", old.docker != new.docker),
         ("container_cgroups", places(old) != places(new)),

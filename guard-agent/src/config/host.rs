@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use toml::Spanned;
@@ -11,6 +12,11 @@ use super::{ContainerCgroup, Host, Mode};
 
 /// Where `guard-agent` looks when nothing else is said.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9477);
+
+/// How often the canary flies.
+const CANARY: Duration = Duration::from_secs(30);
+/// More often it would be a load of its own, more seldom no proof.
+const CANARY_SECONDS: std::ops::RangeInclusive<u64> = 1..=600;
 
 /// Where an engine usually answers.
 pub(super) const ENGINE: &str = "/var/run/docker.sock";
@@ -35,9 +41,27 @@ pub(super) fn read(section: Option<&Section<'_, '_>>) -> Host {
             .unwrap_or(Mode::Enforce),
         timezone: section.and_then(timezone).unwrap_or(TimeZone::UTC),
         docker: section.and_then(docker),
+        canary: section.and_then(canary).unwrap_or(CANARY),
         container_cgroups: section
             .and_then(container_cgroups)
             .unwrap_or_else(|| CONTAINER_CGROUPS.iter().filter_map(|path| plain(path)).collect()),
+    }
+}
+
+fn canary(host: &Section<'_, '_>) -> Option<Duration> {
+    let text = host.string("canary")?;
+    let seconds = text
+        .get_ref()
+        .strip_suffix('s')
+        .and_then(|number| number.parse().ok());
+    match seconds {
+        Some(seconds) if CANARY_SECONDS.contains(&seconds) => Some(Duration::from_secs(seconds)),
+        _ => {
+            let message = format!("bad interval {:?}", text.get_ref());
+            let fix = "write whole seconds from \"1s\" to \"600s\", for example \"30s\"";
+            host.reader.error(&text.span(), message, fix);
+            None
+        }
     }
 }
 

@@ -40,6 +40,11 @@ impl Desk {
         })
     }
 
+    /// Whether there is a worker.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().is_some()
+    }
+
     /// There is no worker.
     pub(super) fn close(&self) {
         *self.lock() = None;

@@ -26,6 +26,8 @@ pub(super) struct Enforcement {
     pub(super) governed: Arc<GovernedSet>,
     pub(super) containers: Option<Arc<Containers>>,
     pub(super) identifier: Arc<Identifier>,
+    /// Of the listener in the daemon's own network namespace.
+    pub(super) port: u16,
 }
 
 impl Enforcement {
@@ -47,7 +49,7 @@ impl Enforcement {
             .context("the agents' cgroups cannot be watched")?;
         let governed = Arc::new(governed);
         let kept = Kept::default();
-        listen(&kernel, listening, stored, &kept)?;
+        let port = listen(&kernel, listening, stored, &kept)?;
         let containers = follow(config, &kernel, &governed, listening, kept)?;
         let identifier = Arc::new(Identifier::new(
             governed.clone(),
@@ -60,6 +62,7 @@ impl Enforcement {
             governed,
             containers,
             identifier,
+            port,
         })
     }
 
@@ -78,7 +81,7 @@ impl Enforcement {
 
 /// Opens the listeners in the daemon's own network namespace, or takes those back that are open already, and points
 /// the programs at them.
-fn listen(kernel: &Kernel, listening: &Listening, mut stored: Stored, kept: &Kept) -> anyhow::Result<()> {
+fn listen(kernel: &Kernel, listening: &Listening, mut stored: Stored, kept: &Kept) -> anyhow::Result<u16> {
     let fresh = kernel::open_listeners(0).context("the redirect listener cannot be opened")?;
     let cookie = kernel::netns_cookie(&fresh.v4).context("this network namespace has no cookie")?;
     // One that was opened in another cgroup of the daemon's tells nobody who called.
@@ -115,7 +118,7 @@ fn listen(kernel: &Kernel, listening: &Listening, mut stored: Stored, kept: &Kep
             store::forget_all(netns_cookie);
         }
     }
-    Ok(())
+    Ok(port)
 }
 
 /// Follows containers, if the configuration names an engine.

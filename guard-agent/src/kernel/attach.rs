@@ -42,8 +42,11 @@ struct Attachment {
     program: &'static str,
     hook: AttachType,
     program_id: u32,
+    /// The program itself, to be put back where somebody took it away.
+    fd: OwnedFd,
     pin: PathBuf,
-    cgroup: OwnedFd,
+    cgroup: File,
+    path: PathBuf,
 }
 
 /// All attached programs.
@@ -83,7 +86,26 @@ impl Links {
     }
 }
 
+impl Links {
+    /// Attaches and pins what does not hold.
+    pub(super) fn repair(&self) -> Vec<(&'static str, Result<(), KernelError>)> {
+        let missing = self.0.iter().filter(|link| !link.holds());
+        missing.map(|link| (link.program, link.repair())).collect()
+    }
+}
+
 impl Attachment {
+    fn repair(&self) -> Result<(), KernelError> {
+        // The same program, so that its id, and with it what is asked for later, stays.
+        attach_one(&self.fd, self.hook, &self.cgroup, &self.pin)
+            .map(drop)
+            .map_err(|source| KernelError::Attach {
+                program: self.program,
+                cgroup: self.path.clone(),
+                source,
+            })
+    }
+
     /// The pin still leads to our program, and the cgroup still runs it.
     fn holds(&self) -> bool {
         let pinned = sys::get(&self.pin).and_then(|link| sys::link_info(link.as_fd()));
@@ -141,13 +163,14 @@ impl<'a> Place<'a> {
     ) -> Result<Attachment, KernelError> {
         attach_one(program, hook, &self.cgroup, &pin)
             .and_then(|program_id| {
-                let cgroup = self.cgroup.as_fd().try_clone_to_owned()?;
                 Ok(Attachment {
                     program: name,
                     hook,
                     program_id,
+                    fd: program.try_clone()?,
                     pin,
-                    cgroup,
+                    cgroup: self.cgroup.try_clone()?,
+                    path: self.path.to_owned(),
                 })
             })
             .map_err(|source| KernelError::Attach {

@@ -103,9 +103,11 @@ impl EgressLinks {
 
     /// Whether each of these cgroups still runs this daemon's program. One that is gone has nothing to send.
     pub(super) fn hold(&self, governed: &[(u64, u32)]) -> bool {
-        governed
-            .iter()
-            .all(|(id, _)| self.holds(*id) || cgroup::path_of(*id, &self.cgroup_root).is_err())
+        governed.iter().all(|(id, _)| self.holds_or_gone(*id))
+    }
+
+    pub(super) fn holds_or_gone(&self, cgroup_id: u64) -> bool {
+        self.holds(cgroup_id) || cgroup::path_of(cgroup_id, &self.cgroup_root).is_err()
     }
 
     fn holds(&self, cgroup_id: u64) -> bool {

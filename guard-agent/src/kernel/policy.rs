@@ -138,6 +138,16 @@ impl Policy {
         self.egress.hold(&self.governed())
     }
 
+    /// Puts the second line back at each governed cgroup that is there. The first error, if any.
+    pub(super) fn repair_egress(&self) -> Result<(), KernelError> {
+        let lost = self.governed().into_iter().map(|(id, _)| id);
+        let mut outcome = Ok(());
+        for id in lost.filter(|id| !self.egress.holds_or_gone(*id)) {
+            outcome = outcome.and(self.egress.attach(id));
+        }
+        outcome
+    }
+
     pub(super) fn refuse_inbound(&self, refuse: bool) -> Result<(), KernelError> {
         self.lock().configure(|config| {
             if refuse {

@@ -234,7 +234,7 @@ pub(crate) fn who(run: &str) -> Identity {
         agent: "coder".into(),
         owner: "team".into(),
         run: run.into(),
-        cgroup: "/guard.slice/coder/one".to_owned(),
+        cgroup: format!("/guard.slice/coder/{run}"),
         container: None,
         unit: None,
         process: Process {
@@ -333,6 +333,7 @@ pub(crate) fn answered(input: u64, output: u64) -> Outcome {
         duration: Duration::from_millis(2310),
         request_bytes: 100,
         reply_bytes: 4096,
+        cut: None,
         upstream_error: None,
     }
 }

@@ -21,7 +21,7 @@ use crate::policy::in_flight::Slot;
 use crate::policy::loops::Level;
 use crate::policy::money::{self, Bill};
 use crate::policy::multipliers::{Asked, Reached, Watch};
-use crate::policy::{Credential, Hold, Policy, Snapshot, caps, key, rate, tools};
+use crate::policy::{Credential, Deadline, Hold, Policy, Snapshot, caps, key, rate, tools};
 use crate::record::Draft;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::ToolVerdict;
@@ -47,6 +47,8 @@ pub(super) struct Verdict {
     pub(super) gate: Option<Arc<dyn Gate>>,
     /// The place in its run, for inference.
     pub(super) watch: Option<Watch>,
+    /// When its stream is ended.
+    pub(super) deadline: Option<Deadline>,
 }
 
 impl<'a> Judging<'a> {
@@ -90,6 +92,7 @@ impl<'a> Judging<'a> {
             place,
             gate: None,
             watch,
+            deadline: self.deadline(agent),
         })
     }
 
@@ -156,16 +159,32 @@ impl<'a> Judging<'a> {
         Ok(())
     }
 
+    /// When the run's time is over, and what its streams are told then.
+    fn deadline(&self, agent: &Agent) -> Option<Deadline> {
+        let limit = agent
+            .caps
+            .run_timeout
+            .filter(|_| self.rules.mode == Mode::Enforce)?;
+        let left = limit.checked_sub(self.lasted())?;
+        Some(Deadline {
+            at: Instant::now().checked_add(left)?,
+            refusal: caps::run_timeout(agent, &self.who.run, limit).err()?,
+            id: self.call.id.to_string(),
+        })
+    }
+
     /// How long the run has lasted: since its id was made, where Guard made it; else since its first call.
     fn lasted(&self) -> Duration {
         let run = &self.who.run;
         let now = Instant::now();
+        // The ids of other runs look the same, and tell no time.
+        let ours = self.who.cgroup.rsplit('/').any(|part| part == &**run);
         match Ulid::from_string(run) {
-            Ok(id) => {
+            Ok(id) if ours => {
                 let now = u64::try_from(self.policy.recorder.now().as_millisecond()).unwrap_or(0);
                 Duration::from_millis(now.saturating_sub(id.timestamp_ms()))
             }
-            Err(_not_ours) => {
+            Ok(_) | Err(_) => {
                 let first = self.policy.multipliers.first_call(&self.who.agent, run, now);
                 now.saturating_duration_since(first)
             }
@@ -194,6 +213,9 @@ impl<'a> Judging<'a> {
         if judged.retry {
             self.policy.metrics.client_retry(&agent.name);
         }
+        if let Err(refusal) = &judged.retries {
+            self.tried_too_often(agent, refusal, judged.first_retry_refusal);
+        }
         self.weigh(judged.retries)?;
         let mut watch = judged.watch;
         for reached in &judged.reached {
@@ -204,6 +226,16 @@ impl<'a> Judging<'a> {
         let booked = watch.book(agent, tokens, now);
         self.weigh(booked)?;
         Ok(watch)
+    }
+
+    fn tried_too_often(&mut self, agent: &Agent, refusal: &Refusal, first: bool) {
+        self.draft.finding("retries");
+        self.policy.metrics.finding(&agent.name, "retries");
+        if first {
+            let message = format!("retries: in run {}: {}", self.who.run, refusal.message);
+            tracing::warn!("{message}");
+            self.policy.recorder.alert(agent, "retries", message);
+        }
     }
 
     /// A loop rule has come somewhere: a note, an alert, a refusal.

@@ -72,6 +72,8 @@ pub(crate) struct Judged {
     pub(crate) retry: bool,
     /// The retry rules' refusal.
     pub(crate) retries: Result<(), Refusal>,
+    /// It is the run's first one for a while.
+    pub(crate) first_retry_refusal: bool,
     /// Rules that have come somewhere.
     pub(crate) reached: Vec<Reached>,
     /// Holds the call's place in its run until it has ended.
@@ -136,6 +138,7 @@ impl Multipliers {
         let attempt = run.bodies.attempt(asked.body, asked.claimed, asked.now);
         let host = agents.entry(asked.agent.name.clone()).or_default();
         let retries = host.retries.enter(asked.agent, attempt, asked.now);
+        let first_retry_refusal = retries.is_err() && run.retries_refused(asked.now);
         let (thread, reached) = run.enter(asked);
         let looping = reached
             .iter()
@@ -143,6 +146,7 @@ impl Multipliers {
         Judged {
             retry: attempt.retry,
             retries,
+            first_retry_refusal,
             reached,
             watch: Watch {
                 shared: Arc::clone(self),

@@ -238,7 +238,7 @@ fn the_record_has_every_field_of_the_format() {
     }
     let expected = json!({
         "v": 1, "kind": "call", "agent": "coder", "owner": "team", "run": "run-1", "session": "s-1",
-        "cgroup": "/guard.slice/coder/one", "container": null, "unit": null,
+        "cgroup": "/guard.slice/coder/run-1", "container": null, "unit": null,
         "process": {"pid": 1234, "uid": 1000, "exe": "/usr/bin/python3", "comm": "python3"},
         "original_destination": "203.0.113.10:443", "sni": "api.openai.com",
         "provider": "openai", "dialect": "openai-chat", "endpoint": "/v1/chat/completions", "stream": false,

@@ -9,7 +9,7 @@ use crate::audit::record::{CallUsage, Decision};
 use crate::ledger::{Cause, Settled};
 use crate::money::Pico;
 use crate::policy::multipliers;
-use crate::policy::{Hold, Outcome, Places, Settle};
+use crate::policy::{Deadline, Hold, Outcome, Places, Settle};
 use crate::refusal::Reason;
 use crate::telemetry::metrics;
 
@@ -156,6 +156,7 @@ impl Ticket {
 
     fn outcome_label(outcome: &Outcome) -> metrics::Outcome {
         match outcome.status {
+            _ if outcome.cut.is_some() => metrics::Outcome::Cut,
             _ if outcome.client_gone => metrics::Outcome::ClientGone,
             Some(status) if !status.is_success() => metrics::Outcome::ProviderError,
             None => metrics::Outcome::UpstreamFailed,
@@ -167,6 +168,10 @@ impl Ticket {
 }
 
 impl Settle for Ticket {
+    fn deadline(&self) -> Option<Deadline> {
+        self.places.deadline.clone()
+    }
+
     fn settle(mut self: Box<Self>, outcome: Outcome) {
         let bill = self.bill(&outcome);
         let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));
@@ -197,6 +202,9 @@ impl Settle for Ticket {
             draft.finding("cost_above_reservation");
         }
         let body = &mut draft.body;
+        if let Some(cut) = outcome.cut {
+            body.reason = Some(cut);
+        }
         if outcome.status.is_none() {
             body.decision = Decision::Failed;
             body.reason = Some(Reason::Upstream);

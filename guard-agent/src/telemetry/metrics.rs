@@ -180,7 +180,7 @@ impl Metrics {
         };
         let enforcing = make.gauge(
             "enforcing",
-            "1 while every program is attached where the daemon put it (the kernel is asked every two seconds), else 0.",
+            "1 while it is proven that governed processes cannot get past Guard: every program is attached, and the canary was refused or arrived here. Else 0.",
         )?;
         let who = &["agent", "provider", "model"];
         let calls = make.counters(

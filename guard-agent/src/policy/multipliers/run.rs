@@ -19,6 +19,9 @@ const PROVIDERS: usize = 64;
 /// How often a call is let through to see whether a provider is back.
 const PROBE: Duration = Duration::from_secs(60);
 
+/// After this time without a refused retry, the next one is worth an alert again.
+const QUIET: Duration = Duration::from_secs(10 * 60);
+
 /// What a run has come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunTotals {
@@ -40,6 +43,8 @@ pub(super) struct Run {
     threads: HashMap<u64, Thread>,
     pub(super) bodies: Bodies,
     failures: HashMap<String, Streak>,
+    /// When a retry was refused last.
+    refused_retry: Option<Instant>,
     /// What was said of the run as a whole.
     told: Vec<(LoopRule, Level)>,
     cost: Pico,
@@ -63,6 +68,7 @@ impl Run {
             threads: HashMap::new(),
             bodies: Bodies::default(),
             failures: HashMap::new(),
+            refused_retry: None,
             told: Vec::new(),
             cost: Pico::ZERO,
             wasted: Pico::ZERO,
@@ -142,6 +148,12 @@ impl Run {
             }
         };
         Reading::of(LoopRule::Failures, count)
+    }
+
+    /// A retry is refused; whether it is the first for a while.
+    pub(super) fn retries_refused(&mut self, now: Instant) -> bool {
+        let last = self.refused_retry.replace(now);
+        last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET)
     }
 
     fn make_room(&mut self, name: u64) {

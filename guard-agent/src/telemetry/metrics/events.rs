@@ -19,7 +19,7 @@ pub enum Outcome {
     ClientGone,
     /// The provider could not be reached, or broke off.
     UpstreamFailed,
-    /// Guard cut the reply, because it outgrew its reservation.
+    /// Guard cut the reply: its run's time was over.
     Cut,
     /// Guard refused the call.
     Refused,
@@ -119,7 +119,7 @@ impl Drop for Connection {
 }
 
 impl Metrics {
-    /// Whether every program was found attached.
+    /// Whether enforcement is proven.
     pub fn enforcing(&self, proven: bool) {
         self.enforcing.set(i64::from(proven));
     }
