@@ -8,7 +8,7 @@ use guard_common::{countermeasure::Countermeasure, event::Reason};
 use crate::{
     address::{Target, field, netns, sk},
     caller,
-    connect::datagram_allowed,
+    connect::{datagram_allowed, refuses_loopback},
     refuse::{ALLOW, Attempt, refuse},
 };
 
@@ -28,14 +28,18 @@ fn sendmsg(ctx: *mut bpf_sock_addr, target: impl Fn(*mut bpf_sock_addr) -> Targe
         return ALLOW;
     };
     let target = target(ctx);
-    if datagram_allowed(ctx, &target) || !who.enforces(Countermeasure::DatagramSend) {
+    let reason = if refuses_loopback(&who, &target) {
+        Reason::Loopback
+    } else if datagram_allowed(ctx, &target) || !who.enforces(Countermeasure::DatagramSend) {
         return ALLOW;
-    }
+    } else {
+        Reason::Udp
+    };
     let attempt = Attempt {
         netns_cookie: netns(ctx),
         address: target.address,
         port: target.port,
         protocol: field!(ctx, protocol) as u16,
     };
-    refuse(&who, &attempt, Reason::Udp)
+    refuse(&who, &attempt, reason)
 }

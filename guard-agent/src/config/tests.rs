@@ -214,7 +214,6 @@ fn what_does_not_work_yet_is_refused_by_name() {
         "[defaults]\nunpriced = \"ceiling\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
         "[[alert]]\nwhen = [\"loop\"]\nto = \"webhook:https://x\"",
-        &format!("{CODER}egress = {{ inbound = \"deny\" }}"),
         &format!("{CODER}budget = [{{ window = \"day\", usd = 1.0, on_soft = {{ model = \"m\" }} }}]"),
         "[[provider]]\nname = \"openai\"\nkeys = [{ name = \"a\", from = \"vault:secret/x#y\" }]",
     ] {
@@ -593,9 +592,6 @@ fn markdown() -> String {
             schema::Status::Works => String::new(),
             schema::Status::Only(word) => {
                 format!(" *Only `{word}` is accepted: the rest is not available in this version.*")
-            }
-            schema::Status::OnlyEmpty => {
-                " *Only an empty list is accepted: the rest is not available in this version.*".to_owned()
             }
             schema::Status::Planned => " *Not available in this version: an error.*".to_owned(),
         };

@@ -242,7 +242,7 @@ mod tests {
             ("10.0.0", "write a host"),
             ("::ffff:10.0.0.1", "write \"10.0.0.1\""),
             ("*", "`default`"),
-            ("", "`default`"),
+            ("", "write a host"),
             ("exa mple.com", "write a host"),
             ("a..b", "write a host"),
             ("[example.com]:443", "write a host"),
