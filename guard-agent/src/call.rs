@@ -10,9 +10,9 @@ use http::{Method, Uri};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use crate::keys::Secret;
+use crate::keys::{Secret, sigv4};
 use crate::llm::provider::Provider;
-use crate::llm::{EndpointKind, RequestFacts};
+use crate::llm::{Dialect, EndpointKind, RequestFacts};
 
 /// One call.
 pub struct Call {
@@ -24,6 +24,8 @@ pub struct Call {
     pub origin: Origin,
     /// What the path is.
     pub endpoint: EndpointKind,
+    /// The wire format that is spoken there.
+    pub dialect: &'static dyn Dialect,
     /// HTTP method.
     pub method: Method,
     /// Path and query as the client wrote them.
@@ -91,7 +93,20 @@ pub const CREDENTIAL_HEADERS: [HeaderName; 4] = [
 ];
 
 /// Query parameters in which clients present a credential.
-const CREDENTIAL_PARAMETERS: [&str; 4] = ["key", "api_key", "api-key", "access_token"];
+const CREDENTIAL_PARAMETERS: [&str; 11] = [
+    "key",
+    "api_key",
+    "api-key",
+    "access_token",
+    // A request that was signed beforehand, and the session that it was signed in.
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-amz-algorithm",
+    "x-amz-date",
+    "x-amz-expires",
+    "x-amz-signedheaders",
+];
 
 /// Session headers of agents, most specific first.
 const SESSION_HEADERS: [&str; 5] = [
@@ -114,9 +129,11 @@ impl Said {
         for name in &CREDENTIAL_HEADERS {
             for value in headers.get_all(name) {
                 let text = String::from_utf8_lossy(value.as_bytes());
+                // Of a signature only the id of the key shows whose it is.
+                let secret = sigv4::access_key_id(&text).unwrap_or_else(|| token(&text));
                 credentials.push(Presented {
                     header: Some(name.clone()),
-                    secret: Secret::new(token(&text)),
+                    secret: Secret::new(secret),
                 });
             }
         }

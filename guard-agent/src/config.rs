@@ -24,9 +24,11 @@ mod read;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use problem::{Problem, Severity};
+pub use tools::{ArgumentRule, Matcher, ToolRules};
 
 use globset::GlobMatcher;
 
@@ -286,6 +288,8 @@ pub struct Agent {
     pub endpoints: Vec<Pattern>,
     /// Whether the agent's own login is passed through.
     pub login: Login,
+    /// What happens to its clients' reports on their use.
+    pub telemetry: Telemetry,
     /// Tools that it may declare; `None` means every tool.
     pub tools: Option<ToolRules>,
     /// Per-call and concurrency caps.
@@ -309,13 +313,13 @@ pub enum Login {
     Pass,
 }
 
-/// Declared-tool rules.
-#[derive(Debug, Clone)]
-pub struct ToolRules {
-    /// Allowed names.
-    pub allow: Vec<Pattern>,
-    /// What happens to a tool that is not allowed.
-    pub on_violation: OnViolation,
+/// What to do with a client's reports on its use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telemetry {
+    /// Refuse them, at once and without counting a refusal.
+    Refuse,
+    /// Forward them.
+    Pass,
 }
 
 /// What happens to a tool that is not allowed.

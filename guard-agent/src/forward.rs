@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue,
+    ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, EXPECT, HOST,
+    HeaderMap, HeaderName, HeaderValue,
 };
 use http::{Request, Response, Uri, Version};
 use http_body::Body;
@@ -25,7 +25,7 @@ use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use crate::call::{CREDENTIAL_HEADERS, Call, is_credential_parameter, parameters};
 use crate::http::headers::end_to_end;
 use crate::identity::Identity;
-use crate::keys::Secret;
+use crate::keys::{Secret, sigv4};
 use crate::llm::{BodyEdits, Dialect, Malformed};
 use crate::meter::{Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
@@ -122,11 +122,11 @@ fn request(
     credential: &Credential,
 ) -> Result<Request<Full<Bytes>>, Refusal> {
     let edited = !edits.is_empty();
-    let inject = matches!(credential, Credential::Inject { .. });
+    let inject = !matches!(credential, Credential::Pass);
     let mut headers = end_to_end(&call.headers, |name, _| {
         // The host comes from the URI again, the length from the body; 100-continue was answered here.
         [HOST, CONTENT_LENGTH, EXPECT].contains(name)
-            || (inject && CREDENTIAL_HEADERS.contains(name))
+            || (inject && (CREDENTIAL_HEADERS.contains(name) || SIGNATURE_HEADERS.contains(name)))
             || (edited && *name == CONTENT_ENCODING)
             || (plain && *name == ACCEPT_ENCODING)
     });
@@ -157,12 +157,62 @@ fn request(
         .path_and_query(target)
         .build();
     let uri = uri.map_err(|error| internal(&error))?;
+    if let Credential::Sign { secret } = credential {
+        sign(&mut headers, secret, sni, &call.method, &uri, &body)?;
+    }
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = call.method;
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// Headers in which a caller's signature stands; Guard's own takes their place.
+const SIGNATURE_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-amz-date"),
+    HeaderName::from_static("x-amz-security-token"),
+    HeaderName::from_static("x-amz-content-sha256"),
+];
+
+/// Signs the request as it will leave. The region is the second label of the host
+/// (`bedrock-runtime.REGION.amazonaws.com`).
+fn sign(
+    headers: &mut HeaderMap,
+    secret: &Secret,
+    sni: &str,
+    method: &http::Method,
+    uri: &Uri,
+    body: &[u8],
+) -> Result<(), Refusal> {
+    let (Some(keys), Some(region)) = (sigv4::KeyPair::read(secret.expose()), sni.split('.').nth(1)) else {
+        return Err(internal(&"the key is no key pair"));
+    };
+    let request = sigv4::Request {
+        method,
+        host: sni,
+        path: uri.path(),
+        query: uri.query().unwrap_or_default(),
+        body,
+    };
+    let signed = sigv4::sign(&keys, region, sigv4::BEDROCK, &request, jiff::Timestamp::now());
+    let values = [
+        (AUTHORIZATION, Some(signed.authorization.as_str())),
+        (HeaderName::from_static("x-amz-date"), Some(signed.date.as_str())),
+        (
+            HeaderName::from_static("x-amz-security-token"),
+            signed.session.as_ref().map(|session| session.as_str()),
+        ),
+    ];
+    for (name, value) in values {
+        if let Some(value) = value {
+            let value = HeaderValue::from_str(value).ok();
+            let mut value = value.ok_or_else(|| internal(&"the key is not a header value"))?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    Ok(())
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Refusal {
@@ -287,7 +337,7 @@ impl Waiting {
 /// Whether a header of the answer would show the key to the caller.
 fn shows(value: &HeaderValue, credential: &Credential) -> bool {
     match credential {
-        Credential::Inject { secret, .. } if !secret.expose().is_empty() => {
+        Credential::Inject { secret, .. } | Credential::Sign { secret } if !secret.expose().is_empty() => {
             memchr::memmem::find(value.as_bytes(), secret.expose().as_bytes()).is_some()
         }
         _ => false,

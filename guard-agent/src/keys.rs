@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 pub mod environment;
 pub mod placeholder;
+pub mod sigv4;
 pub mod vault;
 
 /// A secret. It has no `Debug`, no `Display` and no `Serialize`, so it can't reach a log, a metric or an error by

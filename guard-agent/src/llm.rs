@@ -32,7 +32,16 @@ pub use usage::{OtherUsage, Unit, Units, Usage};
 
 // --- the formats ----------------------------------------------------------------
 pub mod anthropic;
+pub mod bedrock_converse;
+pub mod bedrock_invoke;
+pub mod cohere;
+pub mod embeddings;
+pub mod gemini;
+pub mod media;
+pub mod ollama;
 pub mod openai_chat;
+pub mod openai_completions;
+pub mod openai_responses;
 
 // --- which provider, which endpoint -----------------------------------------------
 pub mod detect;
@@ -41,6 +50,7 @@ pub mod provider;
 // --- what the formats share ---------------------------------------------------------
 pub mod conversation;
 pub mod encoding;
+pub mod eventstream;
 pub(crate) mod frames;
 pub mod gate;
 mod json_edit;
@@ -55,24 +65,84 @@ pub mod usage;
 #[cfg(test)]
 mod golden;
 
+/// Whether every JSON reader reads this text alike: no object in it has a name twice.
+pub(crate) fn same_to_every_reader(text: &str) -> bool {
+    json_strict::survey(text.as_bytes(), &[]).is_ok()
+}
+
 /// The wire formats that Guard reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DialectKind {
     /// OpenAI chat completions (and every provider that speaks it).
     OpenaiChat,
+    /// OpenAI's older completions: a prompt and its continuation (and Mistral's fill-in-the-middle).
+    OpenaiCompletions,
+    /// OpenAI responses.
+    OpenaiResponses,
+    /// Embeddings and reranking in OpenAI's shape.
+    Embeddings,
+    /// Images, speech and video: recognised, so that they are refused as what cannot be priced.
+    Media,
     /// Anthropic messages.
     AnthropicMessages,
+    /// Anthropic messages on Vertex AI: the model stands in the path.
+    AnthropicVertex,
+    /// Gemini, by Google AI Studio and by Vertex AI.
+    Gemini,
+    /// Amazon Bedrock's Converse.
+    BedrockConverse,
+    /// Amazon Bedrock's InvokeModel.
+    BedrockInvoke,
+    /// Cohere's second API: chat, embed, rerank.
+    Cohere,
+    /// Ollama's own API.
+    Ollama,
 }
 
 impl DialectKind {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 12] = [
+        Self::OpenaiChat,
+        Self::OpenaiCompletions,
+        Self::OpenaiResponses,
+        Self::Embeddings,
+        Self::Media,
+        Self::AnthropicMessages,
+        Self::AnthropicVertex,
+        Self::Gemini,
+        Self::BedrockConverse,
+        Self::BedrockInvoke,
+        Self::Cohere,
+        Self::Ollama,
+    ];
+
     /// Name in configuration, audit and documentation.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::OpenaiChat => "openai-chat",
+            Self::OpenaiCompletions => "openai-completions",
+            Self::OpenaiResponses => "openai-responses",
+            Self::Embeddings => "embeddings",
+            Self::Media => "media",
             Self::AnthropicMessages => "anthropic-messages",
+            Self::AnthropicVertex => "anthropic-vertex",
+            Self::Gemini => "gemini",
+            Self::BedrockConverse => "bedrock-converse",
+            Self::BedrockInvoke => "bedrock-invoke",
+            Self::Cohere => "cohere",
+            Self::Ollama => "ollama",
         }
     }
+}
+
+/// What the path of a request says, beside what kind of endpoint it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// The model, where the provider's base path names it (Azure's deployments).
+    pub model: Option<String>,
+    /// The path below the base path.
+    pub tail: String,
 }
 
 /// What a method and path of a provider host are.
@@ -85,6 +155,14 @@ pub enum EndpointKind {
     Models,
     /// Counts tokens; free and allowed where inference is.
     CountTokens,
+    /// Free by the provider's price list: moderation, reading and deleting a stored response.
+    Free,
+    /// Costs money in a unit for which there is no price: refused as unpriced unless the agent lists it.
+    Unpriced,
+    /// A path that agents' clients need beside inference; passes, and is never counted as a call.
+    Side,
+    /// A path by which a client reports on its use; refused unless the owner lets it pass, never counted as a call.
+    Telemetry,
     /// Anything else on a provider host: refused unless the agent lists it, because it may be a way around a budget.
     Other,
 }
@@ -166,6 +244,14 @@ impl DeclaredTool {
     pub fn provider(name: impl Into<String>) -> Self {
         Self {
             server_side: true,
+            ..Self::client(name)
+        }
+    }
+
+    /// A tool that one of the two runs.
+    pub fn run_by(provider: bool, name: impl Into<String>) -> Self {
+        Self {
+            server_side: provider,
             ..Self::client(name)
         }
     }
@@ -285,6 +371,14 @@ pub trait Dialect: Send + Sync {
     /// Reads the whole request body. Duplicate keys, trailing text and wrong types are refused: a client must not
     /// show the firewall one thing and the provider another.
     fn request(&self, body: &[u8]) -> Result<RequestFacts, Malformed>;
+    /// The same, where the path says something about the call too (the model, whether to stream). Formats whose path says
+    /// nothing need not look at it.
+    fn request_at(&self, place: &Place, body: &[u8]) -> Result<RequestFacts, Malformed> {
+        match &place.model {
+            None => self.request(body),
+            Some(_) => Err(Malformed("this format takes no model in its path".to_owned())),
+        }
+    }
     /// Edits the body in place.
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed>;
     /// A reader for the reply that begins so.

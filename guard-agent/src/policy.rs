@@ -42,6 +42,7 @@ pub mod multipliers;
 pub mod outcomes;
 mod rate;
 mod retries;
+pub(crate) mod tool_gate;
 pub mod tools;
 
 use frozen::Frozen;
@@ -112,6 +113,11 @@ pub(crate) enum Credential {
     },
     /// The caller's own login, as it came.
     Pass,
+    /// Sign with Guard's key pair, after removing the caller's signature.
+    Sign {
+        /// The pair.
+        secret: Secret,
+    },
 }
 
 /// What a permit has reserved. Consumed with the call's outcome, on every path.
@@ -279,7 +285,7 @@ impl Decide for Policy {
                     deadline,
                 }),
             ) => {
-                draft.rewrites(&edits, matches!(credential, Credential::Inject { .. }));
+                draft.rewrites(&edits, !matches!(credential, Credential::Pass));
                 let settlement = Box::new(self.recorder.ticket(
                     slot,
                     draft,
@@ -362,16 +368,8 @@ pub(crate) mod tests_support {
 
     /// A configuration with that agent only.
     pub(crate) fn config(lines: &str) -> Config {
-        let provider = |name: &str, dialect| Provider {
-            name: name.to_owned(),
-            hosts: vec![format!("api.{name}.com")],
-            dialect,
-            auth: Auth::Bearer,
-            base_path: String::new(),
-            keys: Vec::new(),
-            connect_to: None,
-            trust: Vec::new(),
-        };
+        let provider =
+            |name: &str, dialect| Provider::plain(name, &[&format!("api.{name}.com")], dialect, Auth::Bearer);
         let table = vec![
             provider("openai", DialectKind::OpenaiChat),
             provider("anthropic", DialectKind::AnthropicMessages),

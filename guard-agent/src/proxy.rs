@@ -9,7 +9,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -25,13 +25,13 @@ use crate::http::admit::admit;
 use crate::http::body::{BodyLimits, collect};
 use crate::http::{Reply, client_fault, refuse, refuse_plain, serve};
 use crate::identity::Identity;
+use crate::llm::EndpointKind;
+use crate::llm::detect::Endpoint;
 use crate::llm::encoding::decode_request;
 use crate::llm::provider::Provider;
-use crate::llm::{Dialect, EndpointKind, detect};
 use crate::meter::Linger;
-use crate::passthrough;
 use crate::passthrough::refuse::Speaks;
-use crate::peek::{First, Patience, Rewind, peek};
+use crate::peek::{Patience, Rewind};
 use crate::policy::Decide;
 use crate::refusal::{Reason, Refusal};
 use crate::report::{EarlyRefusal, Report, Unaccepted};
@@ -44,8 +44,8 @@ mod outside;
 
 use outside::{Outside, Said as FirstWords};
 
-/// Gives the dialect of a provider.
-pub type Dialects = fn(&Provider) -> &'static dyn Dialect;
+/// Tells what a method and path of a provider are, and which wire format is spoken there.
+pub type Endpoints = fn(&Provider, &Method, &str) -> Endpoint;
 
 /// What a reload replaces as a whole.
 pub struct Snapshot {
@@ -67,8 +67,8 @@ pub struct Stages {
     pub decide: Arc<dyn Decide>,
     /// Hears of what is not a call.
     pub report: Arc<dyn Report>,
-    /// Wire formats.
-    pub dialects: Dialects,
+    /// Wire formats by path.
+    pub endpoints: Endpoints,
 }
 
 /// The data path.
@@ -164,29 +164,9 @@ impl Proxy {
                 .pass(Rewind::new(Bytes::new(), stream), None, FirstWords::NOTHING)
                 .await;
         }
-        let (mut first, mut bytes) = peek(&mut stream, self.patience).await;
-        let mut upstream = None;
-        if matches!(first, Ok(First::Silent)) && !outside.passes_unnamed() {
-            // Its address is not allowed, but the name that a slow client has yet to say may be.
-            let silence = self.patience.verdict;
-            (first, bytes) = peek(
-                &mut stream,
-                Patience {
-                    silence,
-                    ..self.patience
-                },
-            )
-            .await;
-        } else if matches!(first, Ok(First::Silent)) {
-            // Either the server speaks first, or the client is only slow: whoever speaks now shows which.
-            let Some(dialled) = outside.dial().await else {
-                return;
-            };
-            if passthrough::client_speaks_first(&stream, &dialled).await {
-                (first, bytes) = peek(&mut stream, self.patience).await;
-            }
-            upstream = Some(dialled);
-        }
+        let Some((first, bytes, upstream)) = outside.first_words(&mut stream, self.patience).await else {
+            return;
+        };
         match first.map(|first| (outside.route(&first), Speaks::of(&first))) {
             Err(error) => {
                 self.report().client_error(error.kind());
@@ -281,8 +261,9 @@ impl Proxy {
     /// One call: admit, read, decide, forward; every "no" in the provider's own shape.
     async fn serve_call(&self, connection: &Connection, request: Request<Incoming>) -> Response<Reply> {
         let id = Ulid::new();
-        let dialect = (self.stages.dialects)(&connection.provider);
         let (method, target) = (request.method().clone(), request.uri().clone());
+        let endpoint = (self.stages.endpoints)(&connection.provider, &method, target.path());
+        let dialect = endpoint.dialect;
         let early = |identity, refusal: Refusal| {
             let (original_destination, provider) =
                 (connection.original_destination, connection.provider.as_ref());
@@ -295,6 +276,7 @@ impl Proxy {
                 original_destination,
                 method: &method,
                 path,
+                dialect: dialect.kind(),
             };
             self.report().refused(&call, &refusal);
             refuse(dialect, &refusal, id)
@@ -304,7 +286,7 @@ impl Proxy {
             Err(error) => return early(None, unidentified(error)),
         };
         let mut room = connection.share.room();
-        let call = match self.read(connection, dialect, id, request, &mut room).await {
+        let call = match self.read(connection, &endpoint, id, request, &mut room).await {
             Ok(call) => call,
             Err(refusal) => return early(Some(identity), refusal),
         };
@@ -336,13 +318,14 @@ impl Proxy {
     async fn read(
         &self,
         connection: &Connection,
-        dialect: &dyn Dialect,
+        endpoint: &Endpoint,
         id: Ulid,
         request: Request<Incoming>,
         room: &mut Room,
     ) -> Result<Call, Refusal> {
         let (parts, body) = request.into_parts();
-        admit(&parts, &connection.sni, connection.original_destination.port())?;
+        let port = connection.original_destination.port();
+        admit(&parts, &connection.sni, port, endpoint.kind)?;
         let came = collect(&parts.headers, body, self.limits, room).await?;
         let started = Instant::now();
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
@@ -351,11 +334,11 @@ impl Proxy {
         if encoded {
             room.grow_to(came.len() + body.len())?;
         }
-        let endpoint = detect::endpoint(&connection.provider, &parts.method, parts.uri.path());
-        let facts = match endpoint {
+        let facts = match endpoint.kind {
             EndpointKind::Inference => Some(
-                dialect
-                    .request(&body)
+                endpoint
+                    .dialect
+                    .request_at(&endpoint.place, &body)
                     .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?,
             ),
             _ => None,
@@ -368,7 +351,8 @@ impl Proxy {
                 destination: connection.original_destination,
                 sni: connection.sni.clone(),
             },
-            endpoint,
+            endpoint: endpoint.kind,
+            dialect: endpoint.dialect,
             said: Said::read(&parts.headers, &parts.uri),
             method: parts.method,
             target: parts.uri,

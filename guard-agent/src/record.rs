@@ -16,9 +16,9 @@ use crate::call::Call;
 use crate::clock::SharedClock;
 use crate::config::Agent;
 use crate::identity::Identity;
-use crate::llm::BodyEdits;
 use crate::llm::prices::PriceTable;
 use crate::llm::provider::Provider;
+use crate::llm::{BodyEdits, EndpointKind, Gate};
 use crate::policy::{Hold, Places};
 use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted, Verdict};
@@ -50,6 +50,8 @@ pub(crate) struct Draft {
     head: Head,
     body: CallBody,
     findings: Vec<String>,
+    /// Judges the tools that the model calls, for the record alone.
+    tool_watch: Option<Arc<dyn Gate>>,
 }
 
 impl Recorder {
@@ -100,7 +102,8 @@ impl Recorder {
             original_destination: Some(call.origin.destination),
             sni: Some(call.origin.sni.clone()),
             provider: Some(provider.name.clone()),
-            dialect: Some(provider.dialect),
+            dialect: Some(call.dialect.kind()),
+            side: matches!(call.endpoint, EndpointKind::Side | EndpointKind::Telemetry),
             endpoint: Some(call.path().to_owned()),
             stream: facts.map(|facts| facts.stream),
             model_requested: facts.map(|facts| facts.model.clone()),
@@ -118,6 +121,7 @@ impl Recorder {
             head,
             body,
             findings: Vec::new(),
+            tool_watch: None,
         }
     }
 
@@ -129,19 +133,23 @@ impl Recorder {
             model,
             ..
         } = &draft;
-        self.metrics.refusal(agent, refusal.reason);
-        self.metrics.call(
-            agent,
-            provider,
-            self.label(provider, model),
-            metrics::Outcome::Refused,
-        );
+        if draft.body.side {
+            self.metrics.side(agent, provider, metrics::SideVerdict::Refused);
+        } else {
+            self.metrics.refusal(agent, refusal.reason);
+            self.metrics.call(
+                agent,
+                provider,
+                self.label(provider, model),
+                metrics::Outcome::Refused,
+            );
+            self.tally.refused(agent, self.clock.now(), refusal);
+        }
         if refusal.reason == Reason::ToolDenied {
             for tool in &draft.body.tools_declared {
                 self.metrics.tool(agent, tool, metrics::ToolVerdict::Refused);
             }
         }
-        self.tally.refused(agent, self.clock.now(), refusal);
         draft.body.decision = Decision::Refused;
         draft.body.reason = Some(refusal.reason);
         draft.body.why = Some(refusal.message.clone());
@@ -159,7 +167,9 @@ impl Recorder {
         places: Places,
     ) -> Ticket {
         slot.expect(&draft.head.id, &draft.agent);
-        self.tally.admitted(&draft.agent);
+        if !draft.body.side {
+            self.tally.admitted(&draft.agent);
+        }
         Ticket::new(Arc::clone(self), slot, draft, hold, places)
     }
 
@@ -225,6 +235,11 @@ impl Draft {
         self.body.would_refuse.push(reason);
     }
 
+    /// Judge the tools that the model calls, for the record alone.
+    pub(crate) fn watch_tools(&mut self, gate: Arc<dyn Gate>) {
+        self.tool_watch = Some(gate);
+    }
+
     /// Name of the key that goes to the provider.
     pub(crate) fn key(&mut self, name: &str) {
         self.body.key = Some(name.to_owned());
@@ -264,7 +279,7 @@ impl Report for Recorder {
         let body = CallBody {
             original_destination: Some(early.original_destination),
             provider: Some(early.provider.name.clone()),
-            dialect: Some(early.provider.dialect),
+            dialect: Some(early.dialect),
             endpoint: Some(early.path.to_owned()),
             ..CallBody::default()
         };
@@ -277,6 +292,7 @@ impl Report for Recorder {
             head,
             body,
             findings: Vec::new(),
+            tool_watch: None,
         };
         let slot = self
             .audit

@@ -9,6 +9,7 @@ use prometheus::IntCounter;
 use ulid::Ulid;
 
 use crate::identity::{Identity, Stranger};
+use crate::llm::DialectKind;
 use crate::llm::provider::Provider;
 use crate::refusal::Refusal;
 use crate::route::egress::Refused;
@@ -62,6 +63,8 @@ pub struct EarlyRefusal<'a> {
     pub method: &'a Method,
     /// Path, without the query.
     pub path: &'a str,
+    /// The wire format that is spoken there.
+    pub dialect: DialectKind,
 }
 
 /// A connection that was passed through or denied.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config::{Agent, Mode};
-use crate::llm::provider::Provider;
+use crate::llm::provider::{Provider, covers, is_subtree};
 use crate::peek::First;
 
 pub mod addresses;
@@ -43,6 +43,8 @@ pub enum Route {
 #[derive(Debug, Clone, Default)]
 pub struct Router {
     hosts: HashMap<String, Arc<Provider>>,
+    /// Names below which everything is a provider's.
+    subtrees: Vec<(String, Arc<Provider>)>,
     addresses: Arc<ProviderAddresses>,
     egress: HashMap<Arc<str>, Egress>,
     without_rules: Egress,
@@ -52,14 +54,16 @@ pub struct Router {
 impl Router {
     /// A router for these providers.
     pub fn new(providers: &[Arc<Provider>]) -> Self {
-        let hosts = providers.iter().flat_map(|provider| {
+        let all = providers.iter().flat_map(|provider| {
             provider
                 .hosts
                 .iter()
                 .map(|host| (host.to_ascii_lowercase(), provider.clone()))
         });
+        let (subtrees, hosts): (Vec<_>, Vec<_>) = all.partition(|(host, _)| is_subtree(host));
         Self {
-            hosts: hosts.collect(),
+            hosts: hosts.into_iter().collect(),
+            subtrees,
             addresses: Arc::default(),
             egress: HashMap::new(),
             without_rules: Egress::default(),
@@ -139,9 +143,12 @@ impl Router {
         self.addresses.judge(destination, name).await
     }
 
-    /// The provider to whom a host belongs.
+    /// The provider to whom a host belongs: by its exact name, or by a name that it is below.
     pub fn provider(&self, host: &str) -> Option<&Arc<Provider>> {
-        self.hosts.get(host)
+        self.hosts.get(host).or_else(|| {
+            let below = self.subtrees.iter().find(|(own, _)| covers(own, host));
+            below.map(|(_, provider)| provider)
+        })
     }
 
     /// Decides what to do, by name. A provider's outer name is terminated whatever encrypted_client_hello says. What
@@ -187,16 +194,7 @@ pub(crate) mod tests {
     use crate::peek::{ClientHello, PlainHead};
 
     pub(crate) fn provider(name: &str, host: &str) -> Provider {
-        Provider {
-            name: name.to_owned(),
-            hosts: vec![host.to_owned()],
-            dialect: DialectKind::OpenaiChat,
-            auth: Auth::Bearer,
-            base_path: String::new(),
-            keys: Vec::new(),
-            connect_to: None,
-            trust: Vec::new(),
-        }
+        Provider::plain(name, &[host], DialectKind::OpenaiChat, Auth::Bearer)
     }
 
     fn route(first: First) -> Route {

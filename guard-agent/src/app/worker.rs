@@ -20,7 +20,8 @@ use crate::forward::pool::Upstreams;
 use crate::forward::roots::public_roots;
 use crate::kernel;
 use crate::keys::environment::BUNDLE_FILE;
-use crate::llm::provider::dialect_for;
+use crate::llm::detect;
+use crate::llm::provider::is_subtree;
 use crate::policy::Policy;
 use crate::proxy::{Proxy, Snapshot, Stages};
 use crate::record::Recorder;
@@ -58,7 +59,7 @@ impl Worker {
             identify: Arc::new(Identifies(keeper.clone())),
             decide: policy.clone(),
             report: recorder.clone(),
-            dialects: dialect_for,
+            endpoints: detect::endpoint,
         };
         let addresses = Arc::new(ProviderAddresses::default());
         let proxy = Proxy::new(stages, snapshot(config, trust, &dialer, &addresses)?, drain);
@@ -168,7 +169,8 @@ fn snapshot(
         .iter()
         .flat_map(|provider| provider.hosts.clone())
         .collect();
-    addresses.watch(hosts.clone());
+    // All names below one can't be looked up; what is below it is known by its name only.
+    addresses.watch(hosts.iter().filter(|host| !is_subtree(host)).cloned().collect());
     let authority = Authority::load_or_create(&state_dir.join(CA), &hosts, clock.now())
         .context("the certificate authority cannot be used")?;
     if let Some(created) = authority.created() {

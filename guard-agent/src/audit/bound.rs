@@ -6,6 +6,8 @@ use super::record::{AuditRecord, Body};
 const MAX_TEXT: usize = 1024;
 /// Most entries of one list; what is more is cut, with `…` as the last entry.
 const MAX_LIST: usize = 256;
+/// Most other models of one reply.
+const OTHERS: usize = 16;
 
 impl AuditRecord {
     /// Cuts what a hostile client or provider made too long.
@@ -38,9 +40,14 @@ impl AuditRecord {
                     &mut call.rewrites,
                     &mut call.tools_declared,
                     &mut call.tools_called,
+                    &mut call.tools_denied,
                 ] {
                     cut_list(list);
                 }
+                call.other_usage.truncate(OTHERS);
+                call.other_usage
+                    .iter_mut()
+                    .for_each(|other| cut(&mut other.model));
             }
             Body::Connection(connection) => cut_each([&mut connection.sni, &mut connection.rule]),
             Body::Kernel(kernel) => cut(&mut kernel.vector),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::identity::{Container, Identity, Process, Stranger};
 use crate::ledger::Cause;
-use crate::llm::{DialectKind, Usage};
+use crate::llm::{DialectKind, OtherUsage, Usage};
 use crate::money::Pico;
 use crate::refusal::Reason;
 
@@ -114,6 +114,7 @@ pub enum Body {
 impl Body {
     fn kind(&self) -> &'static str {
         match self {
+            Self::Call(call) if call.side => "side",
             Self::Call(_) => "call",
             Self::Connection(_) => "connection",
             Self::Kernel(_) => "kernel",
@@ -139,6 +140,9 @@ pub enum Decision {
 /// A call to a provider. `None` where there is nothing to say.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Call {
+    /// A client's request beside inference, which is no call: its record is of the kind `side`.
+    #[serde(skip)]
+    pub side: bool,
     /// Address that the caller connected to.
     pub original_destination: Option<SocketAddr>,
     /// Name in the TLS handshake.
@@ -181,6 +185,12 @@ pub struct Call {
     pub tools_declared: Vec<String>,
     /// Tools that the model called.
     pub tools_called: Vec<String>,
+    /// Of these, the ones that a rule kept from the agent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools_denied: Vec<String>,
+    /// Tokens of other models inside the same reply, which `usage` does not contain and `cost_pico_usd` does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_usage: Vec<OtherUsage>,
     /// How many times the client says it has tried already.
     pub client_retries: u32,
     /// Status that the client got.

@@ -90,6 +90,7 @@ fn caller() -> Identity {
 
 fn full_call() -> Call {
     Call {
+        side: false,
         original_destination: Some("203.0.113.10:443".parse().unwrap()),
         sni: Some("api.openai.com".into()),
         provider: Some("openai".into()),
@@ -115,6 +116,8 @@ fn full_call() -> Call {
         finish: Some("stop".into()),
         tools_declared: vec!["Read".into(), "Bash".into()],
         tools_called: vec!["Read".into()],
+        tools_denied: Vec::new(),
+        other_usage: Vec::new(),
         client_retries: 0,
         status: Some(200),
         request_bytes: Some(2048),

@@ -8,9 +8,7 @@ use toml::Spanned;
 
 use super::problem::nearest;
 use super::read::Section;
-use super::{
-    Agent, Budget, ContainerLabel, Login, OnViolation, Pattern, ToolRules, budget, caps, egress, loops,
-};
+use super::{Agent, Budget, ContainerLabel, Login, Pattern, Telemetry, budget, caps, egress, loops};
 use crate::llm::provider::Provider;
 
 /// Reads every agent; `defaults` are the budgets of one that names none.
@@ -95,9 +93,15 @@ fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budge
         login: section
             .choice("login", &[("refuse", Login::Refuse), ("pass", Login::Pass)])
             .unwrap_or(Login::Refuse),
+        telemetry: section
+            .choice(
+                "telemetry",
+                &[("refuse", Telemetry::Refuse), ("pass", Telemetry::Pass)],
+            )
+            .unwrap_or(Telemetry::Refuse),
         tools: section
             .section("tools", "agent.tools")
-            .map(|tools| tool_rules(&tools)),
+            .map(|tools| super::tools::read(&tools)),
         caps: section
             .section("caps", "agent.caps")
             .map(|caps| caps::read(&caps))
@@ -320,22 +324,4 @@ fn endpoints(section: &Section<'_, '_>) -> Vec<Pattern> {
         }
     }
     section.reader.patterns(&written)
-}
-
-fn tool_rules(section: &Section<'_, '_>) -> ToolRules {
-    section.missing(
-        "allow",
-        "add allow = [\"Read\", \"Edit\"], or remove `tools` to allow every tool",
-    );
-    ToolRules {
-        allow: section
-            .reader
-            .patterns(&section.strings("allow").unwrap_or_default()),
-        on_violation: section
-            .choice(
-                "on_violation",
-                &[("strip", OnViolation::Strip), ("refuse", OnViolation::Refuse)],
-            )
-            .unwrap_or(OnViolation::Strip),
-    }
 }

@@ -268,16 +268,12 @@ mod tests {
 
     #[test]
     fn a_mistake_is_named_with_its_bounds() {
-        let provider = Provider {
-            name: "openai".to_owned(),
-            hosts: vec!["api.openai.com".to_owned()],
-            dialect: DialectKind::OpenaiChat,
-            auth: Auth::Bearer,
-            base_path: String::new(),
-            keys: Vec::new(),
-            connect_to: None,
-            trust: Vec::new(),
-        };
+        let provider = Provider::plain(
+            "openai",
+            &["api.openai.com"],
+            DialectKind::OpenaiChat,
+            Auth::Bearer,
+        );
         for (line, said) in [
             ("loops = { repeat = 31 }", "from 2 to 30, not 31"),
             ("loops = { repeat = 1 }", "from 2 to 30, not 1"),

@@ -8,14 +8,26 @@ use super::problem::nearest;
 use super::read::{Section, absolute};
 use crate::keys::KeySource;
 use crate::llm::DialectKind;
-use crate::llm::provider::{Auth, NamedKey, Provider};
+use crate::llm::provider::{Auth, Mount, NamedKey, Provider};
 
-const DIALECTS: &[(&str, DialectKind)] = &[
-    ("openai-chat", DialectKind::OpenaiChat),
-    ("anthropic-messages", DialectKind::AnthropicMessages),
+const DIALECTS: &[(&str, DialectKind)] = &{
+    let mut all = [("", DialectKind::OpenaiChat); DialectKind::ALL.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = (DialectKind::ALL[at].label(), DialectKind::ALL[at]);
+        at += 1;
+    }
+    all
+};
+
+const AUTHS: &[(&str, Auth)] = &[
+    ("bearer", Auth::Bearer),
+    ("x-api-key", Auth::XApiKeyOrBearer),
+    ("bearer-or-x-api-key", Auth::BearerOrXApiKey),
+    ("api-key", Auth::ApiKeyOrBearer),
+    ("x-goog-api-key", Auth::GoogleKeyOrBearer),
+    ("aws", Auth::Aws),
 ];
-
-const AUTHS: &[(&str, Auth)] = &[("bearer", Auth::Bearer), ("x-api-key", Auth::XApiKeyOrBearer)];
 
 /// Applies the `[[provider]]` sections to the built-in table.
 pub(super) fn apply(overrides: &[Section<'_, '_>], builtin: Vec<Provider>) -> Vec<Arc<Provider>> {
@@ -55,7 +67,7 @@ pub(super) fn apply(overrides: &[Section<'_, '_>], builtin: Vec<Provider>) -> Ve
 
 /// An override of a built-in provider.
 fn amend(section: &Section<'_, '_>, provider: &mut Provider) {
-    for key in ["dialect", "auth", "base_path"] {
+    for key in ["dialect", "speaks", "auth", "base_path"] {
         if section.has(key) {
             let message = format!("`{key}` of the built-in provider {:?} is fixed", provider.name);
             let fix = "remove the line, or give a provider of your own another name";
@@ -74,6 +86,7 @@ fn amend(section: &Section<'_, '_>, provider: &mut Provider) {
 fn own(section: &Section<'_, '_>, name: &str, shipped: &[String]) -> Option<Provider> {
     if !section.has("hosts")
         && !section.has("dialect")
+        && !section.has("speaks")
         && let Some(near) = nearest(name, shipped.iter().map(String::as_str))
     {
         let message = format!("no built-in provider is named {name:?}");
@@ -90,10 +103,18 @@ fn own(section: &Section<'_, '_>, name: &str, shipped: &[String]) -> Option<Prov
             shipped.join(", ")
         ),
     );
-    section.missing(
-        "dialect",
-        "add dialect = \"openai-chat\" or \"anthropic-messages\"",
-    );
+    if !section.has("speaks") {
+        section.missing(
+            "dialect",
+            "add dialect = \"openai-chat\" or \"anthropic-messages\"",
+        );
+    } else if section.has("dialect") || section.has("base_path") {
+        section.reader.error(
+            &section.place("speaks"),
+            format!("provider {name:?} has `speaks` beside `dialect` or `base_path`"),
+            "write every format with its path into `speaks`",
+        );
+    }
     if section.strings("hosts").is_some_and(|hosts| hosts.is_empty()) {
         section.reader.error(
             &section.place("hosts"),
@@ -106,22 +127,30 @@ fn own(section: &Section<'_, '_>, name: &str, shipped: &[String]) -> Option<Prov
 
 fn read_own(section: &Section<'_, '_>, name: &str) -> Provider {
     let hosts = hosts(section);
-    let dialect = section.choice("dialect", DIALECTS);
     let auth = section.choice("auth", AUTHS).unwrap_or(Auth::Bearer);
+    let formats = match section.sections("speaks", "provider.speaks") {
+        Some(listed) => listed.iter().map(mount).collect(),
+        None => vec![mount(section)],
+    };
     let mut provider = Provider {
-        name: name.to_owned(),
         hosts: hosts.unwrap_or_default(),
-        dialect: dialect.unwrap_or(DialectKind::OpenaiChat),
-        auth,
-        base_path: base_path(section).unwrap_or_default(),
-        keys: Vec::new(),
-        connect_to: None,
-        trust: Vec::new(),
+        formats,
+        ..Provider::plain(name, &[], DialectKind::OpenaiChat, auth)
     };
     common(section, &mut provider);
     // An incomplete one has been reported, so the file is refused; an agent that names it is still not told that it
     // is unknown.
     provider
+}
+
+/// A format and its path.
+fn mount(section: &Section<'_, '_>) -> Mount {
+    Mount {
+        base: base_path(section).unwrap_or_default(),
+        dialect: section
+            .choice("dialect", DIALECTS)
+            .unwrap_or(DialectKind::OpenaiChat),
+    }
 }
 
 /// The keys that mean the same for both.

@@ -10,16 +10,7 @@ use crate::llm::provider::Auth;
 use crate::money::{PICO_PER_USD, Pico};
 
 fn table() -> Vec<Provider> {
-    let provider = |name: &str, host: &str, dialect, auth| Provider {
-        name: name.to_owned(),
-        hosts: vec![host.to_owned()],
-        dialect,
-        auth,
-        base_path: String::new(),
-        keys: Vec::new(),
-        connect_to: None,
-        trust: Vec::new(),
-    };
+    let provider = |name: &str, host: &str, dialect, auth| Provider::plain(name, &[host], dialect, auth);
     vec![
         provider("openai", "api.openai.com", DialectKind::OpenaiChat, Auth::Bearer),
         provider(
@@ -133,7 +124,7 @@ fn everything_that_works_can_be_said() {
     assert_eq!(openai.hosts, ["api.openai.com", "eu.api.openai.com"]);
     assert_eq!(openai.keys[1].source, KeySource::Env("KEY_B".into()));
     assert_eq!(openai.connect_to.unwrap().port(), 18443);
-    assert_eq!(config.providers[2].base_path, "/openai");
+    assert_eq!(config.providers[2].formats[0].base, "/openai");
     let agent = &config.agents[0];
     assert_eq!(agent.cgroups, ["/agents.slice/coder/**"]);
     assert_eq!(
@@ -316,10 +307,15 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
             "host" | "defaults" | "ledger" => format!("[{}]\n{} = 0", key.section, key.name),
             "provider" | "agent" => format!("[[{}]]\n{} = 0", key.section, key.name),
             "budget" => format!("[defaults]\nbudget = [{{ {} = true }}]", key.name),
-            "provider.keys" | "agent.match" => {
+            "provider.keys" | "provider.speaks" | "agent.match" => {
                 let (outer, inner) = key.section.split_once('.').unwrap();
                 format!("[[{outer}]]\n{inner} = [{{ {} = 0 }}]", key.name)
             }
+            "agent.tools.arguments" => format!(
+                "[[agent]]\ntools = {{ arguments = [{{ tool = \"x\", {} = 0 }}] }}",
+                key.name
+            )
+            .replace("tool = \"x\", tool = 0", "tool = 0"),
             "agent.loops.rule" => format!("[[agent]]\nloops = {{ repeat = {{ {} = \"?\" }} }}", key.name),
             _ => {
                 let (outer, inner) = key.section.split_once('.').unwrap();
@@ -629,4 +625,44 @@ fn egress_rules_are_read_and_a_bad_one_is_told_with_its_line() {
             .all(|problem| problem.line == text.lines().count()),
         "{problems:#?}"
     );
+}
+
+#[test]
+fn tool_rules_say_what_calls_in_replies_may_be() {
+    let text = format!(
+        "{CODER}tools = {{ deny = [\"Bash\"], in_reply = \"refuse\", arguments = [{{ tool = \"Web*\", at = \"/url\", \
+         allow = [\"https://docs.rs/*\"], deny_regex = [\"(?i)token=\"] }}] }}"
+    );
+    let config = parse(&text, "guard.toml").unwrap();
+    let rules = config.agents[0].tools.as_ref().unwrap();
+    assert!(rules.allows("Read") && !rules.allows("Bash"));
+    assert_eq!(rules.in_reply, crate::llm::InReply::Refuse);
+    let rule = &rules.arguments[0];
+    assert!(rule.tool.covers("WebFetch") && rule.at == "/url");
+    assert!(rule.allow[0].matches("https://docs.rs/x") && rule.deny[0].matches("?Token=1"));
+    for (rules, said) in [
+        (
+            "{ deny = [\"a\"], arguments = [{ tool = \"x\" }] }",
+            "says nothing",
+        ),
+        (
+            "{ arguments = [{ tool = \"x\", at = \"url\", deny = [\"a\"] }] }",
+            "JSON pointer",
+        ),
+        (
+            "{ arguments = [{ tool = \"x\", deny_regex = [\"(\"] }] }",
+            "bad expression",
+        ),
+        (
+            "{ arguments = [{ tool = \"x\", deny_regex = [\"a{1000}{1000}\"] }] }",
+            "bad expression",
+        ),
+        ("{ arguments = [{ deny = [\"a\"] }] }", "needs `tool`"),
+    ] {
+        let problems = parse(&format!("{CODER}tools = {rules}"), "guard.toml").unwrap_err();
+        assert!(
+            problems.iter().any(|p| p.message.contains(said)),
+            "{rules}: {problems:#?}"
+        );
+    }
 }

@@ -5,6 +5,7 @@ use http::header::{HOST, UPGRADE};
 use http::request::Parts;
 use http::uri::Authority;
 
+use crate::llm::EndpointKind;
 use crate::refusal::{Reason, Refusal};
 
 /// Checks that the request is for the name of its connection, is no upgrade, and has a path that can be read in one
@@ -12,7 +13,7 @@ use crate::refusal::{Reason, Refusal};
 ///
 /// # Errors
 /// The refusal.
-pub fn admit(parts: &Parts, sni: &str, port: u16) -> Result<(), Refusal> {
+pub fn admit(parts: &Parts, sni: &str, port: u16, endpoint: EndpointKind) -> Result<(), Refusal> {
     if !authority_is(parts, sni, port) {
         return Err(Refusal::new(
             Reason::AuthorityMismatch,
@@ -27,7 +28,9 @@ pub fn admit(parts: &Parts, sni: &str, port: u16) -> Result<(), Refusal> {
             "WebSocket and other upgrades are not available here. Use plain HTTPS requests instead.",
         ));
     }
-    if !is_plain_path(parts.uri.path()) {
+    // A model's name may hold an escaped slash where the format has it in one segment of the path.
+    let names_model = matches!(endpoint, EndpointKind::Inference | EndpointKind::CountTokens);
+    if !is_plain_path(parts.uri.path(), names_model) {
         return Err(Refusal::new(
             Reason::Malformed,
             "The path of the request has dot segments, empty segments or escaped separators. Send it in its plain form.",
@@ -66,9 +69,10 @@ fn authority_is(parts: &Parts, sni: &str, port: u16) -> bool {
 }
 
 /// Whether a path means the same to every server: what is judged must be what is served.
-fn is_plain_path(path: &str) -> bool {
+fn is_plain_path(path: &str, escaped_slash: bool) -> bool {
     let lower = path.to_ascii_lowercase();
-    let escaped = ["%2e", "%2f", "%5c", "%00"].iter().any(|bad| lower.contains(bad));
+    let escaped = ["%2e", "%5c", "%00"].iter().any(|bad| lower.contains(bad))
+        || (!escaped_slash && lower.contains("%2f"));
     path.starts_with('/')
         && !escaped
         && !path.contains('\\')
@@ -88,7 +92,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        admit(&parts, "api.openai.com", 8443).map_err(|refusal| refusal.reason)
+        admit(&parts, "api.openai.com", 8443, EndpointKind::Other).map_err(|refusal| refusal.reason)
     }
 
     #[test]

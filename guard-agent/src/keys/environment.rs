@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::placeholder::Placeholders;
 use crate::config::{Agent, Config, Login};
+use crate::llm::provider::Provider;
 
 /// Variables that replace a client's list of roots, so they name the full bundle: OpenSSL and Python's ssl, requests,
 /// curl, git, Deno (adds), Codex, and the AWS SDKs. Without `SSL_CERT_FILE` and its like, eight of eighteen clients that
@@ -41,7 +43,13 @@ pub fn trust(state_dir: &Path) -> BTreeMap<String, String> {
     variables
 }
 
-/// The variable in which a provider's clients look for the key.
+/// The variables in which a provider's clients look for the key.
+fn key_variables(provider: &Provider) -> impl Iterator<Item = String> {
+    let known = provider.variables.iter().map(|name| (*name).to_owned());
+    std::iter::once(key_variable(&provider.name)).chain(known)
+}
+
+/// The variable that is named after the provider.
 fn key_variable(provider: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() {
@@ -71,12 +79,18 @@ pub fn of_run(config: &Config, agent: &Agent, placeholders: &Placeholders) -> En
         let all = config
             .providers
             .iter()
-            .map(|provider| key_variable(&provider.name));
+            .flat_map(|provider| key_variables(provider));
         remove.extend(all.chain(OTHER_CREDENTIALS.map(str::to_owned)));
-        for provider in &agent.providers {
-            let variable = key_variable(provider);
-            remove.remove(&variable);
-            set.insert(variable, placeholders.issue(&agent.name, provider));
+        let own = |provider: &&Arc<Provider>| agent.providers.contains(&provider.name);
+        for provider in config.providers.iter().filter(own) {
+            let placeholder = placeholders.issue(&agent.name, provider.key_name());
+            for variable in key_variables(provider) {
+                // Its clients would use a token before the key, and have neither then.
+                if !OTHER_CREDENTIALS.contains(&variable.as_str()) {
+                    remove.remove(&variable);
+                    set.insert(variable, placeholder.clone());
+                }
+            }
         }
     }
     Environment {

@@ -183,14 +183,13 @@ mod tests {
             source: source.clone(),
         });
         vec![Arc::new(Provider {
-            name: "openai".to_owned(),
-            hosts: vec!["api.openai.com".to_owned()],
-            dialect: DialectKind::OpenaiChat,
-            auth: Auth::Bearer,
-            base_path: String::new(),
             keys: keys.collect(),
-            connect_to: None,
-            trust: Vec::new(),
+            ..Provider::plain(
+                "openai",
+                &["api.openai.com"],
+                DialectKind::OpenaiChat,
+                Auth::Bearer,
+            )
         })]
     }
 

@@ -21,6 +21,9 @@ mod request;
 mod rewrite;
 mod tools;
 mod usage;
+mod vertex;
+
+pub use vertex::{AnthropicVertex, VERTEX};
 
 /// This format.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +31,16 @@ pub struct AnthropicMessages;
 
 /// The one value of it.
 pub static ANTHROPIC: AnthropicMessages = AnthropicMessages;
+
+/// What a body says whose model stands in the path, as other clouds have it.
+pub(super) fn hosted(body: &[u8], model: &str) -> Result<RequestFacts, Malformed> {
+    request::facts(body, Some(model))
+}
+
+/// What reads a reply of this format.
+pub(super) fn reply_format() -> usage::MessageReply {
+    usage::MessageReply::default()
+}
 
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -58,7 +71,7 @@ impl Dialect for AnthropicMessages {
     }
 
     fn request(&self, body: &[u8]) -> Result<RequestFacts, Malformed> {
-        request::facts(body)
+        request::facts(body, None)
     }
 
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {

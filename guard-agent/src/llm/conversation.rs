@@ -174,7 +174,6 @@ impl<'a> Teller<'a> {
     }
 
     /// What was told, of a request that carries only what is new.
-    #[allow(dead_code, reason = "for formats with stored conversations")]
     pub(crate) fn finish_partial(self) -> Conversation {
         Conversation {
             partial: true,

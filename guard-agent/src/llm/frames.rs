@@ -3,7 +3,12 @@
 //! In: chunks of any size. Out: each event's data, and where in the chunk it ends. On failure: an event beyond the limit
 //! is reported as oversize.
 
-use crate::llm::sse::{Found, Scanner, Step};
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::llm::eventstream;
+use crate::llm::sse::{EVENT_LIMIT, Found, Scanner, Step};
 
 /// One framing. One value per stream.
 pub(crate) trait Frames: Send {
@@ -39,6 +44,81 @@ impl Frames for Scanner {
             .split(|byte| matches!(byte, b'\r' | b'\n'))
             .any(|line| line.starts_with(b"event:"));
         sse_event(name.filter(|_| named), data)
+    }
+}
+
+impl Frames for eventstream::Scanner {
+    fn next<'a>(&mut self, chunk: &'a [u8], from: usize) -> Option<Step<'a>> {
+        Self::next(self, chunk, from)
+    }
+
+    /// A message that is not whole says nothing.
+    fn take_rest(&mut self) -> Option<Found<'static>> {
+        self.inside_event().then_some(Found::Oversize)
+    }
+
+    /// The data is a union: each member becomes an event of its name.
+    fn frame(&self, _raw: &[u8], _name: Option<&str>, data: &[u8]) -> Vec<u8> {
+        let members = match serde_json::from_slice(data) {
+            Ok(Value::Object(members)) => members,
+            _ => return Vec::new(),
+        };
+        let each = |(name, payload): (String, Value)| {
+            let headers = [
+                (":event-type", name.as_str()),
+                (":content-type", "application/json"),
+                (":message-type", "event"),
+            ];
+            eventstream::encode(&headers, payload.to_string().as_bytes())
+        };
+        members.into_iter().flat_map(each).collect()
+    }
+}
+
+/// Lines of JSON (`application/x-ndjson`), each an event.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    partial: Vec<u8>,
+    oversize: bool,
+}
+
+impl Frames for Lines {
+    fn next<'a>(&mut self, chunk: &'a [u8], from: usize) -> Option<Step<'a>> {
+        let rest = chunk.get(from..).unwrap_or_default();
+        let Some(at) = memchr::memchr(b'\n', rest) else {
+            self.oversize |= self.partial.len() + rest.len() > EVENT_LIMIT;
+            if self.oversize {
+                self.partial = Vec::new();
+            } else {
+                self.partial.extend_from_slice(rest);
+            }
+            return None;
+        };
+        let line = rest.get(..at).unwrap_or_default();
+        let end = from + at + 1;
+        let found = if std::mem::take(&mut self.oversize) || self.partial.len() + line.len() > EVENT_LIMIT {
+            self.partial = Vec::new();
+            Found::Oversize
+        } else if self.partial.is_empty() {
+            Found::Event(Cow::Borrowed(line.trim_ascii()))
+        } else {
+            let mut whole = std::mem::take(&mut self.partial);
+            whole.extend_from_slice(line);
+            Found::Event(Cow::Owned(whole.trim_ascii().to_vec()))
+        };
+        Some(Step { found, end })
+    }
+
+    fn take_rest(&mut self) -> Option<Found<'static>> {
+        if std::mem::take(&mut self.oversize) {
+            return Some(Found::Oversize);
+        }
+        let rest = std::mem::take(&mut self.partial).trim_ascii().to_vec();
+        (!rest.is_empty()).then_some(Found::Event(Cow::Owned(rest)))
+    }
+
+    fn frame(&self, _raw: &[u8], _name: Option<&str>, data: &[u8]) -> Vec<u8> {
+        [data, b"\n"].concat()
     }
 }
 

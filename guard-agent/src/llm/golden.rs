@@ -12,6 +12,7 @@ use crate::llm::provider::dialect_of;
 use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead};
 
 mod calls;
+mod formats;
 mod properties;
 mod recorded;
 mod refusals;

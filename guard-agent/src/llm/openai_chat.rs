@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use crate::llm::reply::Reader;
 use crate::llm::{
-    BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, RefusalReply, ReplyHead, ReplyReader,
+    BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyHead, ReplyReader,
     RequestFacts, detect, refusal_reply,
 };
 use crate::refusal::{Class, Refusal};
 
 mod calls;
-mod conversation;
+pub(in crate::llm) mod conversation;
 mod request;
 mod rewrite;
 mod usage;
@@ -81,7 +81,11 @@ impl Dialect for OpenaiChat {
     }
 
     fn request(&self, body: &[u8]) -> Result<RequestFacts, Malformed> {
-        request::facts(body, self.cap_field)
+        request::facts(body, self.cap_field, None)
+    }
+
+    fn request_at(&self, place: &Place, body: &[u8]) -> Result<RequestFacts, Malformed> {
+        request::facts(body, self.cap_field, place.model.as_deref())
     }
 
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {

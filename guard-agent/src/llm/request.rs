@@ -125,3 +125,18 @@ impl<'de, P: Part<'de>> Deserialize<'de> for OrText<P> {
 pub(crate) fn has_elements(raw: Option<&RawValue>) -> bool {
     lenient::<Vec<IgnoredAny>>(raw).is_none_or(|list| !list.is_empty()) && is_set(raw)
 }
+
+/// Whether a tool choice has one of the names in it, at any depth (some formats list several allowed tools).
+pub(crate) fn mentions(choice: &str, listed: &impl Fn(&str) -> bool) -> bool {
+    fn any(value: &serde_json::Value, listed: &impl Fn(&str) -> bool) -> bool {
+        match value {
+            serde_json::Value::Object(members) => members.iter().any(|(name, value)| {
+                let named = matches!(name.as_str(), "name" | "type") && value.as_str().is_some_and(listed);
+                named || any(value, listed)
+            }),
+            serde_json::Value::Array(elements) => elements.iter().any(|value| any(value, listed)),
+            _ => false,
+        }
+    }
+    serde_json::from_str(choice).is_ok_and(|value| any(&value, listed))
+}

@@ -3,7 +3,7 @@
 //! In: the agent and what the request line and body say. Out: how the call is to be treated. On failure: a refusal that
 //! names the list to change.
 
-use crate::config::Agent;
+use crate::config::{Agent, Telemetry};
 use crate::llm::EndpointKind;
 use crate::policy::quoted;
 use crate::refusal::{Reason, Refusal};
@@ -17,6 +17,8 @@ pub enum Passage {
     Free,
     /// An endpoint that the operator listed: forwarded, counted, not priced.
     Listed,
+    /// A client's request beside inference: forwarded, not counted as a call.
+    Side,
 }
 
 /// Whether the agent may use this provider and this path of it. `path` is the path as sent, without the query.
@@ -48,16 +50,38 @@ pub fn endpoint(agent: &Agent, provider: &str, kind: EndpointKind, path: &str) -
     }
     match kind {
         EndpointKind::Inference => Ok(Passage::Metered),
-        EndpointKind::Models | EndpointKind::CountTokens => Ok(Passage::Free),
-        EndpointKind::Other if agent.endpoints.iter().any(|pattern| pattern.covers(path)) => {
+        EndpointKind::Models | EndpointKind::CountTokens | EndpointKind::Free => Ok(Passage::Free),
+        EndpointKind::Side => Ok(Passage::Side),
+        EndpointKind::Telemetry if agent.telemetry == Telemetry::Pass => Ok(Passage::Side),
+        EndpointKind::Telemetry => Err(Refusal::new(
+            Reason::EndpointDenied,
+            format!(
+                "Agent {name:?} does not send reports on its use to {provider:?}. To let them pass, the operator sets \
+                 telemetry = \"pass\" in [[agent]] {name:?} in guard.toml.",
+            ),
+        )),
+        EndpointKind::Other | EndpointKind::Unpriced
+            if agent.endpoints.iter().any(|pattern| pattern.covers(path)) =>
+        {
             Ok(Passage::Listed)
         }
+        EndpointKind::Unpriced => Err(Refusal::new(
+            Reason::Unpriced,
+            format!(
+                "{} of {provider:?} is billed in a unit for which Guard has no price (images, seconds, searches), so it \
+                 cannot hold a budget to it. To let agent {name:?} call it unmetered, the operator adds \
+                 endpoints = [{}] to [[agent]] {name:?} in guard.toml.",
+                quoted(path),
+                quoted(path),
+            ),
+        )),
         EndpointKind::Other => Err(Refusal::new(
             Reason::EndpointDenied,
             format!(
                 "Agent {name:?} may not call {} of {provider:?}: calls there are not metered, so they would be a way \
                  around the budget. Use the inference endpoints; to allow this one, the operator adds its path to \
-                 `endpoints` of [[agent]] {name:?} in guard.toml.",
+                 `endpoints` of [[agent]] {name:?} in guard.toml: endpoints = [{}].",
+                quoted(path),
                 quoted(path),
             ),
         )),
@@ -94,7 +118,11 @@ fn is_plain(path: &str, kind: EndpointKind) -> bool {
         || lower
             .split('/')
             .any(|part| part == "." || part == ".." || part.starts_with("..;"));
-    let hidden_slash = kind == EndpointKind::Other && lower.contains("%2f");
+    let by_format = !matches!(
+        kind,
+        EndpointKind::Other | EndpointKind::Unpriced | EndpointKind::Side | EndpointKind::Telemetry
+    );
+    let hidden_slash = !by_format && lower.contains("%2f");
     lower.starts_with('/') && !ambiguous && !hidden_slash
 }
 

@@ -23,7 +23,7 @@ use crate::keys::placeholder::Placeholders;
 use crate::keys::vault::Vault;
 use crate::ledger::{Ledger, LedgerSettings, Window};
 use crate::llm::prices::PriceTable;
-use crate::llm::provider::{Provider, dialect_for};
+use crate::llm::provider::Provider;
 use crate::llm::{EndpointKind, ReplyFacts, Usage, detect};
 use crate::record::Recorder;
 use crate::refusal::Refusal;
@@ -285,8 +285,8 @@ impl<'a> Asked<'a> {
             .collect();
         let endpoint = detect::endpoint(provider, &self.method, target.path());
         let body = Bytes::copy_from_slice(self.body.as_bytes());
-        let facts =
-            (endpoint == EndpointKind::Inference).then(|| dialect_for(provider).request(&body).unwrap());
+        let facts = (endpoint.kind == EndpointKind::Inference)
+            .then(|| endpoint.dialect.request_at(&endpoint.place, &body).unwrap());
         Call {
             id: Ulid::new(),
             provider: provider.clone(),
@@ -294,7 +294,8 @@ impl<'a> Asked<'a> {
                 destination: "203.0.113.10:443".parse().unwrap(),
                 sni: provider.hosts[0].clone(),
             },
-            endpoint,
+            endpoint: endpoint.kind,
+            dialect: endpoint.dialect,
             method: self.method.clone(),
             said: Said::read(&headers, &target),
             target,

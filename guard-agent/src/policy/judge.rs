@@ -11,8 +11,9 @@ use ulid::Ulid;
 use crate::call::Call;
 use crate::config::{Agent, Mode};
 use crate::identity::Identity;
+use crate::keys::sigv4;
 use crate::llm::prices::ModelPrice;
-use crate::llm::provider::Provider;
+use crate::llm::provider::{Auth, Provider};
 use crate::llm::{BodyEdits, DialectKind, Gate, RequestFacts};
 use crate::policy::access::{self, Passage};
 use crate::policy::caps::OutputCap;
@@ -21,6 +22,7 @@ use crate::policy::in_flight::Slot;
 use crate::policy::loops::Level;
 use crate::policy::money::{self, Bill};
 use crate::policy::multipliers::{Asked, Reached, Watch};
+use crate::policy::tool_gate::ToolGate;
 use crate::policy::{Credential, Deadline, Hold, Policy, Snapshot, caps, key, rate, tools};
 use crate::record::Draft;
 use crate::refusal::{Reason, Refusal};
@@ -69,7 +71,7 @@ impl<'a> Judging<'a> {
         } else {
             Passage::Listed
         });
-        let credential = self.credential(agent)?;
+        let credential = self.credential(agent, passage)?;
         let place = self.weigh(self.policy.in_flight.enter(agent))?;
         let (edits, hold, watch) = match (passage, &call.facts) {
             (Passage::Metered, Some(facts)) => {
@@ -83,17 +85,29 @@ impl<'a> Judging<'a> {
                     "The request was not read, because of a fault in Guard.",
                 ));
             }
-            (Passage::Free | Passage::Listed, _) => (BodyEdits::default(), None, None),
+            (Passage::Free | Passage::Listed | Passage::Side, _) => (BodyEdits::default(), None, None),
         };
+        let gate = self.gate(agent);
         Ok(Verdict {
             edits,
             credential,
             hold,
             place,
-            gate: None,
+            gate,
             watch,
             deadline: self.deadline(agent),
         })
+    }
+
+    /// What judges the reply's tool calls. In observe mode nothing is held back, and the record says what would have been.
+    fn gate(&mut self, agent: &Arc<Agent>) -> Option<Arc<dyn Gate>> {
+        let facts = self.call.facts.as_ref()?;
+        let gate = Arc::new(ToolGate::of(agent, facts, self.call.id.to_string())?);
+        if self.rules.mode == Mode::Observe {
+            self.draft.watch_tools(gate);
+            return None;
+        }
+        Some(gate)
     }
 
     /// What is checked for inference only. Money comes last.
@@ -270,8 +284,10 @@ impl<'a> Judging<'a> {
 
     fn edits(&self, facts: &RequestFacts, cap: Option<OutputCap>, strip_tools: Vec<String>) -> BodyEdits {
         // A stream of this format has no usage otherwise.
-        let include_usage = self.provider.dialect == DialectKind::OpenaiChat
-            && facts.stream
+        let include_usage = matches!(
+            self.call.dialect.kind(),
+            DialectKind::OpenaiChat | DialectKind::OpenaiCompletions
+        ) && facts.stream
             && !facts.include_usage
             && !facts.untouchable;
         BodyEdits {
@@ -281,11 +297,16 @@ impl<'a> Judging<'a> {
         }
     }
 
-    fn credential(&mut self, agent: &Agent) -> Result<Credential, Refusal> {
+    fn credential(&mut self, agent: &Agent, passage: Passage) -> Result<Credential, Refusal> {
         let (rules, provider) = (self.rules, self.provider);
-        let real = rules.vault.key(&provider.name);
+        let real = rules.vault.key(provider.key_name());
         let shown = &self.call.said.credentials;
-        let judged = key::decide(agent, &provider.name, shown, &rules.placeholders, real.is_some());
+        if passage == Passage::Side && shown.iter().all(|shown| shown.secret.expose().is_empty()) {
+            // Settings that anybody may ask for: no key goes where the client sent none.
+            return Ok(Credential::Pass);
+        }
+        let holder = provider.key_name();
+        let judged = key::decide(agent, holder, shown, &rules.placeholders, real.is_some());
         let chosen = match judged {
             Ok(chosen) => chosen,
             Err(denied) => {
@@ -300,6 +321,11 @@ impl<'a> Judging<'a> {
         match (chosen, real) {
             (key::Credential::Guard, Some((name, secret))) => {
                 self.draft.key(name);
+                if provider.auth == Auth::Aws && sigv4::is_key_pair(secret.expose()) {
+                    return Ok(Credential::Sign {
+                        secret: secret.clone(),
+                    });
+                }
                 Ok(Credential::Inject {
                     header: provider.auth.header(&self.call.said),
                     secret: secret.clone(),
@@ -311,10 +337,14 @@ impl<'a> Judging<'a> {
 
     fn price(&self, facts: &RequestFacts) -> Result<&'a Arc<ModelPrice>, Refusal> {
         let (rules, provider) = (self.rules, &self.provider.name);
-        rules.prices.find(provider, &facts.model).ok_or_else(|| {
-            self.policy.metrics.unpriced(&self.who.agent, provider);
-            money::unpriced(provider, &facts.model)
-        })
+        let kin = self.provider.like.as_deref();
+        let found = rules.prices.find(provider, &facts.model);
+        found
+            .or_else(|| rules.prices.find(kin?, &facts.model))
+            .ok_or_else(|| {
+                self.policy.metrics.unpriced(&self.who.agent, provider);
+                money::unpriced(provider, &facts.model)
+            })
     }
 
     fn weigh<T>(&mut self, result: Result<T, Refusal>) -> Result<Option<T>, Refusal> {

@@ -5,6 +5,7 @@ use http::Method;
 use super::fixture::*;
 use super::*;
 use crate::ledger::Window;
+use crate::llm::Judgement;
 
 /// A body of `m` with this output cap.
 fn body(cap: u64) -> String {
@@ -494,3 +495,40 @@ fn requests_that_try_to_cost_more_than_they_show() {
 }
 
 mod multipliers;
+
+/// A chat completion that declares `Read` and `Bash`.
+const WITH_TOOLS: &str = r#"{"model":"m","max_tokens":10,"messages":[],"tools":[{"type":"function","function":{"name":"Read"}},{"type":"function","function":{"name":"Bash"}}]}"#;
+
+fn called(tools: &[&str], denied: &[&str]) -> Outcome {
+    let mut outcome = answered(1, 1);
+    outcome.facts.tools_called = tools.iter().map(|tool| (*tool).to_owned()).collect();
+    outcome.facts.tools_denied = denied.iter().map(|tool| (*tool).to_owned()).collect();
+    outcome
+}
+
+#[test]
+fn a_permit_carries_a_gate_where_there_are_tool_rules() {
+    let world = World::new(&format!("{USUAL}\ntools = {{ allow = [\"Read\"] }}"));
+    let permit = world.chat(WITH_TOOLS).unwrap().redeem();
+    let gate = permit.gate.unwrap();
+    assert!(matches!(gate.by_name("Read"), Judgement::Pass));
+    assert!(matches!(gate.by_name("Bash"), Judgement::Deny(_)));
+    permit.settlement.settle(called(&["Read", "Bash"], &["Bash"]));
+    let record = world.record();
+    assert_eq!(record["tools_denied"], serde_json::json!(["Bash"]));
+    assert_eq!(record["findings"], serde_json::json!(["tool_call_denied"]));
+    let series = "guard_tool_calls_total{agent=\"coder\",tool=\"other\",verdict=\"denied\"}";
+    assert_eq!(world.metric(series), "1");
+    let free = World::new(USUAL);
+    assert!(free.chat(WITH_TOOLS).unwrap().redeem().gate.is_none());
+}
+
+#[test]
+fn observe_mode_holds_no_call_back_and_says_what_would_have_been() {
+    let rules = format!("{USUAL}\ntools = {{ allow = [\"Read\"] }}\n[host]\nmode = \"observe\"");
+    let world = World::new(&rules);
+    let permit = world.chat(&WITH_TOOLS.replace("Bash", "Read")).unwrap().redeem();
+    assert!(permit.gate.is_none());
+    permit.settlement.settle(called(&["Bash"], &[]));
+    assert_eq!(world.record()["would_refuse"], serde_json::json!(["tool_denied"]));
+}

@@ -20,10 +20,9 @@ pub fn declared(agent: &Agent, tools: &[DeclaredTool], untouchable: bool) -> Res
     let Some(rules) = &agent.tools else {
         return Ok(Vec::new());
     };
-    let allowed = |tool: &&DeclaredTool| rules.allow.iter().any(|pattern| pattern.covers(&tool.name));
     let mut denied: Vec<&str> = tools
         .iter()
-        .filter(|tool| !allowed(tool))
+        .filter(|tool| !rules.allows(&tool.name))
         .map(|tool| tool.name.as_str())
         .collect();
     denied.sort_unstable();

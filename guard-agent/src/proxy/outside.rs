@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::accept::Unidentified;
@@ -11,7 +12,7 @@ use crate::forward::dial::{DialError, Target};
 use crate::identity::Identity;
 use crate::passthrough::refuse::{Speaks, refuse};
 use crate::passthrough::{self, Counted, Cut};
-use crate::peek::{First, Rewind};
+use crate::peek::{First, Patience, PeekError, Rewind, peek};
 use crate::proxy::Snapshot;
 use crate::report::{ConnectionReport, Report, Verdict};
 use crate::route::Route;
@@ -19,6 +20,9 @@ use crate::route::egress::{Egress, Passage, Refused};
 
 /// Addresses of a name that are tried, each for as long as a connection attempt may take.
 const TRIED: usize = 3;
+
+/// What a client said first, the bytes, and the connection that was made for it meanwhile.
+type FirstWords = (Result<First, PeekError>, Bytes, Option<TcpStream>);
 
 /// A connection while it is not known to be a provider's.
 pub(super) struct Outside<'a> {
@@ -53,13 +57,35 @@ impl Outside<'_> {
         self.snapshot.router.route(first)
     }
 
-    /// Whether a client that has said nothing may be connected; if not, only a name could let it pass.
-    pub(super) fn passes_unnamed(&self) -> bool {
+    /// The client's first bytes and what they are. A client that is silent is connected, if its address alone lets it
+    /// pass: either the server speaks first, or the client is only slow, and whoever speaks now shows which. `None` when
+    /// it cannot be connected, which is reported.
+    pub(super) async fn first_words(&self, stream: &mut TcpStream, patience: Patience) -> Option<FirstWords> {
+        let (first, bytes) = peek(stream, patience).await;
+        if !matches!(first, Ok(First::Silent)) {
+            return Some((first, bytes, None));
+        }
+        if !self.passes_unnamed() {
+            // The name that a slow client has yet to say may be a reason to pass.
+            let silence = patience.verdict;
+            let (first, bytes) = peek(stream, Patience { silence, ..patience }).await;
+            return Some((first, bytes, None));
+        }
+        let dialled = self.dial().await?;
+        let (first, bytes) = match passthrough::client_speaks_first(stream, &dialled).await {
+            true => peek(stream, patience).await,
+            false => (first, bytes),
+        };
+        Some((first, bytes, Some(dialled)))
+    }
+
+    /// Whether a client that has said nothing may be connected.
+    fn passes_unnamed(&self) -> bool {
         self.identity.is_err() || matches!(self.judge(None), Ok((Passage::Original, _)))
     }
 
     /// Connects to where the client was going; `None` when that was not possible or not allowed, which is reported.
-    pub(super) async fn dial(&self) -> Option<TcpStream> {
+    async fn dial(&self) -> Option<TcpStream> {
         let dialled = self.dial_original().await;
         dialled
             .inspect_err(|verdict| self.tell(Said::NOTHING, verdict.clone(), None, &Counted::default()))

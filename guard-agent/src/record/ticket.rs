@@ -7,6 +7,7 @@ use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
 use crate::ledger::{Cause, Settled};
+use crate::llm::{Judgement, ReplyFacts};
 use crate::money::Pico;
 use crate::policy::multipliers;
 use crate::policy::{Deadline, Hold, Outcome, Places, Settle};
@@ -154,6 +155,31 @@ impl Ticket {
         Some(cause)
     }
 
+    /// Counts and records what the model called.
+    fn tools(metrics: &metrics::Metrics, draft: &mut Draft, facts: &ReplyFacts) {
+        for tool in &facts.tools_called {
+            let verdict = if facts.tools_denied.contains(tool) {
+                metrics::ToolVerdict::Denied
+            } else {
+                metrics::ToolVerdict::Called
+            };
+            metrics.tool(&draft.agent, tool, verdict);
+        }
+        if !facts.tools_denied.is_empty() {
+            draft.finding("tool_call_denied");
+            metrics.finding(&draft.agent, "tool_call_denied");
+        }
+        if let Some(watch) = draft.tool_watch.take()
+            && facts
+                .tools_called
+                .iter()
+                .any(|tool| matches!(watch.by_name(tool), Judgement::Deny(_)))
+        {
+            metrics.would_refuse(&draft.agent, Reason::ToolDenied);
+            draft.would_refuse(Reason::ToolDenied);
+        }
+    }
+
     fn outcome_label(outcome: &Outcome) -> metrics::Outcome {
         match outcome.status {
             _ if outcome.cut.is_some() => metrics::Outcome::Cut,
@@ -184,18 +210,24 @@ impl Settle for Ticket {
         } = *self;
         let metrics = &recorder.metrics;
         let label = recorder.label(&draft.provider, &draft.model);
-        metrics.call(
-            &draft.agent,
-            &draft.provider,
-            label,
-            Self::outcome_label(&outcome),
-        );
-        metrics.call_duration(&draft.provider, outcome.duration);
-        if let Some(first) = outcome.first_token {
-            metrics.first_token(&draft.provider, first);
+        if draft.body.side {
+            metrics.side(&draft.agent, &draft.provider, metrics::SideVerdict::Passed);
+        } else {
+            metrics.call(
+                &draft.agent,
+                &draft.provider,
+                label,
+                Self::outcome_label(&outcome),
+            );
+            metrics.call_duration(&draft.provider, outcome.duration);
+            if let Some(first) = outcome.first_token {
+                metrics.first_token(&draft.provider, first);
+            }
         }
-        for tool in &outcome.facts.tools_called {
-            metrics.tool(&draft.agent, tool, metrics::ToolVerdict::Called);
+        Self::tools(metrics, &mut draft, &outcome.facts);
+        if outcome.facts.inconsistent {
+            metrics.usage_inconsistent(&draft.provider);
+            draft.finding("usage_inconsistent");
         }
         if bill.overrun {
             metrics.finding(&draft.agent, "cost_above_reservation");
@@ -215,6 +247,8 @@ impl Settle for Ticket {
         body.cause = bill.cost.filter(|cost| *cost > Pico::ZERO).and(cause);
         body.finish = outcome.facts.finish;
         body.tools_called = outcome.facts.tools_called;
+        body.tools_denied = outcome.facts.tools_denied;
+        body.other_usage = outcome.facts.others;
         body.status = Some(outcome.status.map_or(502, |status| status.as_u16()));
         body.reply_bytes = Some(outcome.reply_bytes);
         body.first_token_ms = outcome.first_token.map(Into::into);

@@ -24,7 +24,7 @@ mod labels;
 mod tests;
 mod usd;
 
-pub use events::{BudgetState, ClientError, Connection, Outcome, Stage, ToolVerdict};
+pub use events::{BudgetState, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
 pub use labels::Labels;
 use usd::Usd;
 
@@ -62,6 +62,7 @@ pub struct Metrics {
     enforcing: IntGauge,
     calls: IntCounterVec,
     refusals: IntCounterVec,
+    side: IntCounterVec,
     would_refuse: IntCounterVec,
     tokens: IntCounterVec,
     cost: IntCounterVec,
@@ -77,6 +78,7 @@ pub struct Metrics {
     loop_score: IntGaugeVec,
     context_growth: IntGaugeVec,
     tool_calls: IntCounterVec,
+    usage_inconsistent: IntCounterVec,
     call_duration: HistogramVec,
     first_token: HistogramVec,
     added: HistogramVec,
@@ -189,6 +191,11 @@ impl Metrics {
             "Calls that ended, by outcome (ok, provider_error, client_gone, upstream_failed, cut, refused).",
         )?;
         let refusals = make.counters("refusals_total", &["agent", "reason"], "Calls refused.")?;
+        let side = make.counters(
+            "side_requests_total",
+            &["agent", "provider", "verdict"],
+            "Requests of clients beside inference (settings, telemetry), which are no calls, by verdict (passed, refused).",
+        )?;
         let would_refuse = make.counters(
             "would_refuse_total",
             &["agent", "reason"],
@@ -258,10 +265,15 @@ impl Metrics {
             &["agent"],
             "Tokens of input that each call adds to the one before, in the conversation of the last ten minutes that grows fastest; 0 until one has grown steadily.",
         )?;
+        let usage_inconsistent = make.counters(
+            "usage_inconsistent_total",
+            &["provider"],
+            "Replies whose counts contradict each other (a part larger than its whole). The part was cut to the whole.",
+        )?;
         let tool_calls = make.counters(
             "tool_calls_total",
             &["agent", "tool", "verdict"],
-            "Tools, by what happened (called, stripped, refused). `tool` is the pattern of the allow list that covers it.",
+            "Tools, by what happened (called, denied in a reply, stripped, refused). `tool` is the pattern of the allow list that covers it.",
         )?;
         let call_duration = make.histograms(
             "call_duration_seconds",
@@ -341,6 +353,7 @@ impl Metrics {
             enforcing,
             calls,
             refusals,
+            side,
             would_refuse,
             tokens,
             cost,
@@ -356,6 +369,7 @@ impl Metrics {
             loop_score,
             context_growth,
             tool_calls,
+            usage_inconsistent,
             call_duration,
             first_token,
             added,

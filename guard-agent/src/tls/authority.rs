@@ -24,6 +24,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::llm::provider::subtree_of;
 use crate::peek::client_hello::is_host_name;
 
 const DAY: u64 = 24 * 60 * 60;
@@ -78,6 +79,18 @@ impl Root {
     /// The hosts that it may name.
     pub fn hosts(&self) -> &BTreeSet<String> {
         &self.hosts
+    }
+
+    /// Whether it may name a host because that is below one of its names.
+    fn covers(&self, host: &str) -> bool {
+        let mut rest = host;
+        while let Some((_, parent)) = rest.split_once('.') {
+            if self.hosts.contains(parent) {
+                return true;
+            }
+            rest = parent;
+        }
+        false
     }
 
     /// End of its validity, in seconds since 1970.
@@ -152,11 +165,16 @@ impl Authority {
         self.roots.iter().map(|root| root.certificate.clone()).collect()
     }
 
-    /// The first root that may name `host` and does not end soon.
+    /// The first root that may name `host` and does not end soon. A subtree, `*.name`, is what it permits by the name.
     pub(super) fn root_for(&self, host: &str, now: Timestamp) -> Option<&Root> {
-        self.roots
+        let host = subtree_of(host);
+        let fresh = |root: &&Root| root.ends > now.as_second() + ROOT_MARGIN;
+        let exact = self
+            .roots
             .iter()
-            .find(|root| root.hosts.contains(host) && root.ends > now.as_second() + ROOT_MARGIN)
+            .filter(fresh)
+            .find(|root| root.hosts.contains(host));
+        exact.or_else(|| self.roots.iter().filter(fresh).find(|root| root.covers(host)))
     }
 }
 
@@ -189,7 +207,7 @@ pub(super) use date;
 
 fn make_root(hosts: &BTreeSet<&String>, now: Timestamp) -> Result<(String, String), AuthorityError> {
     // Addresses are excluded by the constraints, so a host can't be one.
-    let impossible = |host: &str| !is_host_name(host) || host.parse::<std::net::IpAddr>().is_ok();
+    let impossible = |host: &str| !is_host_name(subtree_of(host)) || host.parse::<std::net::IpAddr>().is_ok();
     if let Some(bad) = hosts.iter().find(|host| impossible(host)) {
         return Err(AuthorityError::Host((**bad).clone()));
     }
@@ -212,7 +230,7 @@ fn make_root(hosts: &BTreeSet<&String>, now: Timestamp) -> Result<(String, Strin
     params.name_constraints = Some(NameConstraints {
         permitted_subtrees: hosts
             .iter()
-            .map(|host| GeneralSubtree::DnsName((*host).clone()))
+            .map(|host| GeneralSubtree::DnsName(subtree_of(host).to_owned()))
             .collect(),
         excluded_subtrees: vec![
             GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([0; 4], 0)),

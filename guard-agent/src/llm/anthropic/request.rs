@@ -37,7 +37,7 @@ const KNOWN: [&str; 19] = [
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]
-    model: Cow<'a, str>,
+    model: Option<Cow<'a, str>>,
     /// Models that the provider would try next.
     #[serde(borrow)]
     fallbacks: Option<&'a RawValue>,
@@ -177,8 +177,8 @@ fn has_checksum(text: Option<&RawValue>) -> bool {
     })
 }
 
-/// Reads a whole body.
-pub(super) fn facts(body: &[u8]) -> Result<RequestFacts, Malformed> {
+/// Reads a whole body. `named` is the model that the path names, if it does; then the body's own does not count.
+pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Malformed> {
     let (text, survey) = json_strict::survey(body, &KNOWN)?;
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| json_strict::malformed(&error))?;
     if has_elements(body.fallbacks) {
@@ -195,8 +195,12 @@ pub(super) fn facts(body: &[u8]) -> Result<RequestFacts, Malformed> {
     let mut tools = body.tools;
     tools.merge(seen.tools)?;
     let tools = tools.finish(&body.mcp_servers)?;
+    let model = named
+        .map(str::to_owned)
+        .or(body.model.map(Cow::into_owned))
+        .ok_or_else(|| Malformed("missing field `model`".to_owned()))?;
     Ok(RequestFacts {
-        model: body.model.into_owned(),
+        model,
         stream: body.stream.unwrap_or(false),
         output_cap: body.max_tokens,
         thinking_budget,

@@ -205,7 +205,7 @@ fn split(total: u64, split: Option<CacheCreation>) -> (u64, u64) {
 
 /// The reader's state.
 #[derive(Debug, Default)]
-pub(super) struct MessageReply {
+pub(in crate::llm) struct MessageReply {
     facts: ReplyFacts,
     counts: Counts,
     searches: u64,

@@ -106,7 +106,7 @@ impl<'de> Part<'de> for Message<'de> {
 }
 
 /// What the body shows of the conversation. What does not fit is left out: `request` has judged the body already.
-pub(super) fn of(text: &str) -> Conversation {
+pub(in crate::llm) fn of(text: &str) -> Conversation {
     let messages = serde_json::from_str::<Body<'_>>(text)
         .ok()
         .and_then(|body| body.messages);

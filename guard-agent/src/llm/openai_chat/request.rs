@@ -44,7 +44,7 @@ const KNOWN: [&str; 26] = [
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]
-    model: Cow<'a, str>,
+    model: Option<Cow<'a, str>>,
     /// OpenRouter: models to fall back to.
     #[serde(borrow)]
     models: Option<&'a RawValue>,
@@ -256,8 +256,12 @@ pub(super) fn names_of(field: &str, element: &str) -> Result<Vec<String>, Malfor
     names.map_err(|error| json_strict::malformed(&error))
 }
 
-/// Reads a whole body.
-pub(super) fn facts(body: &[u8], cap_field: CapField) -> Result<RequestFacts, Malformed> {
+/// Reads a whole body. `named` is the model that the path names, if it does; then the body's own does not count.
+pub(super) fn facts(
+    body: &[u8],
+    cap_field: CapField,
+    named: Option<&str>,
+) -> Result<RequestFacts, Malformed> {
     let (text, survey) = json_strict::survey(body, &KNOWN)?;
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| json_strict::malformed(&error))?;
     if has_elements(body.models) {
@@ -266,12 +270,16 @@ pub(super) fn facts(body: &[u8], cap_field: CapField) -> Result<RequestFacts, Ma
         ));
     }
     let thinking_budget = thinking_budget(&body);
+    let model = named
+        .map(str::to_owned)
+        .or(body.model.map(Cow::into_owned))
+        .ok_or_else(|| Malformed("missing field `model`".to_owned()))?;
     let mut tools = body.tools;
     for tool in body.functions.into_iter().chain(body.plugins) {
         declare(&mut tools, tool)?;
     }
     // OpenRouter: the suffix asks for its web search.
-    if is_set(body.web_search_options) || body.model.ends_with(":online") {
+    if is_set(body.web_search_options) || model.ends_with(":online") {
         declare(&mut tools, DeclaredTool::provider(WEB_SEARCH))?;
     }
     if is_set(body.search_parameters) {
@@ -283,7 +291,7 @@ pub(super) fn facts(body: &[u8], cap_field: CapField) -> Result<RequestFacts, Ma
         CacheWrite::None
     };
     Ok(RequestFacts {
-        model: body.model.into_owned(),
+        model,
         stream: body.stream.unwrap_or(false),
         output_cap: output_cap(cap_field, body.max_tokens, body.max_completion_tokens),
         thinking_budget,

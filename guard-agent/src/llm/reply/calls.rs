@@ -158,6 +158,21 @@ impl Calls {
         }
     }
 
+    /// Whether something of a call at this place has been told.
+    pub(crate) fn begun(&self, at: At) -> bool {
+        self.find(at).is_some()
+    }
+
+    /// The text that stands in the call's place, where a format tells the same call twice.
+    pub(crate) fn message(&self, at: At) -> Option<String> {
+        match self.find(at).map(|call| &call.state) {
+            Some(State::Denied(denial, _)) if denial.how == InReply::Replace => {
+                Some(denial.refusal.message.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// How many denied calls of this choice stand before this place.
     pub(crate) fn denied_before(&self, at: At) -> u64 {
         self.count(|call| {

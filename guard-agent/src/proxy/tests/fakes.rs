@@ -21,8 +21,10 @@ use crate::accept::{Connections, NoFlow, listen};
 use crate::forward::dial::Dialer;
 use crate::identity::Process;
 use crate::keys::Secret;
+use crate::llm::detect::{self, Endpoint};
 use crate::llm::{
-    BodyEdits, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader, RequestFacts, Usage,
+    BodyEdits, Dialect, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader,
+    RequestFacts, Usage,
 };
 use crate::policy::{Credential, Outcome, Permit, Settle};
 use crate::report::ConnectionReport;
@@ -328,7 +330,10 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
         identify: world.clone(),
         decide: world.clone(),
         report: world.clone(),
-        dialects: |_| &FakeDialect,
+        endpoints: |provider, method, path| Endpoint {
+            dialect: &FakeDialect,
+            ..detect::endpoint(provider, method, path)
+        },
     };
     let patience = Patience {
         silence: Duration::from_millis(100),

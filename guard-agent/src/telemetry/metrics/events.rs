@@ -39,6 +39,15 @@ impl Outcome {
     }
 }
 
+/// What happened to a client's request beside inference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SideVerdict {
+    /// Forwarded.
+    Passed,
+    /// Refused.
+    Refused,
+}
+
 /// What happened to a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToolVerdict {
@@ -46,6 +55,8 @@ pub enum ToolVerdict {
     Called,
     /// Its declaration was removed from the request.
     Stripped,
+    /// The model called it, and a rule kept the call from the agent.
+    Denied,
     /// The call was refused because of it.
     Refused,
 }
@@ -55,6 +66,7 @@ impl ToolVerdict {
         match self {
             Self::Called => "called",
             Self::Stripped => "stripped",
+            Self::Denied => "denied",
             Self::Refused => "refused",
         }
     }
@@ -148,6 +160,18 @@ impl Metrics {
             .inc();
     }
 
+    /// A client asked for something beside inference.
+    pub fn side(&self, agent: &str, provider: &str, verdict: SideVerdict) {
+        let known = self.labels.load();
+        let verdict = match verdict {
+            SideVerdict::Passed => "passed",
+            SideVerdict::Refused => "refused",
+        };
+        self.side
+            .with_label_values(&[known.agent(agent), known.provider(provider), verdict])
+            .inc();
+    }
+
     /// A call would have been refused, had its rule been enforced.
     pub fn would_refuse(&self, agent: &str, reason: Reason) {
         self.would_refuse
@@ -187,6 +211,13 @@ impl Metrics {
             known.model(model),
         ];
         self.cost.with_label_values(&values).inc_by(cost.0);
+    }
+
+    /// A provider reported counts that contradict each other.
+    pub fn usage_inconsistent(&self, provider: &str) {
+        self.usage_inconsistent
+            .with_label_values(&[self.labels.load().provider(provider)])
+            .inc();
     }
 
     /// A call ended without usage.

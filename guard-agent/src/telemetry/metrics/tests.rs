@@ -6,16 +6,12 @@ use crate::llm::provider::{Auth, Provider};
 use crate::policy::multipliers::Gauges;
 
 fn metrics() -> Metrics {
-    let openai = Provider {
-        name: "openai".to_owned(),
-        hosts: vec!["api.openai.com".to_owned()],
-        dialect: DialectKind::OpenaiChat,
-        auth: Auth::Bearer,
-        base_path: String::new(),
-        keys: Vec::new(),
-        connect_to: None,
-        trust: Vec::new(),
-    };
+    let openai = Provider::plain(
+        "openai",
+        &["api.openai.com"],
+        DialectKind::OpenaiChat,
+        Auth::Bearer,
+    );
     let text = "[[agent]]\nname = \"coder\"\nowner = \"team\"\nproviders = [\"openai\"]\n\
                 tools = { allow = [\"Read\", \"mcp__*\"] }\n";
     let config = check_text(text, "guard.toml", vec![openai]).config.unwrap();
@@ -62,6 +58,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.call(junk, junk, junk, Outcome::Ok);
     metrics.call("coder", "openai", junk, Outcome::Ok);
     metrics.refusal(junk, Reason::ModelDenied);
+    metrics.side(junk, junk, SideVerdict::Refused);
     metrics.would_refuse(junk, Reason::ModelDenied);
     metrics.tokens("coder", junk, junk, &usage);
     metrics.cost(junk, junk, junk, Pico(1));
@@ -74,6 +71,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.cost_per_success(junk, Pico(1));
     metrics.client_retry(junk);
     metrics.multipliers(junk, Gauges::default());
+    metrics.usage_inconsistent(junk);
     metrics.tool("coder", junk, ToolVerdict::Called);
     metrics.tool("coder", &format!("mcp__{junk}"), ToolVerdict::Called);
     metrics.call_duration(junk, second);

@@ -1,0 +1,254 @@
+//! What a Converse reply turned out to hold: the object, or the events of its binary stream as a union each.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use crate::llm::bedrock_converse::{exception, frames, refuse};
+use crate::llm::frames::Frames;
+use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::{ReplyFacts, Usage};
+use crate::refusal::Refusal;
+
+/// A whole reply.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reply {
+    output: Option<Output>,
+    stop_reason: Option<String>,
+    usage: Option<WireUsage>,
+    service_tier: Option<Tier>,
+    performance_config: Option<Performance>,
+    message: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Output {
+    message: Option<Message>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: Option<Vec<Block>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Block {
+    tool_use: Option<ToolUse>,
+}
+
+#[derive(Deserialize)]
+struct ToolUse {
+    name: Option<String>,
+    /// Whole in a plain reply, in pieces in a stream.
+    input: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Tier {
+    r#type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Performance {
+    latency: Option<String>,
+}
+
+/// One event of a stream. A name that is not here and ends in `Exception` is the service's error.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    message_start: Option<IgnoredAny>,
+    content_block_start: Option<Start>,
+    content_block_delta: Option<Delta>,
+    content_block_stop: Option<Place>,
+    message_stop: Option<Stop>,
+    metadata: Option<Reply>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Start {
+    start: Option<Block>,
+    content_block_index: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delta {
+    delta: Option<Block>,
+    content_block_index: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    content_block_index: Option<u64>,
+}
+
+fn at(index: Option<u64>) -> At {
+    At {
+        choice: 0,
+        index: index.unwrap_or(0),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stop {
+    stop_reason: Option<String>,
+}
+
+/// Cached tokens stand beside `inputTokens`, not in it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireUsage {
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    /// The other name is Nova's own.
+    #[serde(alias = "cacheReadInputTokenCount")]
+    cache_read_input_tokens: Option<u64>,
+    #[serde(alias = "cacheWriteInputTokenCount")]
+    cache_write_input_tokens: Option<u64>,
+    cache_details: Option<Vec<CacheDetail>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CacheDetail {
+    ttl: Option<String>,
+    input_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    fn buckets(&self) -> Option<Usage> {
+        let written = self.cache_write_input_tokens.unwrap_or(0);
+        let long = self
+            .cache_details
+            .iter()
+            .flatten()
+            .filter(|detail| detail.ttl.as_deref() == Some("1h"))
+            .filter_map(|detail| detail.input_tokens)
+            .fold(0_u64, u64::saturating_add)
+            .min(written);
+        Some(Usage {
+            input: self.input_tokens?,
+            cache_read: self.cache_read_input_tokens.unwrap_or(0),
+            cache_write_5m: written - long,
+            cache_write_1h: long,
+            output: self.output_tokens?,
+            ..Usage::default()
+        })
+    }
+}
+
+/// The reader's state.
+#[derive(Debug, Default)]
+pub(in crate::llm) struct ConverseReply {
+    facts: ReplyFacts,
+}
+
+impl ConverseReply {
+    fn account(&mut self, reply: Reply) {
+        let fast = reply
+            .performance_config
+            .and_then(|config| config.latency)
+            .filter(|latency| latency != "standard");
+        self.facts.service_tier = fast.or(reply.service_tier.and_then(|tier| tier.r#type));
+        self.facts.finish = reply.stop_reason.or(self.facts.finish.take());
+        if let Some(usage) = reply.usage {
+            self.facts.usage = usage.buckets();
+        }
+    }
+}
+
+impl Format for ConverseReply {
+    fn frames(&self, media: &str) -> Option<Box<dyn Frames>> {
+        frames(media)
+    }
+
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        let Ok(event) = serde_json::from_slice::<Event>(data) else {
+            self.unread();
+            return Verdict::Unreadable;
+        };
+        let mut found = event.message_start.is_some();
+        if let Some(block) = event.content_block_start {
+            found = true;
+            if let Some(call) = block.start.and_then(|start| start.tool_use) {
+                calls.part(at(block.content_block_index), call.name.as_deref(), None);
+            }
+        }
+        if let Some(block) = event.content_block_delta {
+            found = true;
+            let more = block
+                .delta
+                .and_then(|delta| delta.tool_use)
+                .and_then(|call| call.input);
+            if let Some(more) = more.as_ref().and_then(Value::as_str) {
+                calls.more(at(block.content_block_index), more);
+            }
+        }
+        if let Some(block) = event.content_block_stop {
+            found = true;
+            calls.end(at(block.content_block_index));
+        }
+        if let Some(stop) = event.message_stop {
+            found = true;
+            self.facts.finish = stop.stop_reason;
+        }
+        if let Some(metadata) = event.metadata {
+            found = true;
+            self.facts.complete = true;
+            self.account(metadata);
+        }
+        let exception = data.get(..64.min(data.len())).unwrap_or_default();
+        self.facts.error |= !found && memchr::memmem::find(exception, b"xception\":").is_some();
+        Verdict::Forward
+    }
+
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
+        let Ok(mut reply) = serde_json::from_slice::<Reply>(body) else {
+            self.unread();
+            return false;
+        };
+        let output = reply.output.take();
+        self.facts.error = output.is_none() && reply.message.is_some();
+        self.facts.complete = output.is_some() || self.facts.error;
+        let blocks = output
+            .and_then(|output| output.message)
+            .and_then(|message| message.content);
+        for (index, block) in (0..).zip(blocks.unwrap_or_default()) {
+            if let Some(call) = block.tool_use {
+                let input = call.input.as_ref().map(Value::to_string);
+                let at = At { choice: 0, index };
+                calls.part(at, call.name.as_deref(), input.as_deref());
+                calls.end(at);
+            }
+        }
+        self.account(reply);
+        true
+    }
+
+    fn without(&mut self, event: Value, calls: &mut Calls) -> Edit {
+        super::calls::without(event, calls)
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        exception(refusal, request_id)
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        refuse(refusal, request_id).body
+    }
+
+    fn unread(&mut self) {
+        self.facts.usage = None;
+    }
+
+    fn facts(&mut self) -> ReplyFacts {
+        std::mem::take(&mut self.facts)
+    }
+}

@@ -1,0 +1,210 @@
+//! What a reply of Cohere's turned out to hold: the object, or the events of a stream.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::llm::cohere::COHERE;
+use crate::llm::frames::sse_event;
+use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::{Dialect, ReplyFacts, Usage, refusal_reply};
+use crate::refusal::Refusal;
+
+/// A whole reply, or what an event adds to it.
+#[derive(Deserialize)]
+struct Reply<'a> {
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    finish_reason: Option<String>,
+    #[serde(borrow)]
+    usage: Option<WireUsage<'a>>,
+    /// Embeddings have their usage in here.
+    #[serde(borrow)]
+    meta: Option<WireUsage<'a>>,
+    embeddings: Option<IgnoredAny>,
+    /// Why a stream broke.
+    error: Option<IgnoredAny>,
+}
+
+/// One event of a stream.
+#[derive(Deserialize)]
+struct Event<'a> {
+    r#type: Option<String>,
+    index: Option<u64>,
+    #[serde(borrow)]
+    delta: Option<Reply<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    tool_calls: Option<Told>,
+}
+
+/// Calls: a list in a whole reply, one at a time in a stream.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Told {
+    Many(Vec<Call>),
+    One(Call),
+}
+
+#[derive(Deserialize)]
+struct Call {
+    function: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: Option<String>,
+    arguments: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireUsage<'a> {
+    #[serde(borrow)]
+    billed_units: Option<Units<'a>>,
+    #[serde(borrow)]
+    tokens: Option<Units<'a>>,
+    #[serde(borrow)]
+    cached_tokens: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Units<'a> {
+    #[serde(borrow)]
+    input_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_tokens: Option<&'a RawValue>,
+}
+
+/// A count, which comes with or without a zero behind the point.
+fn count(raw: Option<&RawValue>) -> Option<u64> {
+    let text = raw?.get();
+    text.strip_suffix(".0").unwrap_or(text).parse().ok()
+}
+
+impl WireUsage<'_> {
+    /// The buckets: what is billed, which is less than what the model read (templates and tools are not billed).
+    /// Cached tokens are counted among the model's, so at most the billed input can have been cached.
+    fn buckets(&self, output_expected: bool) -> Option<Usage> {
+        let billed = self.billed_units.as_ref().or(self.tokens.as_ref())?;
+        let input = count(billed.input_tokens)?;
+        let output = match count(billed.output_tokens) {
+            Some(output) => output,
+            None if output_expected => return None,
+            None => 0,
+        };
+        let cache_read = count(self.cached_tokens).unwrap_or(0).min(input);
+        Some(Usage {
+            input: input - cache_read,
+            cache_read,
+            output,
+            ..Usage::default()
+        })
+    }
+}
+
+/// The reader's state.
+#[derive(Debug, Default)]
+pub(super) struct CohereReply {
+    facts: ReplyFacts,
+}
+
+impl CohereReply {
+    /// `index`: the place of the one call that an event of a stream is about.
+    fn take(&mut self, reply: Reply<'_>, index: Option<u64>, calls: &mut Calls) {
+        let message = reply
+            .message
+            .and_then(|message| serde_json::from_str::<Message>(message.get()).ok());
+        let told = match message.and_then(|message| message.tool_calls) {
+            Some(Told::Many(calls)) => calls,
+            Some(Told::One(call)) => vec![call],
+            None => Vec::new(),
+        };
+        for (position, called) in (0..).zip(told.into_iter().filter_map(|call| call.function)) {
+            let at = At {
+                choice: 0,
+                index: index.unwrap_or(position),
+            };
+            calls.part(at, called.name.as_deref(), called.arguments.as_deref());
+            if index.is_none() {
+                calls.end(at);
+            }
+        }
+        self.facts.finish = reply.finish_reason.or(self.facts.finish.take());
+        let embeds = reply.embeddings.is_some();
+        if let Some(usage) = reply.usage.or(reply.meta) {
+            self.facts.usage = usage.buckets(!embeds);
+        }
+        self.facts.error |= reply.error.is_some();
+    }
+}
+
+impl Format for CohereReply {
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        if data.trim_ascii() == b"[DONE]" {
+            return Verdict::Forward;
+        }
+        let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
+            self.unread();
+            return Verdict::Unreadable;
+        };
+        let index = event.index.unwrap_or(0);
+        if let Some(delta) = event.delta {
+            self.take(delta, Some(index), calls);
+        }
+        match event.r#type.as_deref() {
+            Some("tool-call-end") => calls.end(At { choice: 0, index }),
+            Some("message-end") => {
+                self.facts.complete = true;
+                calls.end_choice(0);
+            }
+            _ => {}
+        }
+        Verdict::Forward
+    }
+
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
+        let Ok(reply) = serde_json::from_slice::<Reply<'_>>(body) else {
+            self.unread();
+            return false;
+        };
+        let embeds = reply.embeddings.is_some();
+        // An error has a text where an answer has an object.
+        let answered = embeds
+            || reply
+                .message
+                .is_some_and(|message| message.get().starts_with('{'));
+        self.facts.error = !answered;
+        self.facts.complete = true;
+        self.take(reply, None, calls);
+        if embeds {
+            self.facts.finish = Some("COMPLETE".to_owned());
+        }
+        true
+    }
+
+    fn without(&mut self, event: Value, calls: &mut Calls) -> Edit {
+        super::calls::without(event, calls)
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        let message = refusal_reply::message(refusal, request_id);
+        let event = json!({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}});
+        Bytes::from(sse_event(Some("message-end"), event.to_string().as_bytes()))
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        COHERE.refusal(refusal, request_id).body
+    }
+
+    fn unread(&mut self) {
+        self.facts.usage = None;
+    }
+
+    fn facts(&mut self) -> ReplyFacts {
+        std::mem::take(&mut self.facts)
+    }
+}

@@ -1,0 +1,297 @@
+//! What a Gemini reply turned out to hold: one object, the events of a stream, or one list of all of them.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use crate::llm::frames::sse_event;
+use crate::llm::gemini::{GEMINI, calls};
+use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::usage::Media;
+use crate::llm::{Dialect, ReplyFacts, Unit, Usage};
+use crate::refusal::Refusal;
+
+/// A reply, or one chunk of a stream.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Chunk {
+    candidates: Option<Vec<Candidate>>,
+    prompt_feedback: Option<Feedback>,
+    usage_metadata: Option<WireUsage>,
+    model_version: Option<String>,
+    embedding: Option<IgnoredAny>,
+    embeddings: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Feedback {
+    block_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Candidate {
+    content: Option<Content>,
+    finish_reason: Option<String>,
+    grounding_metadata: Option<Grounding>,
+    index: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Content {
+    parts: Option<Vec<Part>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Part {
+    function_call: Option<Call>,
+    executable_code: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Call {
+    name: Option<String>,
+    args: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Grounding {
+    web_search_queries: Option<Vec<IgnoredAny>>,
+}
+
+/// Running totals: the last one stands.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireUsage {
+    prompt_token_count: Option<u64>,
+    cached_content_token_count: Option<u64>,
+    candidates_token_count: Option<u64>,
+    thoughts_token_count: Option<u64>,
+    tool_use_prompt_token_count: Option<u64>,
+    total_token_count: Option<u64>,
+    prompt_tokens_details: Option<Vec<Detail>>,
+    cache_tokens_details: Option<Vec<Detail>>,
+    candidates_tokens_details: Option<Vec<Detail>>,
+    service_tier: Option<String>,
+    traffic_type: Option<String>,
+}
+
+/// Tokens of one modality.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Detail {
+    modality: Option<String>,
+    token_count: Option<u64>,
+}
+
+/// Tokens of this modality.
+fn of(details: Option<&Vec<Detail>>, modality: &str) -> u64 {
+    let named = |detail: &&Detail| detail.modality.as_deref() == Some(modality);
+    details
+        .into_iter()
+        .flatten()
+        .filter(named)
+        .filter_map(|detail| detail.token_count)
+        .fold(0, u64::saturating_add)
+}
+
+impl WireUsage {
+    /// The buckets. The prompt includes what was cached; thoughts and the prompts of tools stand beside the other counts.
+    /// What the total has beyond them is output that no count names.
+    fn buckets(&self) -> Option<Usage> {
+        let prompt = self.prompt_token_count?;
+        let cache_read = self.cached_content_token_count.unwrap_or(0).min(prompt);
+        let tools = self.tool_use_prompt_token_count.unwrap_or(0);
+        let thoughts = self.thoughts_token_count.unwrap_or(0);
+        let told = self.candidates_token_count.unwrap_or(0).checked_add(thoughts)?;
+        let input = prompt.checked_add(tools)?;
+        let beyond = self
+            .total_token_count
+            .unwrap_or(0)
+            .saturating_sub(input.checked_add(told)?);
+        // Images and films that go in cost what text does; sound does not, and neither does what comes out.
+        let cached_sound = of(self.cache_tokens_details.as_ref(), "AUDIO").min(cache_read);
+        let heard = of(self.prompt_tokens_details.as_ref(), "AUDIO");
+        let heard = heard.saturating_sub(cached_sound).min(input - cache_read);
+        let output = told.checked_add(beyond)?;
+        let made = of(self.candidates_tokens_details.as_ref(), "IMAGE").min(output - thoughts.min(output));
+        let spoken = of(self.candidates_tokens_details.as_ref(), "AUDIO").min(output - made);
+        Some(Usage {
+            input: input - cache_read - heard,
+            cache_read: cache_read - cached_sound,
+            output: output - made - spoken,
+            reasoning: thoughts.min(output - made - spoken),
+            media: Media {
+                input_audio: heard,
+                cache_read_audio: cached_sound,
+                output_image: made,
+                output_audio: spoken,
+                ..Media::default()
+            },
+            ..Usage::default()
+        })
+    }
+}
+
+/// How many calls each candidate has had.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<(u64, u64)>);
+
+impl Places {
+    /// The place of a candidate's next call.
+    pub(super) fn next(&mut self, choice: u64) -> At {
+        let found = self.0.iter_mut().find(|(known, _)| *known == choice);
+        let index = match found {
+            Some((_, count)) => {
+                *count += 1;
+                *count
+            }
+            None => {
+                self.0.push((choice, 0));
+                0
+            }
+        };
+        At { choice, index }
+    }
+}
+
+/// The reader's state.
+#[derive(Debug, Default)]
+pub(super) struct GeminiReply {
+    facts: ReplyFacts,
+    /// The usage last read came with a finish reason.
+    last_word: bool,
+    searches: u64,
+    /// Calls so far, by candidate: each has a place of its own, and comes whole in one chunk.
+    placed: Places,
+    /// The same for the chunks that were edited, which are the same ones in the same order.
+    edited: Places,
+}
+
+impl GeminiReply {
+    fn take(&mut self, chunk: Chunk, calls: &mut Calls) {
+        for (position, candidate) in (0..).zip(chunk.candidates.unwrap_or_default()) {
+            let choice = candidate.index.unwrap_or(position);
+            if let Some(reason) = candidate.finish_reason {
+                self.facts.finish = Some(reason);
+                self.facts.complete = true;
+            }
+            for part in candidate
+                .content
+                .and_then(|content| content.parts)
+                .unwrap_or_default()
+            {
+                if let Some(call) = part.function_call {
+                    let at = self.placed.next(choice);
+                    let args = call.args.as_ref().map(Value::to_string);
+                    calls.part(at, call.name.as_deref(), args.as_deref());
+                    calls.end(at);
+                }
+                if part.executable_code.is_some() {
+                    calls.by_provider("codeExecution");
+                }
+            }
+            if let Some(queries) = candidate
+                .grounding_metadata
+                .and_then(|found| found.web_search_queries)
+            {
+                // Each chunk has all the queries so far.
+                let count = u64::try_from(queries.len()).unwrap_or(u64::MAX);
+                self.searches = self.searches.max(count);
+                if count > 0 {
+                    calls.by_provider("googleSearch");
+                }
+            }
+        }
+        if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
+            self.facts.finish = Some(reason);
+            self.facts.complete = true;
+        }
+        if chunk.embedding.is_some() || chunk.embeddings.is_some() {
+            self.facts.finish = Some("STOP".to_owned());
+            self.facts.complete = true;
+        }
+        if let Some(usage) = chunk.usage_metadata {
+            self.facts.usage = usage.buckets();
+            self.last_word = self.facts.complete;
+            let tier = usage.service_tier.or(usage.traffic_type);
+            self.facts.service_tier = tier
+                .map(|tier| tier.to_ascii_lowercase())
+                .filter(|tier| tier != "on_demand")
+                .or(self.facts.service_tier.take());
+        }
+        if let Some(model) = chunk.model_version.filter(|model| !model.is_empty()) {
+            self.facts.model = Some(model);
+        }
+        self.facts.error |= chunk.error.is_some();
+    }
+}
+
+impl Format for GeminiReply {
+    fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        match serde_json::from_slice(data) {
+            Ok(chunk) => {
+                self.take(chunk, calls);
+                Verdict::Forward
+            }
+            Err(_) => {
+                self.unread();
+                Verdict::Unreadable
+            }
+        }
+    }
+
+    /// One object; or, for a stream that was not asked for as events, a list of chunks, which is also how Google sends
+    /// an error then.
+    fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
+        let list = body.trim_ascii_start().starts_with(b"[");
+        let chunks = if list {
+            serde_json::from_slice(body)
+        } else {
+            serde_json::from_slice(body).map(|chunk| vec![chunk])
+        };
+        let Ok(chunks) = chunks else {
+            self.unread();
+            return false;
+        };
+        chunks.into_iter().for_each(|chunk| self.take(chunk, calls));
+        // A plain reply is whole, whatever it says about how it ended.
+        let answered = self.facts.usage.is_some() && !list;
+        self.last_word |= answered;
+        self.facts.complete |= self.facts.error || answered;
+        true
+    }
+
+    fn without(&mut self, event: Value, calls: &mut Calls) -> Edit {
+        calls::without(event, calls, &mut self.edited)
+    }
+
+    fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        Bytes::from(sse_event(None, &self.instead(refusal, request_id)))
+    }
+
+    fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
+        GEMINI.refusal(refusal, request_id).body
+    }
+
+    fn unread(&mut self) {
+        self.facts.usage = None;
+    }
+
+    fn facts(&mut self) -> ReplyFacts {
+        let mut facts = std::mem::take(&mut self.facts);
+        // A running total of a stream that was cut is less than what was spent.
+        if !self.last_word {
+            facts.usage = None;
+        }
+        if let Some(usage) = &mut facts.usage {
+            usage.units.set(Unit::WebSearch, self.searches);
+        }
+        facts
+    }
+}

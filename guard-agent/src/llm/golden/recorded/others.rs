@@ -1,0 +1,167 @@
+//! The same for the other formats: replies with the usage that the wire states, read here in another way than the
+//! formats do, and beside it the reading of an independent library where the recording has one.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde_json::Value;
+
+use super::{cuts, lines, read};
+use crate::llm::encoding::reader_for;
+use crate::llm::provider::{builtin, by_host};
+use crate::llm::usage::Units;
+use crate::llm::{Dialect, EndpointKind, ReplyFacts, ReplyHead, Usage, detect};
+
+/// The buckets by the wire's own words.
+fn expected(file: &str, native: &Value) -> Option<Usage> {
+    let count = |pointer: &str| native.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    native.as_object()?;
+    Some(match file {
+        "openai-responses.jsonl" => Usage {
+            input: count("/input_tokens") - count("/input_tokens_details/cached_tokens"),
+            cache_read: count("/input_tokens_details/cached_tokens"),
+            output: count("/output_tokens"),
+            reasoning: count("/output_tokens_details/reasoning_tokens"),
+            ..Usage::default()
+        },
+        "gemini.jsonl" => Usage {
+            input: count("/promptTokenCount") - count("/cachedContentTokenCount")
+                + count("/toolUsePromptTokenCount"),
+            cache_read: count("/cachedContentTokenCount"),
+            output: count("/candidatesTokenCount") + count("/thoughtsTokenCount"),
+            reasoning: count("/thoughtsTokenCount"),
+            ..Usage::default()
+        },
+        "cohere.jsonl" => Usage {
+            input: count("/billed_units/input_tokens"),
+            output: count("/billed_units/output_tokens"),
+            ..Usage::default()
+        },
+        "openai-embeddings.jsonl" => Usage {
+            input: count("/prompt_tokens"),
+            ..Usage::default()
+        },
+        _ => Usage {
+            input: count("/input_tokens"),
+            output: count("/output_tokens"),
+            ..Usage::default()
+        },
+    })
+}
+
+/// Reads a compressed reply, in pieces.
+fn read_gzip(dialect: &'static dyn Dialect, media: &'static str, body: &[u8], size: usize) -> ReplyFacts {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(body).unwrap();
+    let packed = encoder.finish().unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    let head = ReplyHead {
+        status: StatusCode::OK,
+        headers: &headers,
+        hide_usage_event: false,
+        gate: None,
+    };
+    let mut reader = reader_for(dialect, &head);
+    for piece in packed.chunks(size) {
+        assert_eq!(reader.feed(Bytes::copy_from_slice(piece)), piece);
+    }
+    reader.finish().1
+}
+
+/// Reads a reply again in pieces and compressed; how many times.
+fn again(dialect: &'static dyn Dialect, sse: bool, body: &[u8], whole: &ReplyFacts, id: &str) -> usize {
+    let mut readings = 0;
+    for pieces in cuts(body) {
+        let (out, facts) = read(dialect, sse, false, &pieces);
+        assert!(out == body && facts == *whole, "{id} in {} pieces", pieces.len());
+        readings += 1;
+    }
+    let media = if sse {
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
+    for size in [1, 7, 4096] {
+        assert_eq!(read_gzip(dialect, media, body, size), *whole, "{id} compressed");
+        readings += 1;
+    }
+    readings
+}
+
+#[test]
+fn recorded_replies_of_the_other_formats_are_metered_exactly() {
+    const FILES: [&str; 5] = [
+        "openai-responses.jsonl",
+        "gemini.jsonl",
+        "bedrock.jsonl",
+        "cohere.jsonl",
+        "openai-embeddings.jsonl",
+    ];
+    let Some(records) = lines("GUARD_RECORDED_DIR", |name| FILES.contains(&name)) else {
+        return;
+    };
+    let providers = builtin();
+    let (mut known, mut unknown, mut readings) = (0, 0, 0);
+    for (file, record) in &records {
+        let id = record["id"].as_str().unwrap();
+        let path = record["path"].as_str().unwrap().split('?').next().unwrap();
+        let provider = by_host(&providers, record["host"].as_str().unwrap());
+        let Some(provider) = provider else {
+            eprintln!("{id}: {} is no provider's", record["host"]);
+            continue;
+        };
+        let endpoint = detect::endpoint(provider, &Method::POST, path);
+        if endpoint.kind != EndpointKind::Inference {
+            assert_eq!(path, "/v1/chat", "{id}");
+            continue;
+        }
+        let dialect = endpoint.dialect;
+        let request = record["request_body"].as_str().unwrap_or_default();
+        if !request.is_empty() {
+            let facts = dialect.request_at(&endpoint.place, request.as_bytes());
+            let facts = facts.unwrap_or_else(|error| panic!("{id}: {error}: {request}"));
+            assert!(!facts.model.is_empty(), "{id}");
+        }
+        let body = record["response_body"].as_str().unwrap();
+        let sse = record["stream"].as_bool().unwrap();
+        let (out, whole) = read(dialect, sse, false, &[body.as_bytes()]);
+        assert_eq!(out, body.as_bytes(), "{id}");
+        let tokens = whole.usage.map(|usage| Usage {
+            units: Units::default(),
+            ..usage
+        });
+        let wanted = expected(file, &record["expected"]["native_usage_on_wire"]);
+        assert_eq!(tokens, wanted, "{id}");
+        if record["status"] == 200 {
+            assert!(
+                whole.complete && !whole.error && whole.finish.is_some(),
+                "{id}: {whole:?}"
+            );
+        } else {
+            assert!(whole.error && whole.usage.is_none(), "{id}: {whole:?}");
+        }
+        let other = &record["expected"]["genai_prices"]["usage"];
+        if let (Some(usage), Some(input)) = (whole.usage, other["input_tokens"].as_u64()) {
+            let total = usage.input + usage.cache_read + usage.cache_write_5m + usage.cache_write_1h;
+            assert_eq!(
+                (total, usage.output),
+                (input, other["output_tokens"].as_u64().unwrap()),
+                "{id}"
+            );
+        }
+        readings += again(dialect, sse, body.as_bytes(), &whole, id);
+        match whole.usage {
+            Some(_) => known += 1,
+            None => unknown += 1,
+        }
+    }
+    eprintln!(
+        "{} recordings, {known} with usage, {unknown} without, {readings} readings in pieces",
+        records.len()
+    );
+    assert!(known > 0);
+}
