@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod kernels;
 mod setup;
+mod systemd;
 mod test;
 
 use anyhow::Result;
