@@ -154,6 +154,28 @@ impl<'a> Editor<'a> {
         stay
     }
 
+    /// Sets a member of the object that is `outer` in `root`. Where there is none, gives the whole object for the caller
+    /// to add in its place.
+    pub(crate) fn set_inside(
+        &mut self,
+        root: &Container<'a>,
+        outer: &str,
+        inner: &str,
+        value: String,
+    ) -> Result<Option<String>, Malformed> {
+        let Some(object) = root.get_set(outer) else {
+            return Ok(Some(format!("{{\"{inner}\":{value}}}")));
+        };
+        let object = self.object(object.value)?;
+        match object.get(inner) {
+            Some(set) => self.replace(set, value),
+            None => {
+                self.reshape(&object, |_| false, &[(inner, value)]);
+            }
+        }
+        Ok(None)
+    }
+
     /// The changed text.
     pub(crate) fn apply(mut self) -> Result<String, Malformed> {
         // Stable: an insertion stands behind a removal that ends where it begins.

@@ -11,22 +11,11 @@ pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malforme
     let mut editor = Editor::new(text);
     let root = editor.root()?;
     let (mut gone, mut added) = (Vec::new(), Vec::new());
-    if let Some(cap) = edits.output_cap {
-        match root.get_set("inferenceConfig") {
-            Some(config) => {
-                let config = editor.object(config.value)?;
-                match config.get("maxTokens") {
-                    Some(set) => editor.replace(set, cap.to_string()),
-                    None => {
-                        editor.reshape(&config, |_| false, &[("maxTokens", cap.to_string())]);
-                    }
-                }
-            }
-            None => {
-                gone.push("inferenceConfig");
-                added.push(("inferenceConfig", format!("{{\"maxTokens\":{cap}}}")));
-            }
-        }
+    if let Some(cap) = edits.output_cap
+        && let Some(whole) = editor.set_inside(&root, "inferenceConfig", "maxTokens", cap.to_string())?
+    {
+        gone.push("inferenceConfig");
+        added.push(("inferenceConfig", whole));
     }
     if !edits.strip_tools.is_empty() && strip_tools(&mut editor, &root, &edits.strip_tools)? {
         gone.push("toolConfig");

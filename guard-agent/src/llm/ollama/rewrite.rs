@@ -11,22 +11,11 @@ pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malforme
     let mut editor = Editor::new(text);
     let root = editor.root()?;
     let (mut gone, mut added) = (Vec::new(), Vec::new());
-    if let Some(cap) = edits.output_cap {
-        match root.get_set("options") {
-            Some(options) => {
-                let options = editor.object(options.value)?;
-                match options.get("num_predict") {
-                    Some(set) => editor.replace(set, cap.to_string()),
-                    None => {
-                        editor.reshape(&options, |_| false, &[("num_predict", cap.to_string())]);
-                    }
-                }
-            }
-            None => {
-                gone.push("options");
-                added.push(("options", format!("{{\"num_predict\":{cap}}}")));
-            }
-        }
+    if let Some(cap) = edits.output_cap
+        && let Some(whole) = editor.set_inside(&root, "options", "num_predict", cap.to_string())?
+    {
+        gone.push("options");
+        added.push(("options", whole));
     }
     if !edits.strip_tools.is_empty()
         && let Some(list) = root.get_set("tools")
