@@ -142,38 +142,39 @@ pub fn run(only: &[String], mut say: impl FnMut(&str)) -> Result<Vec<Row>> {
             spend_all(&lab)?;
         }
         for row in &mut rows {
-            for (stream, slot) in slots(row, rule) {
+            for &stream in modes(row.client, rule) {
                 let verdict = match judge(&lab, &installed, row.client, rule, stream) {
                     Ok(words) => Verdict::Holds(words),
                     Err(error) => Verdict::Fails(format!("{error:#}")),
                 };
                 let mode = if stream { "streamed" } else { "plain" };
                 say(&format!("{:<24} {rule:?} {mode}: {verdict}", row.client.name));
-                *slot_of(row, rule, slot) = verdict;
+                *slot_of(row, rule, stream) = verdict;
             }
         }
     }
     Ok(rows)
 }
 
-/// What is to be run of a client under a rule: streamed or not, and the place of the verdict.
-fn slots(row: &Row, rule: Rule) -> Vec<(bool, usize)> {
-    match rule {
-        Rule::Allowed if row.client.is_cli() => vec![(true, 1)],
-        Rule::Allowed => vec![(false, 0), (true, 1)],
-        _ => vec![(row.client.is_cli(), 0)],
+/// What is to be run of a client under a rule: plainly, streamed, or both.
+fn modes(client: &Client, rule: Rule) -> &'static [bool] {
+    match (client.is_cli(), rule) {
+        (true, _) => &[true],
+        (false, Rule::Allowed) => &[false, true],
+        (false, _) => &[false],
     }
 }
 
-fn slot_of(row: &mut Row, rule: Rule, place: usize) -> &mut Verdict {
+/// The place of a verdict.
+fn slot_of(row: &mut Row, rule: Rule, stream: bool) -> &mut Verdict {
     let [budget, model, tool] = &mut row.refusals;
     let [plain, streamed] = &mut row.round_trips;
-    match (rule, place) {
-        (Rule::Budget, _) => budget,
-        (Rule::Model, _) => model,
-        (Rule::Tool, _) => tool,
-        (Rule::Allowed, 0) => plain,
-        (Rule::Allowed, _) => streamed,
+    match rule {
+        Rule::Budget => budget,
+        Rule::Model => model,
+        Rule::Tool => tool,
+        Rule::Allowed if stream => streamed,
+        Rule::Allowed => plain,
     }
 }
 
