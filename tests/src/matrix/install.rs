@@ -91,10 +91,12 @@ impl Installed {
         let environment = self.root.join(name);
         run(Spawn::new("python3")
             .args(["-m", "venv", "--clear"])
-            .arg(&environment))?;
+            .arg(&environment)
+            .inherit())?;
         run(Spawn::new(self.python(name))
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(packages))
+            .args(packages)
+            .inherit())
     }
 
     fn npm(&self, name: &str, packages: &[&str]) -> Result<()> {
@@ -106,6 +108,7 @@ impl Installed {
             .arg(&directory)
             .args(packages)
             .inherit()
+            // behind what is inherited: the packages' own scripts ask for the newer Node
             .env("PATH", self.path()))
     }
 
@@ -164,6 +167,6 @@ impl Installed {
 }
 
 fn run(spawn: Spawn) -> Result<()> {
-    spawn.inherit().patience(PATIENCE).run()?.ok()?;
+    spawn.patience(PATIENCE).run()?.ok()?;
     Ok(())
 }
