@@ -51,19 +51,24 @@ pub mod provider;
 pub mod conversation;
 pub mod encoding;
 pub mod eventstream;
+pub(crate) mod few;
 pub(crate) mod frames;
 pub mod gate;
-mod json_edit;
-mod json_strict;
+pub(crate) mod json_edit;
+pub(crate) mod json_strict;
+mod mentions;
 pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
 mod request;
 pub mod sse;
 pub mod usage;
+mod values;
 
 #[cfg(test)]
 mod golden;
+
+pub(crate) use values::few_values;
 
 /// Whether every JSON reader reads this text alike: no object in it has a name twice.
 pub(crate) fn same_to_every_reader(text: &str) -> bool {

@@ -35,7 +35,7 @@ mod script;
 mod site;
 
 pub use outcome::Answer;
-pub use script::{Fault, Gate, Pace, Reply, Tokens};
+pub use script::{Fault, Gate, Pace, Raw, Reply, Tokens};
 
 /// What a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

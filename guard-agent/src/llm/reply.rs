@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::llm::frames::Frames;
 use crate::llm::gate::Unjudged;
 use crate::llm::sse::{EVENT_LIMIT, Found, Scanner};
-use crate::llm::{ReplyFacts, ReplyHead, ReplyReader};
+use crate::llm::{ReplyFacts, ReplyHead, ReplyReader, few_values};
 use crate::refusal::Refusal;
 
 pub(crate) mod calls;
@@ -94,12 +94,17 @@ impl<F: Format> Reader<F> {
     fn read(&mut self, found: &Found<'_>) -> Verdict {
         match found {
             Found::Event(data) if data.is_empty() => Verdict::Forward,
-            Found::Event(data) => self.format.event(data, &mut self.calls),
-            Found::Oversize => {
+            Found::Event(data) if self.takes(data) => self.format.event(data, &mut self.calls),
+            Found::Event(_) | Found::Oversize => {
                 self.format.unread();
                 Verdict::Unreadable
             }
         }
+    }
+
+    /// Whether a text is read: what is judged may have to be taken apart, so it must not be too much for that.
+    fn takes(&self, text: &[u8]) -> bool {
+        self.calls.gate().is_none() || few_values(text)
     }
 
     /// Reads the events of a chunk; every byte is forwarded.
@@ -353,8 +358,8 @@ impl<F: Format> ReplyReader for Reader<F> {
         let left = match std::mem::replace(&mut self.mode, Mode::Undecided) {
             Mode::Json(body) => {
                 let readable = match &body {
-                    Some(body) => self.format.whole(body, &mut self.calls),
-                    None => {
+                    Some(body) if self.takes(body) => self.format.whole(body, &mut self.calls),
+                    _ => {
                         self.format.unread();
                         false
                     }

@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{Fault, Pace, Reply};
+use super::{Fault, Pace, Raw, Reply};
 
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
@@ -56,6 +56,15 @@ impl Answer {
         for (name, value) in &self.headers {
             response = response.header(*name, value);
         }
+        if let Some(raw) = &reply.raw {
+            if let Some(coding) = raw.coding {
+                response = response.header("content-encoding", coding);
+            }
+            return response
+                .header("content-type", raw.kind)
+                .body(repeated(raw))
+                .unwrap_or_else(|_| empty());
+        }
         let kind = match &self.content {
             Content::Json(_) => "application/json",
             Content::Events(_) => "text/event-stream; charset=utf-8",
@@ -96,6 +105,15 @@ pub(super) fn empty() -> Response<Body> {
 
 fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
+fn repeated(raw: &Raw) -> Body {
+    let units = std::iter::repeat_n(raw.unit.clone(), raw.times);
+    let all = std::iter::once(raw.head.clone())
+        .chain(units)
+        .chain([raw.tail.clone()]);
+    let frames = all.filter(|piece| !piece.is_empty()).map(|piece| Ok(Frame::data(piece)));
+    StreamBody::new(futures_util::stream::iter(frames)).boxed()
 }
 
 fn events<T: Into<Bytes> + Send + 'static>(list: Vec<T>, reply: &Reply) -> Body {
