@@ -8,6 +8,7 @@
 //! be found in `fuzz/planted.toml`.
 
 use std::fmt::Debug;
+use std::sync::OnceLock;
 
 use crate::llm::DialectKind;
 
@@ -83,6 +84,14 @@ pub fn run(name: &str, input: &[u8]) -> bool {
         (target.run)(input);
     }
     found.is_some()
+}
+
+/// Whether this target's planted mistake is switched on. Only a copy of the source asks, into which `fuzz/planted.toml` was
+/// worked.
+pub fn is_planted(target: &str) -> bool {
+    static PLANTED: OnceLock<Option<String>> = OnceLock::new();
+    let planted = PLANTED.get_or_init(|| std::env::var("GUARD_PLANTED").ok());
+    planted.as_deref() == Some(target)
 }
 
 /// A format's requests and replies; the first byte says which.

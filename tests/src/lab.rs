@@ -5,7 +5,7 @@
 //!     cgroup daemon          guard-agent daemon        203.0.113.10  api.openai.com     (fake)
 //!     cgroup agents/coder    clients, governed   veth  203.0.113.20  api.anthropic.com  (fake)
 //!     cgroup agents/second   clients, governed  <====> 203.0.113.30  www.example.org    (an ordinary site)
-//!                                                      203.0.113.40, .50, .60  Google, Amazon, Cohere (fake)
+//!                                                      203.0.113.40 … .80      Google, Amazon, Cohere, Vertex, Ollama
 //!     cgroup outside         clients, not governed     and 2001:db8:203::10, ::20, ::30
 //! ```
 
@@ -48,6 +48,10 @@ pub const GEMINI_KEY: &str = "AIzaSyLabRealGoogleKey-5e0c7b21f94a4d18";
 pub const BEDROCK_KEY: &str = "AKIALABREALKEY000001:lab/real+secret+of+the+pair+2f9d31c7";
 /// The key that the fake Cohere knows; only the daemon is given it.
 pub const COHERE_KEY: &str = "lab-real-cohere-key-c41d90ab2e6f";
+/// The token that the fake Vertex AI knows; only the daemon is given it.
+pub const VERTEX_KEY: &str = "ya29.lab-real-vertex-token-3b8e51d0c2";
+/// The key that the fake Ollama knows; only the daemon is given it.
+pub const OLLAMA_KEY: &str = "lab-real-ollama-key-77ad09f1c3be";
 /// Port of every server of the lab's internet.
 const HTTPS: u16 = 443;
 
@@ -57,7 +61,7 @@ const WORKER: &str = "guard";
 pub const WORKER_ID: u32 = 61_777;
 
 /// What stands where on the lab's internet.
-const SITES: [(Speaks, &str, &str, &str); 6] = [
+const SITES: [(Speaks, &str, &str, &str); 8] = [
     (
         Speaks::OpenAi,
         "api.openai.com",
@@ -87,6 +91,18 @@ const SITES: [(Speaks, &str, &str, &str); 6] = [
         "api.cohere.com",
         "203.0.113.60",
         "2001:db8:203::60",
+    ),
+    (
+        Speaks::Vertex,
+        "us-central1-aiplatform.googleapis.com",
+        "203.0.113.70",
+        "2001:db8:203::70",
+    ),
+    (
+        Speaks::Ollama,
+        "ollama.com",
+        "203.0.113.80",
+        "2001:db8:203::80",
     ),
     (
         Speaks::Site,
@@ -242,6 +258,8 @@ impl Lab {
         files.secret("keys/gemini", GEMINI_KEY)?;
         files.secret("keys/bedrock", BEDROCK_KEY)?;
         files.secret("keys/cohere", COHERE_KEY)?;
+        files.secret("keys/vertex", VERTEX_KEY)?;
+        files.secret("keys/ollama", OLLAMA_KEY)?;
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
             daemon: daemon::Daemon::new(builder.quiet),
@@ -280,6 +298,16 @@ impl Lab {
     /// The fake Cohere.
     pub fn cohere(&self) -> &Provider {
         self.provider(Speaks::Cohere)
+    }
+
+    /// The fake Vertex AI.
+    pub fn vertex(&self) -> &Provider {
+        self.provider(Speaks::Vertex)
+    }
+
+    /// The fake Ollama.
+    pub fn ollama(&self) -> &Provider {
+        self.provider(Speaks::Ollama)
     }
 
     /// The ordinary site.

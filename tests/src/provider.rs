@@ -28,11 +28,13 @@ mod anthropic;
 mod bedrock;
 mod cohere;
 mod gemini;
+mod ollama;
 mod openai;
 mod outcome;
 mod responses;
 mod script;
 mod site;
+mod vertex;
 
 pub use outcome::Answer;
 pub use script::{Fault, Gate, Pace, Raw, Reply, Tokens};
@@ -50,6 +52,10 @@ pub enum Speaks {
     Bedrock,
     /// Cohere's second API.
     Cohere,
+    /// Google's and Anthropic's models on Vertex AI.
+    Vertex,
+    /// Ollama's own API.
+    Ollama,
     /// Neither: an ordinary web site that says what it was asked.
     Site,
 }
@@ -63,6 +69,8 @@ impl Speaks {
             Self::Gemini => "gemini",
             Self::Bedrock => "bedrock",
             Self::Cohere => "cohere",
+            Self::Vertex => "vertex",
+            Self::Ollama => "ollama",
             Self::Site => "site",
         }
     }
@@ -427,12 +435,15 @@ impl Shared {
         let answer = match self.speaks {
             Speaks::OpenAi if refused => openai::unauthorized(&seen),
             Speaks::Anthropic if refused => anthropic::unauthorized(&seen),
-            Speaks::Gemini if refused => gemini::unauthorized(),
+            Speaks::Gemini | Speaks::Vertex if refused => gemini::unauthorized(),
+            Speaks::Ollama if refused => ollama::unauthorized(),
             Speaks::Cohere if refused => cohere::unauthorized(),
             // Its keys sign; tests look at the signature themselves.
             Speaks::Bedrock => bedrock::answer(&seen, &reply),
             Speaks::Gemini => gemini::answer(&seen, &reply),
             Speaks::Cohere => cohere::answer(&seen, &reply),
+            Speaks::Vertex => vertex::answer(&seen, &reply),
+            Speaks::Ollama => ollama::answer(&seen, &reply),
             Speaks::OpenAi => openai::answer(&seen, &reply),
             Speaks::Anthropic => anthropic::answer(&seen, &reply),
             Speaks::Site => site::answer(&seen),

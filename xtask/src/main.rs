@@ -6,6 +6,7 @@
 
 mod check;
 mod demo;
+mod fuzz;
 mod kernels;
 mod prices;
 mod setup;
@@ -49,6 +50,6 @@ fn main() -> Result<()> {
         Chore::Demo { json } => demo::run(json),
         Chore::Check => check::run(),
         Chore::Prices { file } => prices::run(&file),
-        Chore::Test(options) => test::run(options),
+        Chore::Test(options) => test::run(&options),
     }
 }

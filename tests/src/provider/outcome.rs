@@ -38,6 +38,8 @@ pub enum Content {
     Events(Vec<String>),
     /// Messages of Amazon's binary event stream.
     Frames(Vec<Vec<u8>>),
+    /// Lines of JSON, each with its end.
+    Lines(Vec<String>),
 }
 
 impl Answer {
@@ -69,6 +71,7 @@ impl Answer {
             Content::Json(_) => "application/json",
             Content::Events(_) => "text/event-stream; charset=utf-8",
             Content::Frames(_) => "application/vnd.amazon.eventstream",
+            Content::Lines(_) => "application/x-ndjson",
         };
         let body = match self.content {
             _ if reply.fault == Fault::Garbage => {
@@ -89,7 +92,7 @@ impl Answer {
                 }
                 _ => whole(Bytes::from(json.to_string())),
             },
-            Content::Events(list) => events(list, reply),
+            Content::Events(list) | Content::Lines(list) => events(list, reply),
             Content::Frames(list) => events(list, reply),
         };
         response

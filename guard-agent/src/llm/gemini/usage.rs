@@ -152,6 +152,7 @@ pub(super) struct Places(Vec<(u64, u64)>);
 impl Places {
     /// The place of a candidate's next call.
     pub(super) fn next(&mut self, choice: u64) -> At {
+        let full = self.0.len() >= CHOICES;
         let found = self.0.iter_mut().find(|(known, _)| *known == choice);
         let index = match found {
             Some((_, count)) => {
@@ -159,7 +160,7 @@ impl Places {
                 *count
             }
             // More candidates than any reply has share one place, beyond which nothing is judged separately.
-            None if self.0.len() >= CHOICES => u64::MAX,
+            None if full => u64::MAX,
             None => {
                 self.0.push((choice, 0));
                 0

@@ -52,12 +52,13 @@ pub(super) fn facts(kind: DialectKind, body: &str) -> Result<RequestFacts, Malfo
 }
 
 /// The fixtures of one format whose names end so, sorted.
-fn fixtures(kind: DialectKind, ending: &str) -> Vec<(String, Vec<u8>)> {
+pub(super) fn fixtures(kind: DialectKind, ending: &str) -> Vec<(String, Vec<u8>)> {
     let dir = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("src/llm/golden")
         .join(kind.label());
     let mut all: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
+        .into_iter()
+        .flatten()
         .map(|entry| entry.unwrap().path())
         .filter_map(|path| {
             let name = path.file_name()?.to_str()?.strip_suffix(ending)?.to_owned();
@@ -69,7 +70,7 @@ fn fixtures(kind: DialectKind, ending: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The binary stream that a fixture describes.
-fn binary(lines: &[u8]) -> Vec<u8> {
+pub(super) fn binary(lines: &[u8]) -> Vec<u8> {
     let mut stream = Vec::new();
     for line in std::str::from_utf8(lines).unwrap().lines() {
         let (kind, header, line) = match line.strip_prefix('!') {
@@ -100,10 +101,10 @@ fn read_framed(kind: DialectKind, media: &'static str, pieces: &[&[u8]]) -> (Vec
 }
 
 /// The media type of the binary framing.
-const BINARY: &str = "application/vnd.amazon.eventstream";
+pub(super) const BINARY: &str = "application/vnd.amazon.eventstream";
 
 /// The endings of fixtures, each with its media type.
-const ENDINGS: [(&str, &str); 4] = [
+pub(super) const ENDINGS: [(&str, &str); 4] = [
     (".reply.json", "application/json"),
     (".reply.sse", "text/event-stream; charset=utf-8"),
     (".reply.ndjson", "application/x-ndjson"),
