@@ -151,7 +151,7 @@ fn a_ledger_of_the_first_version_opens_with_every_balance() {
             posting(6)
         )),
     ];
-    std::fs::write(journal::segment_path(dir.path(), 1), text.concat()).unwrap();
+    std::fs::write(segment_path(dir.path(), 1), text.concat()).unwrap();
     let clock = TestClock(AtomicI64::new(starts + HOUR));
     let ledger = Ledger::open(settings(dir.path(), &Arc::new(clock))).unwrap();
     let recovery = ledger.recovery();
