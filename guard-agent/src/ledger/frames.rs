@@ -44,7 +44,11 @@ pub(super) fn step(format: Format, bytes: &[u8], complete: bool) -> Step {
 
 fn line(bytes: &[u8], complete: bool) -> Step {
     let Some(end) = memchr::memchr(b'\n', bytes) else {
-        return if complete { Step::Damaged(bytes.len()) } else { Step::More };
+        return if complete {
+            Step::Damaged(bytes.len())
+        } else {
+            Step::More
+        };
     };
     let record = bytes.get(..end).and_then(text::decode);
     record.map_or(Step::Damaged(end + 1), |record| Step::Record(record, end + 1))
@@ -148,9 +152,15 @@ mod tests {
                 if bytes == whole {
                     continue;
                 }
-                let lost = u64::try_from(begin / each).unwrap() + 1..=u64::try_from((end - 1) / each).unwrap() + 1;
+                let lost =
+                    u64::try_from(begin / each).unwrap() + 1..=u64::try_from((end - 1) / each).unwrap() + 1;
                 let expected: Vec<_> = (1..=8).filter(|seq| !lost.contains(seq)).collect();
-                let found: Vec<_> = read(&bytes).records.into_iter().flatten().map(|n| n.seq).collect();
+                let found: Vec<_> = read(&bytes)
+                    .records
+                    .into_iter()
+                    .flatten()
+                    .map(|n| n.seq)
+                    .collect();
                 let missing = expected.iter().all(|seq| found.contains(seq));
                 assert!(missing, "a hole of {length} at {begin}: {found:?}");
             }

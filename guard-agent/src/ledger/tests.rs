@@ -101,7 +101,10 @@ fn segments(dir: &Path) -> Vec<u64> {
 
 /// The payload of the record with this number begins here.
 fn payload_of(bytes: &[u8], number: usize) -> usize {
-    memchr::memmem::find_iter(bytes, &codec::MARKER).nth(number - 1).unwrap() + codec::HEAD
+    memchr::memmem::find_iter(bytes, &codec::MARKER)
+        .nth(number - 1)
+        .unwrap()
+        + codec::HEAD
 }
 
 fn journal_file(dir: &Path) -> PathBuf {

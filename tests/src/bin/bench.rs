@@ -42,7 +42,9 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let what = std::env::args().nth(1);
     ensure!(what.as_deref() == Some("ledger"), "usage: bench ledger");
-    let mut table = String::from("| scopes | threads | reserve and settle, per second | reserve p50 | p99 |\n|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| scopes | threads | reserve and settle, per second | reserve p50 | p99 |\n|---|---|---|---|---|\n",
+    );
     let mut slowest = u64::MAX;
     for scopes in SCOPES {
         for threads in THREADS {
@@ -95,7 +97,11 @@ fn measure(scopes: usize, threads: usize) -> Result<Cell> {
         stop.store(true, Ordering::Relaxed);
         let done = workers
             .into_iter()
-            .map(|worker| worker.join().map_err(|_panic| anyhow::anyhow!("a worker panicked"))?)
+            .map(|worker| {
+                worker
+                    .join()
+                    .map_err(|_panic| anyhow::anyhow!("a worker panicked"))?
+            })
             .collect::<Result<Vec<_>>>()?;
         Ok((started.elapsed(), done))
     })?;
@@ -156,13 +162,18 @@ fn charge(kind: ScopeKind, name: String, window: Window) -> Charge {
 
 fn nanos(sorted: &[u64], percent: usize) -> String {
     let at = sorted.len() * percent / 100;
-    let value = sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0);
+    let value = sorted
+        .get(at.min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(0);
     format!("{}.{} µs", value / 1000, value % 1000 / 100)
 }
 
 /// Replaces the table between the two marks.
 fn document(table: &str) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no root")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("no root")?;
     let path = root.join(DOCUMENT);
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let (before, rest) = text.split_once(BEGIN).context("no place for the table")?;
