@@ -9,6 +9,7 @@ mod demo;
 mod kernels;
 mod prices;
 mod setup;
+mod systemd;
 mod test;
 
 use anyhow::Result;
