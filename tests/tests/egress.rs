@@ -223,13 +223,17 @@ fn the_bare_address_of_a_denied_name_is_refused_once_the_agent_has_looked_it_up(
 }
 
 #[test]
-fn a_protocol_without_names_passes_by_the_name_that_was_looked_up_to_where_the_host_says_it_leads() -> Result<()> {
+fn a_protocol_without_names_passes_by_the_name_that_was_looked_up_to_where_the_host_says_it_leads()
+-> Result<()> {
     let rules = "providers = [\"openai\"]\negress = { default = \"deny\", allow = [\"git.example.com:25\"] }";
     let lab = Lab::builder().coder(rules).start()?;
     let (_servers, _resolver) = (servers(&lab)?, resolver(&lab)?);
     let coder = lab.coder();
     assert_eq!(talk(&lab, &coder, &[SITE, "25"])?, "(closed)");
-    assert_eq!(talk(&lab, &coder, &["ask", "127.0.0.1", "git.example.com"])?, SITE);
+    assert_eq!(
+        talk(&lab, &coder, &["ask", "127.0.0.1", "git.example.com"])?,
+        SITE
+    );
     assert_eq!(talk(&lab, &coder, &[SITE, "25"])?, "220 203.0.113.30:25 ready");
     assert!(get(&lab, &coder, SITE, "8080", SITE)?.starts_with("HTTP/1.1 403 "));
     // Its own resolver can say what it likes.

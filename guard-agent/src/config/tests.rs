@@ -610,7 +610,11 @@ fn egress_rules_are_read_and_a_bad_one_is_told_with_its_line() {
     let config = check(&text).config.unwrap();
     let egress = &config.agents[0].egress;
     assert!(egress.judge("10.1.1.1:5432".parse().unwrap(), None, &[]).is_ok());
-    assert!(egress.judge("203.0.113.1:443".parse().unwrap(), None, &[]).is_err());
+    assert!(
+        egress
+            .judge("203.0.113.1:443".parse().unwrap(), None, &[])
+            .is_err()
+    );
     let bad = format!("{CODER}egress = {{ allow = [\"https://example.com\", \"10.0.0.1/8\"] }}");
     let problems = check(&bad).problems;
     let fixes: Vec<&str> = problems.iter().map(|problem| problem.fix.as_str()).collect();

@@ -62,8 +62,8 @@ where
 
 fn page(why: &str) -> String {
     let body = format!(
-        "Guard, this host's firewall for LLM agents, refused this connection: {why}. Do not retry; the operator can \
-         change [agent.egress].\n"
+        "Guard, this host's firewall for LLM agents, refused this connection: {why}. Do not retry; the host's operator \
+         sees it in the audit log and can change the rule.\n"
     );
     format!(
         "HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: \

@@ -99,9 +99,7 @@ impl Outside<'_> {
         let router = &self.snapshot.router;
         // Who is no agent's may go to providers, too.
         let is_bystander = matches!(self.identity, Err(Unidentified::Bystander));
-        if !is_bystander
-            && let Err(why) = router.judge_passage(self.original_destination, said.name).await
-        {
+        if !is_bystander && let Err(why) = router.judge_passage(self.original_destination, said.name).await {
             return self.refuse(client, said, Verdict::Denied(why)).await;
         }
         let (passage, would) = match self.judge_said(said.name, said.ech) {
