@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::llm::frames::Frames;
 use crate::llm::gate::Unjudged;
 use crate::llm::sse::{EVENT_LIMIT, Found, Scanner};
-use crate::llm::{ReplyFacts, ReplyHead, ReplyReader, few_values};
+use crate::llm::values::few_values;
+use crate::llm::{ReplyFacts, ReplyHead, ReplyReader};
 use crate::refusal::Refusal;
 
 pub(crate) mod calls;
@@ -94,17 +95,12 @@ impl<F: Format> Reader<F> {
     fn read(&mut self, found: &Found<'_>) -> Verdict {
         match found {
             Found::Event(data) if data.is_empty() => Verdict::Forward,
-            Found::Event(data) if self.takes(data) => self.format.event(data, &mut self.calls),
-            Found::Event(_) | Found::Oversize => {
+            Found::Event(data) => self.format.event(data, &mut self.calls),
+            Found::Oversize => {
                 self.format.unread();
                 Verdict::Unreadable
             }
         }
-    }
-
-    /// Whether a text is read: what is judged may have to be taken apart, so it must not be too much for that.
-    fn takes(&self, text: &[u8]) -> bool {
-        self.calls.gate().is_none() || few_values(text)
     }
 
     /// Reads the events of a chunk; every byte is forwarded.
@@ -228,11 +224,15 @@ impl<F: Format> Reader<F> {
         if self.stopped {
             return Fate::Dropped;
         }
-        let edit = match serde_json::from_slice::<Value>(data) {
-            _ if !self.calls.any_denied() => Edit::Same,
-            Ok(event) => self.format.without(event, &mut self.calls),
+        let edit = if !self.calls.any_denied() {
+            Edit::Same
+        } else if !few_values(data) {
+            Edit::Cannot
+        } else if let Ok(event) = serde_json::from_slice(data) {
+            self.format.without(event, &mut self.calls)
+        } else {
             // Not JSON, and the format could read it: an end mark.
-            Err(_) => Edit::Same,
+            Edit::Same
         };
         match edit {
             Edit::Same => {
@@ -274,9 +274,9 @@ impl<F: Format> Reader<F> {
         if !self.calls.any_denied() {
             return Bytes::from(body);
         }
-        let edit = match serde_json::from_slice(&body) {
-            Ok(value) => self.format.without(value, &mut self.calls),
-            Err(_) => Edit::Cannot,
+        let edit = match few_values(&body).then(|| serde_json::from_slice(&body)) {
+            Some(Ok(value)) => self.format.without(value, &mut self.calls),
+            _ => Edit::Cannot,
         };
         match edit {
             Edit::Same => Bytes::from(body),
@@ -358,8 +358,8 @@ impl<F: Format> ReplyReader for Reader<F> {
         let left = match std::mem::replace(&mut self.mode, Mode::Undecided) {
             Mode::Json(body) => {
                 let readable = match &body {
-                    Some(body) if self.takes(body) => self.format.whole(body, &mut self.calls),
-                    _ => {
+                    Some(body) => self.format.whole(body, &mut self.calls),
+                    None => {
                         self.format.unread();
                         false
                     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::llm::json_edit::{Container, Editor};
 use crate::llm::mentions::{Where, mentions};
 use crate::llm::openai_chat::CapField;
-use crate::llm::openai_chat::request::{LIVE_SEARCH, WEB_SEARCH, names_of};
+use crate::llm::openai_chat::request::{LIVE_SEARCH, ONLINE, WEB_SEARCH, names_of};
 use crate::llm::{BodyEdits, Malformed, json_strict};
 
 /// Top-level changes, gathered before the object is reshaped once.
@@ -116,6 +116,16 @@ fn strip_tools<'a>(
         if listed(name) && root.get(field).is_some() {
             plan.gone.push(field);
         }
+    }
+    let searches = root
+        .get("model")
+        .and_then(|model| serde_json::from_str::<String>(model.value).ok())
+        .is_some_and(|model| model.ends_with(ONLINE));
+    if listed(WEB_SEARCH) && searches {
+        // Another name is another request, which the client has to make itself.
+        return Err(Malformed(format!(
+            "the model's suffix `{ONLINE}` asks for a web search that is not allowed; name the model without it"
+        )));
     }
     for field in ["tool_choice", "function_call"] {
         let choice = root
