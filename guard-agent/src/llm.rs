@@ -343,6 +343,14 @@ pub trait ReplyReader: Send {
     fn stopped(&self) -> bool {
         false
     }
+    /// Nothing is forwarded before the end: so a refusal in the reply's place can still have a status of its own.
+    fn holds_all(&self) -> bool {
+        false
+    }
+    /// After the end: why the whole reply was replaced by a refusal.
+    fn replaced(&mut self) -> Option<Refusal> {
+        None
+    }
 }
 
 /// How the reply to read was asked for and begins.

@@ -77,14 +77,14 @@ const CASES: [Case; 9] = [
         tools: true,
         cost: 550_000_000,
     },
-    // $1.10 and $5.50 in a region
+    // $1 and $5
     Case {
         name: "vertex",
         arguments: "vertex-claude --model claude-haiku-4-5@20251001",
         dialect: "anthropic-vertex",
         streams: true,
         tools: true,
-        cost: 1_650_000_000,
+        cost: 1_500_000_000,
     },
     // $0.10 and $0.50, as the operator's own table says
     Case {
@@ -394,5 +394,39 @@ fn what_is_billed_by_the_image_or_the_search_is_refused_and_what_is_free_passes(
     let said = call(lab.other(), "images --model gpt-image-1")?;
     ensure!(said["status"] == 404, "{said}");
     assert_eq!(lab.openai().last()?.path, "/v1/images/generations");
+    Ok(())
+}
+
+/// A plain reply is held until it is judged, so what is said in its place has the status of a refusal: the SDK raises it
+/// with its message, once.
+#[test]
+fn a_denied_call_in_a_plain_reply_is_the_sdks_own_error_where_the_rules_say_refuse() -> Result<()> {
+    let lab = priced()
+        .coder(&format!(
+            "{AGENT}\ntools = {{ allow = [\"Read\"], in_reply = \"refuse\" }}"
+        ))
+        .start()?;
+    for (number, case) in CASES.iter().filter(|case| case.tools).enumerate() {
+        let denied = Reply::default().calling("Bash", r#"{"command":"ls"}"#);
+        case.provider(&lab).always(denied);
+        let said = call(lab.coder(), &format!("{} --tools Read", case.arguments))?;
+        let message = said["message"].as_str().unwrap_or_default();
+        ensure!(
+            said["ok"] == false && message.contains("Guard stopped a call of the tool"),
+            "{}: {said}",
+            case.arguments
+        );
+        ensure!(
+            matches!(said["status"].as_u64(), Some(400 | 403)),
+            "{}: {said}",
+            case.arguments
+        );
+        // One attempt, which was made and is charged.
+        let records = lab.calls(number + 1)?;
+        assert_eq!(records.len(), number + 1, "{}", case.arguments);
+        let record = records.last().context("no record")?;
+        assert_eq!(record["tools_denied"], json!(["Bash"]), "{record}");
+        assert_eq!(record["cost_pico_usd"], case.cost, "{record}");
+    }
     Ok(())
 }

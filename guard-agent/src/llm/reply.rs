@@ -18,6 +18,7 @@ use crate::refusal::Refusal;
 pub(crate) mod calls;
 mod format;
 mod mode;
+mod whole;
 
 pub(crate) use calls::{At, Calls};
 pub(crate) use format::{Edit, Format, Verdict};
@@ -53,6 +54,8 @@ pub(crate) struct Reader<F> {
     queued: usize,
     /// The client has its last byte.
     stopped: bool,
+    /// Why the whole reply was replaced.
+    replaced: Option<Refusal>,
 }
 
 impl<F: Format> Reader<F> {
@@ -89,6 +92,7 @@ impl<F: Format> Reader<F> {
             queue: Vec::new(),
             queued: 0,
             stopped: false,
+            replaced: None,
         }
     }
 
@@ -257,36 +261,6 @@ impl<F: Format> Reader<F> {
         }
     }
 
-    /// A whole reply under a gate: as it came, edited, or a refusal.
-    fn judge_whole(&mut self, body: Option<Vec<u8>>, readable: bool) -> Bytes {
-        let Some(gate) = self.calls.gate().cloned() else {
-            return Bytes::new();
-        };
-        self.calls.end_all();
-        let Some(body) = body.filter(|_| readable) else {
-            return self
-                .format
-                .instead(&gate.unjudged(Unjudged::Reply).refusal, gate.request_id());
-        };
-        if let Some(refusal) = self.calls.fatal() {
-            return self.format.instead(refusal, gate.request_id());
-        }
-        if !self.calls.any_denied() {
-            return Bytes::from(body);
-        }
-        let edit = match few_values(&body).then(|| serde_json::from_slice(&body)) {
-            Some(Ok(value)) => self.format.without(value, &mut self.calls),
-            _ => Edit::Cannot,
-        };
-        match edit {
-            Edit::Same => Bytes::from(body),
-            Edit::Events(values) => Bytes::from(values.iter().map(Value::to_string).collect::<String>()),
-            Edit::Cannot => self
-                .format
-                .instead(&gate.unjudged(Unjudged::Call).refusal, gate.request_id()),
-        }
-    }
-
     /// The stream ended: what is left of it, and what still waited.
     fn end_events(&mut self) -> Bytes {
         let rest = self.frames.take_rest();
@@ -395,5 +369,13 @@ impl<F: Format> ReplyReader for Reader<F> {
 
     fn stopped(&self) -> bool {
         self.stopped
+    }
+
+    fn holds_all(&self) -> bool {
+        self.holds_all()
+    }
+
+    fn replaced(&mut self) -> Option<Refusal> {
+        self.replaced.take()
     }
 }
