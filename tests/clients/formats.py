@@ -4,16 +4,30 @@ the environment. Prints one JSON object: {"ok": true, "text", "tools", "usage"} 
 """
 
 import argparse
+import importlib
 import json
 import logging
 import os
 import time
 
 
+# each with the package that its SDK is in
 FORMATS = {
-    "responses", "embeddings", "completions", "gemini", "vertex", "vertex-claude", "converse", "invoke", "cohere", "ollama",
-    "images", "speech", "moderation", "rerank",
-}  # fmt: skip
+    "responses": "openai",
+    "embeddings": "openai",
+    "completions": "openai",
+    "images": "openai",
+    "speech": "openai",
+    "moderation": "openai",
+    "gemini": "google.genai",
+    "vertex": "google.genai",
+    "vertex-claude": "anthropic",
+    "converse": "boto3",
+    "invoke": "boto3",
+    "cohere": "cohere",
+    "rerank": "cohere",
+    "ollama": "ollama",
+}
 
 
 def arguments():
@@ -257,6 +271,7 @@ def refused(error):
 def main():
     logging.disable(logging.WARNING)
     args = arguments()
+    importlib.import_module(FORMATS[args.format])  # takes seconds on a busy machine, and is not the call's time
     begun = time.monotonic()
     try:
         text, tools, usage = globals()[args.format.replace("-", "_")](args)
