@@ -72,7 +72,7 @@ pub(super) fn json_edit(input: &[u8]) {
     };
     assert!(survey(out.as_bytes(), &["model"]).is_ok(), "{out}");
     let mut after = members(&out).unwrap_or_default();
-    assert_eq!(after.remove("added by the test").is_some(), true);
+    assert!(after.remove("added by the test").is_some());
     for (at, name) in names.iter().enumerate() {
         let (old, new) = (before.get(name), after.remove(name));
         match (old, new) {

@@ -164,10 +164,10 @@ pub(super) fn strip<'a>(
             editor.reshape(&list, |_| marks.next().unwrap_or(false), &[]);
         }
     }
-    if let Some(config) = either(root, "toolConfig")? {
-        if !gone.is_empty() || mentions(config.value, Where::Anywhere, &listed) {
-            gone.push(config.name.clone().into_owned());
-        }
+    if let Some(config) = either(root, "toolConfig")?
+        && (!gone.is_empty() || mentions(config.value, Where::Anywhere, &listed))
+    {
+        gone.push(config.name.clone().into_owned());
     }
     Ok(gone)
 }
