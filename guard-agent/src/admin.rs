@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::{Amount, Unit};
 use crate::money::Pico;
 use crate::policy::outcomes::Outcome;
 
@@ -99,6 +100,9 @@ pub struct Status {
     pub configured_at: Timestamp,
     /// Every configured agent, by name.
     pub agents: Vec<AgentStatus>,
+    /// Budgets that agents share.
+    #[serde(default)]
+    pub shared: Vec<BudgetStatus>,
 }
 
 /// One agent.
@@ -136,22 +140,34 @@ pub struct LastRefusal {
 /// One budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetStatus {
-    /// `agent` or `run`.
+    /// `agent`, `run`, `session`; `owner`, `key`, `model` or `host` where agents share it.
     pub scope: String,
     /// Name of the scope.
     pub name: String,
     /// `day`, `run`, …
     pub window: String,
+    /// What the numbers count; money in pico-dollars.
+    pub unit: Unit,
     /// Hard limit.
-    pub limit_pico_usd: Pico,
+    pub limit: u64,
     /// Soft limit, if there is one.
-    pub soft_pico_usd: Option<Pico>,
+    pub soft: Option<u64>,
     /// Settled in the current window.
-    pub settled_pico_usd: Pico,
+    pub settled: u64,
     /// Reserved by calls in flight.
-    pub reserved_pico_usd: Pico,
+    pub reserved: u64,
     /// End of the window; none for a run.
     pub resets_at: Option<Timestamp>,
+}
+
+impl BudgetStatus {
+    /// So many of its unit.
+    pub fn amount(&self, count: u64) -> Amount {
+        Amount {
+            unit: self.unit,
+            count,
+        }
+    }
 }
 
 /// `POST /v1/runs`

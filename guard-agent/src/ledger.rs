@@ -1,6 +1,6 @@
 //! Budgets: reserve before a call is forwarded, settle or release exactly once.
 //!
-//! In: charges (whose money, which window, which limit) and a worst-case amount. Out: a `Reservation`, which is
+//! In: charges (whose account, which window, which limit in dollars, tokens or calls) and the worst case of a call. Out: a `Reservation`, which is
 //! neither `Clone` nor `Copy`, and consumed by `settle` or `release`; dropped, it is charged in full.
 //! On failure: `Exhausted` (with the numbers that a refusal needs), or `Stopped` while the journal cannot be
 //! written: nothing is admitted that is not on record.
@@ -26,6 +26,7 @@ use ulid::Ulid;
 use crate::clock::SharedClock;
 use crate::money::Pico;
 
+mod amount;
 mod book;
 mod journal;
 mod record;
@@ -39,6 +40,7 @@ pub use types::{
     ScopeKind, Settled,
 };
 
+pub use amount::{Amount, Amounts, Unit};
 pub use book::NO_SESSION;
 pub use window::Window;
 
@@ -94,9 +96,14 @@ impl Ledger {
         }))
     }
 
-    /// Reserves an amount in every charge's account at once, or in none. The record is written before this returns.
-    pub fn reserve(&self, call: Ulid, charges: &[Charge], amount: Pico) -> Result<Reservation, ReserveError> {
-        let reservation = Inner::reserve(&self.inner, call, charges, amount);
+    /// Reserves in every charge's account at once, each in its unit, or in none. The record is written before this returns.
+    pub fn reserve(
+        &self,
+        call: Ulid,
+        charges: &[Charge],
+        amounts: impl Into<Amounts>,
+    ) -> Result<Reservation, ReserveError> {
+        let reservation = Inner::reserve(&self.inner, call, charges, amounts.into());
         if let Some(projector) = &self.projector {
             projector.wake();
         }
@@ -158,7 +165,7 @@ impl Inner {
                 recovery.charged_in_full += 1;
                 recovery.charged_amount = recovery
                     .charged_amount
-                    .checked_add(posting.amount)
+                    .checked_add(posting.amount.usd)
                     .unwrap_or(Pico(u64::MAX));
                 state.note(Record::close(
                     id,
@@ -187,7 +194,7 @@ impl Inner {
         inner: &Arc<Self>,
         call: Ulid,
         charges: &[Charge],
-        amount: Pico,
+        amount: Amounts,
     ) -> Result<Reservation, ReserveError> {
         let now = inner.clock.now();
         let mut state = inner.lock();
@@ -198,10 +205,10 @@ impl Inner {
             .map_err(|e| ReserveError::Stopped(format!("the time {now} is in no window: {e}")))?;
         state
             .book
-            .admit(&slots, amount)
+            .admit(&slots, &amount)
             .map_err(ReserveError::Exhausted)?;
         // Only an amount that no limit bounds can be larger.
-        let amount = amount.min(book::MOST);
+        let amount = amount.at_most(book::MOST);
         let posting = Posting {
             call,
             amount,
@@ -228,13 +235,13 @@ impl Inner {
     }
 
     /// The one place where a reservation ends. `cost` is none when it is charged in full.
-    fn close(&self, id: u64, cost: Option<Pico>, outcome: Outcome) -> Pico {
+    fn close(&self, id: u64, cost: Option<Amounts>, outcome: Outcome) -> Amounts {
         let at = self.clock.now().as_microsecond();
         let mut state = self.lock();
         let Some(posting) = state.book.close(id, cost) else {
-            return Pico::ZERO;
+            return Amounts::ZERO;
         };
-        let cost = cost.unwrap_or(posting.amount).min(book::MOST);
+        let cost = cost.unwrap_or(posting.amount).at_most(book::MOST);
         state.note(Record::close(id, at, &posting, cost, outcome));
         cost
     }
@@ -279,36 +286,36 @@ impl State {
     }
 }
 
-/// Money set aside for one call in all its accounts. Settle it or release it; dropped, it is charged in full.
+/// Money, tokens and the call itself, set aside for one call in all its accounts. Settle it or release it; dropped, it is charged in full.
 #[must_use = "a dropped reservation is charged in full"]
 pub struct Reservation {
     inner: Arc<Inner>,
     id: u64,
-    amount: Pico,
+    amount: Amounts,
     open: bool,
 }
 
 impl Reservation {
     /// What was reserved.
-    pub fn amount(&self) -> Pico {
+    pub fn amount(&self) -> Amounts {
         self.amount
     }
 
-    /// Books what the call did cost. A cost above the reservation is booked in full and flagged.
-    pub fn settle(mut self, cost: Pico) -> Settled {
+    /// Books what the call did use. More than the reservation is booked in full and flagged.
+    pub fn settle(mut self, used: impl Into<Amounts>) -> Settled {
         self.open = false;
-        let cost = self.inner.close(self.id, Some(cost), Outcome::Settled);
+        let cost = self.inner.close(self.id, Some(used.into()), Outcome::Settled);
         Settled {
             cost,
             reserved: self.amount,
-            overrun: cost > self.amount,
+            overrun: cost.exceeds(&self.amount),
         }
     }
 
     /// The call never reached the provider: nothing is booked.
     pub fn release(mut self) {
         self.open = false;
-        self.inner.close(self.id, Some(Pico::ZERO), Outcome::Released);
+        self.inner.close(self.id, Some(Amounts::ZERO), Outcome::Released);
     }
 }
 

@@ -27,6 +27,7 @@ impl AdminState for Fake {
             started_at: Timestamp::UNIX_EPOCH,
             configured_at: Timestamp::UNIX_EPOCH,
             agents: Vec::new(),
+            shared: Vec::new(),
         }
     }
     fn start_run(&self, peer: &Peer, agent: &str) -> Result<RunStarted, AdminError> {

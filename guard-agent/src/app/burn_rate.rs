@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::config::{Agent, Per};
-use crate::ledger::{AccountView, ScopeKind, Window};
-use crate::money::Pico;
+use crate::ledger::{AccountView, Amount, ScopeKind, Unit, Window};
 
 /// How often an account is looked at.
 const EVERY: Duration = Duration::from_secs(30);
@@ -27,13 +26,13 @@ const SAMPLES: usize = 121;
 /// Accounts that are looked at.
 const ACCOUNTS: usize = 4096;
 
-type Key = (Arc<str>, Window, Option<Timestamp>);
+type Key = (Arc<str>, Window, Unit, Option<Timestamp>);
 
 /// What the accounts held.
 #[derive(Debug, Default)]
 pub(super) struct BurnRates {
     looked: Option<Instant>,
-    samples: HashMap<Key, VecDeque<(Instant, Pico)>>,
+    samples: HashMap<Key, VecDeque<(Instant, u64)>>,
 }
 
 impl BurnRates {
@@ -63,12 +62,14 @@ impl BurnRates {
                     account.scope.kind == ScopeKind::Agent
                         && account.scope.name == agent.name
                         && account.window == budget.window
+                        && account.settled.unit == budget.limit.unit
                 });
                 let Some(account) = account else { continue };
-                let key = (agent.name.clone(), account.window, account.starts);
+                let settled = account.settled;
+                let key = (agent.name.clone(), account.window, settled.unit, account.starts);
                 seen.push(key.clone());
-                let left = budget.limit.0.saturating_sub(account.settled.0);
-                if let Some(lasts) = self.lasts(key, account.settled, left, now) {
+                let left = budget.limit.count.saturating_sub(settled.count);
+                if let Some(lasts) = self.lasts(key, settled.count, left, now) {
                     said.push((agent.clone(), message(agent, account, budget.limit, lasts)));
                 }
             }
@@ -78,7 +79,7 @@ impl BurnRates {
     }
 
     /// How long what is left lasts, if that is soon by both windows.
-    fn lasts(&mut self, key: Key, settled: Pico, left: u64, now: Instant) -> Option<Duration> {
+    fn lasts(&mut self, key: Key, settled: u64, left: u64, now: Instant) -> Option<Duration> {
         if self.samples.len() >= ACCOUNTS && !self.samples.contains_key(&key) {
             return None;
         }
@@ -92,7 +93,7 @@ impl BurnRates {
                 .iter()
                 .find(|(at, _)| now.saturating_duration_since(*at) <= window)?;
             let took = now.saturating_duration_since(from.0).as_secs();
-            let spent = settled.0.checked_sub(from.1.0)?;
+            let spent = settled.checked_sub(from.1)?;
             // Less than the short window is known: too little to say anything.
             if took < SHORT.as_secs() - EVERY.as_secs() || spent == 0 {
                 return None;
@@ -105,9 +106,9 @@ impl BurnRates {
     }
 }
 
-fn message(agent: &Agent, account: &AccountView, limit: Pico, lasts: Duration) -> String {
+fn message(agent: &Agent, account: &AccountView, limit: Amount, lasts: Duration) -> String {
     format!(
-        "agent {:?} exhausts its {limit} budget for this {} in about {} minutes ({} is spent)",
+        "agent {:?} exhausts its {limit} budget for this {} in about {} minutes ({} is used)",
         agent.name,
         account.window.label(),
         lasts.as_secs().div_ceil(60),
@@ -119,6 +120,7 @@ fn message(agent: &Agent, account: &AccountView, limit: Pico, lasts: Duration) -
 mod tests {
     use super::*;
     use crate::ledger::Scope;
+    use crate::money::Pico;
     use crate::policy::tests_support::agent;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -132,8 +134,8 @@ mod tests {
             window: Window::Day,
             starts: None,
             resets_at: None,
-            settled: Pico(settled_cents * 10_000_000_000),
-            reserved: Pico::ZERO,
+            settled: Pico(settled_cents * 10_000_000_000).into(),
+            reserved: Pico::ZERO.into(),
         }
     }
 

@@ -38,7 +38,7 @@ impl EndedRuns {
         for account in gone {
             let since = *self.since.entry(account.scope.name.clone()).or_insert(now);
             let over = now.saturating_duration_since(since) >= KEPT;
-            if over && account.reserved == Pico::ZERO && !due.contains(&account.scope) {
+            if over && account.reserved.count == 0 && !due.contains(&account.scope) {
                 due.push(account.scope.clone());
             }
         }
@@ -60,8 +60,8 @@ mod tests {
             window: Window::Run,
             starts: None,
             resets_at: None,
-            settled: Pico(5),
-            reserved: Pico(reserved),
+            settled: Pico(5).into(),
+            reserved: Pico(reserved).into(),
         }
     }
 

@@ -17,7 +17,6 @@ use crate::identify;
 use crate::kernel::Reason;
 use crate::kernel::governed::GovernedCgroup;
 use crate::ledger::{AccountView, Scope, ScopeKind, Window};
-use crate::money::Pico;
 use crate::seam::Attempts;
 use crate::telemetry::metrics::BudgetState;
 
@@ -145,13 +144,11 @@ impl Daemon {
     }
 
     fn show_budget(&self, scope: &Scope, budget: &Budget, accounts: &[AccountView]) {
-        let account = accounts
-            .iter()
-            .find(|account| account.scope == *scope && account.window == budget.window);
+        let account = budget.account(scope, accounts);
         let state = BudgetState {
             limit: budget.limit,
-            settled: account.map_or(Pico::ZERO, |account| account.settled),
-            reserved: account.map_or(Pico::ZERO, |account| account.reserved),
+            settled: account.map_or(0, |account| account.settled.count),
+            reserved: account.map_or(0, |account| account.reserved.count),
         };
         self.metrics.budget(scope.kind, &scope.name, budget.window, state);
     }

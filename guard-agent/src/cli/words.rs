@@ -2,6 +2,7 @@
 
 use jiff::SignedDuration;
 
+use crate::ledger::{Amount, Unit};
 use crate::money::{PICO_PER_USD, Pico};
 
 /// A text of at most this many characters; a cut one ends in an ellipsis.
@@ -19,6 +20,29 @@ pub(super) fn dollars(amount: Pico, decimals: u32) -> String {
     let counted = amount.0.div_ceil(PICO_PER_USD / parts);
     let width = decimals as usize;
     format!("${}.{:0width$}", thousands(counted / parts), counted % parts)
+}
+
+/// Dollars with so many decimals; tokens and calls in short, and `unit` behind them, if it is asked for.
+pub(super) fn amount(amount: Amount, decimals: u32, unit: bool) -> String {
+    match amount.unit {
+        Unit::Usd => dollars(Pico(amount.count), decimals),
+        Unit::Tokens | Unit::Calls if !unit => short(amount.count),
+        Unit::Tokens | Unit::Calls => format!("{} {}", short(amount.count), amount.unit.label()),
+    }
+}
+
+/// A number of at most six characters, rounded up from ten thousand on: `9,999`, `12k`, `1.25M`.
+pub(super) fn short(number: u64) -> String {
+    let (size, letter) = match number {
+        0..10_000 => return thousands(number),
+        10_000..1_000_000 => (1_000, 'k'),
+        1_000_000..1_000_000_000 => (1_000_000, 'M'),
+        _ => (1_000_000_000, 'G'),
+    };
+    let hundredths = number.div_ceil(size / 100);
+    let text = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{text}{letter}")
 }
 
 /// A number with its thousands apart.
@@ -58,6 +82,16 @@ mod tests {
         assert_eq!(dollars(Pico(1), 2), "$0.01");
         assert_eq!(dollars(usd("1234567.891"), 2), "$1,234,567.90");
         assert_eq!(dollars(usd("0.046"), 4), "$0.0460");
+        for (number, shown) in [
+            (9_999, "9,999"),
+            (12_000, "12k"),
+            (999_999, "1000k"),
+            (1_250_000, "1.25M"),
+            (2_000_001, "2.01M"),
+            (20_000_000_000, "20G"),
+        ] {
+            assert_eq!(short(number), shown);
+        }
         assert_eq!(span(SignedDuration::from_secs(90_000)), "1 d 1 h");
         assert_eq!(span(SignedDuration::from_secs(-5)), "0 s");
     }

@@ -1,25 +1,36 @@
-//! `budget = [{ window = "day", usd = 20.0, soft = 0.8 }]`, in `[defaults]` and in an agent, and `[[budget]]`.
+//! `budget = [{ window = "day", usd = 20.0, soft = 0.8 }, { window = "hour", calls = 200 }]`, in `[defaults]` and in an agent, and `[[budget]]`.
 
 use std::sync::Arc;
 
 use super::problem::nearest;
 use super::read::Section;
 use super::{Agent, Pattern};
-use crate::ledger::{Scope, ScopeKind, Window};
+use crate::ledger::{AccountView, Amount, Scope, ScopeKind, Unit, Window};
 use crate::llm::provider::Provider;
 use crate::money::{PICO_PER_USD, Pico};
 
-/// One limit on money.
+/// One limit on money, tokens or calls.
 #[derive(Debug, Clone)]
 pub struct Budget {
     /// What of an agent it is for; of no account in a shared budget.
     pub per: Per,
     /// Its window.
     pub window: Window,
-    /// Hard limit.
-    pub limit: Pico,
+    /// Hard limit, in its unit.
+    pub limit: Amount,
     /// Soft limit in parts per million of the hard one.
     pub soft_ppm: Option<u32>,
+}
+
+impl Budget {
+    /// The account of this scope that it limits, among those that there are.
+    pub fn account<'a>(&self, scope: &Scope, accounts: &'a [AccountView]) -> Option<&'a AccountView> {
+        accounts.iter().find(|account| {
+            account.scope == *scope
+                && account.window == self.window
+                && account.settled.unit == self.limit.unit
+        })
+    }
 }
 
 /// What of an agent a budget is for.
@@ -58,7 +69,7 @@ pub(super) fn fallback() -> Vec<Budget> {
     vec![Budget {
         per: Per::Agent,
         window: Window::Day,
-        limit: Pico(10 * PICO_PER_USD),
+        limit: Amount::usd(Pico(10 * PICO_PER_USD)),
         soft_ppm: Some(800_000),
     }]
 }
@@ -79,19 +90,29 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
         let Some(budget) = one(section, per.unwrap_or(Per::Agent)) else {
             continue;
         };
-        if budgets
-            .iter()
-            .any(|other| other.window == budget.window && other.per == budget.per)
-        {
-            let message = format!("a second budget for the window {:?}", budget.window.label());
+        if budgets.iter().any(|other| {
+            other.window == budget.window && other.per == budget.per && other.limit.unit == budget.limit.unit
+        }) {
+            let message = format!(
+                "a second budget in {} for the window {:?}",
+                budget.limit.unit.label(),
+                budget.window.label()
+            );
             section.reader.error(
                 &section.place("window"),
                 message,
-                "keep one budget per window and scope",
+                "keep one budget per window, scope and unit",
             );
             continue;
         }
         budgets.push(budget);
+    }
+    if !budgets.is_empty() && budgets.iter().all(|budget| budget.limit.unit != Unit::Usd) {
+        holder.reader.warning(
+            &holder.place("budget"),
+            "no limit in dollars: how much may be spent follows from tokens or calls alone",
+            "add for example { window = \"day\", usd = 10.0 }",
+        );
     }
     Some(budgets)
 }
@@ -101,7 +122,6 @@ fn one(section: &Section<'_, '_>, per: Per) -> Option<Budget> {
         "window",
         "add window = \"day\" (or run, hour, week, month, rolling:5h)",
     );
-    section.missing("usd", "add usd = 10.0");
     let window = window(section);
     let limit = limit(section);
     let soft_ppm = soft(section);
@@ -154,15 +174,20 @@ pub(super) fn read_shared(
             );
         } else if budgets
             .iter()
-            .any(|other| other.scope() == shared.scope() && other.budget.window == shared.budget.window)
+            .any(|other| {
+                other.scope() == shared.scope()
+                    && other.budget.window == shared.budget.window
+                    && other.budget.limit.unit == shared.budget.limit.unit
+            })
         {
             let scope = shared.scope();
             let message = format!(
-                "a second budget of {} {:?} for this window",
+                "a second budget in {} of {} {:?} for this window",
+                shared.budget.limit.unit.label(),
                 scope.kind.label(),
                 scope.name
             );
-            report(message, "keep one budget per scope and window");
+            report(message, "keep one budget per scope, window and unit");
         } else {
             budgets.push(shared);
         }
@@ -250,7 +275,34 @@ impl SharedBudget {
     }
 }
 
-fn limit(section: &Section<'_, '_>) -> Option<Pico> {
+/// The limit, in exactly one unit.
+fn limit(section: &Section<'_, '_>) -> Option<Amount> {
+    let named: Vec<Unit> = Unit::ALL
+        .into_iter()
+        .filter(|unit| section.has(unit.label()))
+        .collect();
+    match named.as_slice() {
+        [Unit::Usd] => dollars(section).map(Amount::usd),
+        [unit] => {
+            let count = section.positive(unit.label())?;
+            Some(Amount { unit: *unit, count })
+        }
+        [] => {
+            section.missing("usd", "add usd = 10.0, tokens = 2000000 or calls = 200");
+            None
+        }
+        [..] => {
+            section.reader.error(
+                &section.span,
+                "one budget with several limits",
+                "write a budget of its own for each of usd, tokens and calls",
+            );
+            None
+        }
+    }
+}
+
+fn dollars(section: &Section<'_, '_>) -> Option<Pico> {
     let text = section.decimal("usd")?;
     let written = text.get_ref();
     let (message, fix) = match Pico::from_usd_text(written) {

@@ -9,13 +9,12 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::record::{Balance, Numbered, Record};
-use super::{AccountView, Charge, Exhausted, Scope, ScopeKind, Window};
-use crate::money::Pico;
+use super::{AccountView, Amount, Amounts, Charge, Exhausted, Scope, ScopeKind, Unit, Window};
 
 mod periods;
 
 /// Largest amount that an account counts: what a signed 64-bit column of `ledger.db` holds, 9.2 million dollars.
-pub(super) const MOST: Pico = Pico(i64::MAX.unsigned_abs());
+pub(super) const MOST: u64 = i64::MAX.unsigned_abs();
 
 /// Sessions that are told apart at the same time. Labels are the client's word and only narrow, so one more than this
 /// shares an account with the others of its run.
@@ -29,6 +28,9 @@ pub const NO_SESSION: &str = "-";
 pub(super) struct AccountId {
     pub scope: Scope,
     pub window: Window,
+    /// What it counts; money where nothing is said.
+    #[serde(default, skip_serializing_if = "Unit::is_usd")]
+    pub unit: Unit,
     /// Begin and end in microseconds since 1970; zero for a run.
     pub starts: i64,
     pub ends: i64,
@@ -36,7 +38,10 @@ pub(super) struct AccountId {
 
 impl PartialEq for AccountId {
     fn eq(&self, other: &Self) -> bool {
-        self.starts == other.starts && self.window == other.window && self.scope == other.scope
+        self.starts == other.starts
+            && self.window == other.window
+            && self.unit == other.unit
+            && self.scope == other.scope
     }
 }
 
@@ -46,6 +51,7 @@ impl Hash for AccountId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.scope.hash(state);
         self.window.hash(state);
+        self.unit.hash(state);
         self.starts.hash(state);
     }
 }
@@ -56,6 +62,13 @@ impl AccountId {
         match self.window.rolling() {
             Some((length, _)) => self.ends.saturating_add(length) <= now,
             None => self.starts < now,
+        }
+    }
+
+    fn amount(&self, count: u64) -> Amount {
+        Amount {
+            unit: self.unit,
+            count,
         }
     }
 
@@ -74,7 +87,7 @@ impl AccountId {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Posting {
     pub call: Ulid,
-    pub amount: Pico,
+    pub amount: Amounts,
     pub accounts: Vec<AccountId>,
 }
 
@@ -82,14 +95,18 @@ pub(super) struct Posting {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub account: AccountId,
-    limit: Pico,
+    limit: u64,
 }
 
+/// In the unit of its id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Account {
-    settled: Pico,
-    reserved: Pico,
+    settled: u64,
+    reserved: u64,
 }
+
+/// The buckets of a rolling account have this in common.
+type Rolling = (Scope, Window, Unit);
 
 /// All accounts and all open reservations.
 #[derive(Debug, Default)]
@@ -99,13 +116,13 @@ pub(super) struct Book {
     /// Latest window begun, by kind: a clock that steps back stays in it.
     floors: HashMap<Window, (i64, i64)>,
     /// Begins of the buckets of each rolling account; some may be gone.
-    buckets: HashMap<(Scope, Window), BTreeSet<i64>>,
+    buckets: HashMap<Rolling, BTreeSet<i64>>,
     /// Scopes of ended runs, until nothing is reserved in them.
     ended: HashSet<Scope>,
 }
 
-fn add(a: Pico, b: Pico) -> Pico {
-    Pico(a.0.saturating_add(b.0)).min(MOST)
+fn add(a: u64, b: u64) -> u64 {
+    a.saturating_add(b).min(MOST)
 }
 
 impl Book {
@@ -122,10 +139,11 @@ impl Book {
             let account = self.within_sessions(AccountId {
                 scope: charge.scope.clone(),
                 window: charge.window,
+                unit: charge.limit.unit,
                 starts,
                 ends,
             });
-            let limit = charge.limit.min(MOST);
+            let limit = charge.limit.count.min(MOST);
             match slots.iter_mut().find(|slot| slot.account == account) {
                 Some(slot) => slot.limit = slot.limit.min(limit),
                 None => slots.push(Slot { account, limit }),
@@ -137,7 +155,7 @@ impl Book {
     /// The account with this id, made when it is new.
     fn account(&mut self, id: &AccountId) -> &mut Account {
         if id.window.rolling().is_some() {
-            let key = (id.scope.clone(), id.window);
+            let key = (id.scope.clone(), id.window, id.unit);
             self.buckets.entry(key).or_default().insert(id.starts);
         } else if let Some((known, account)) = self.accounts.remove_entry(id) {
             // The latest end counts.
@@ -163,13 +181,14 @@ impl Book {
     /// Drops the accounts of earlier windows in which nothing is reserved any more.
     fn prune(&mut self, kind: Window, starts: i64) {
         self.accounts
-            .retain(|id, account| id.window != kind || !id.is_over(starts) || account.reserved != Pico::ZERO);
+            .retain(|id, account| id.window != kind || !id.is_over(starts) || account.reserved != 0);
         let accounts = &self.accounts;
-        self.buckets.retain(|(scope, window), begins| {
+        self.buckets.retain(|(scope, window, unit), begins| {
             begins.retain(|starts| {
                 let id = AccountId {
                     scope: scope.clone(),
                     window: *window,
+                    unit: *unit,
                     starts: *starts,
                     ends: 0,
                 };
@@ -180,11 +199,12 @@ impl Book {
     }
 
     /// Whether an amount fits into every account. Where several stand in the way, one that is final is named first.
-    pub(super) fn admit(&self, slots: &[Slot], amount: Pico) -> Result<(), Exhausted> {
+    pub(super) fn admit(&self, slots: &[Slot], amounts: &Amounts) -> Result<(), Exhausted> {
         let mut transient = None;
         for Slot { account: id, limit } in slots {
             let account = self.balance(id);
-            let fits = |base: Option<Pico>| {
+            let amount = amounts.of(id.unit);
+            let fits = |base: Option<u64>| {
                 base.and_then(|b| b.checked_add(amount))
                     .is_some_and(|sum| sum <= *limit)
             };
@@ -194,10 +214,10 @@ impl Book {
             let exhausted = Exhausted {
                 scope: id.scope.clone(),
                 window: id.window,
-                limit: *limit,
-                settled: account.settled,
-                reserved: account.reserved,
-                requested: amount,
+                limit: id.amount(*limit),
+                settled: id.amount(account.settled),
+                reserved: id.amount(account.reserved),
+                requested: id.amount(amount),
                 resets_at: self.resets_at(id, account, *limit, amount),
                 transient: fits(Some(account.settled)),
             };
@@ -214,13 +234,13 @@ impl Book {
         for key in &posting.accounts {
             self.enter(key);
             let account = self.account(key);
-            account.reserved = add(account.reserved, posting.amount);
+            account.reserved = add(account.reserved, posting.amount.of(key.unit));
         }
         self.held.insert(id, posting);
     }
 
     /// Ends a reservation at a cost (none: in full). Gives its posting, or `None` when there is no such reservation.
-    pub(super) fn close(&mut self, id: u64, cost: Option<Pico>) -> Option<Posting> {
+    pub(super) fn close(&mut self, id: u64, cost: Option<Amounts>) -> Option<Posting> {
         let posting = self.held.remove(&id)?;
         let cost = cost.unwrap_or(posting.amount);
         for key in &posting.accounts {
@@ -229,13 +249,14 @@ impl Book {
                 .get(&key.window)
                 .is_some_and(|floor| key.is_over(floor.0));
             let account = self.account(key);
+            let held = posting.amount.of(key.unit);
             debug_assert!(
-                account.reserved >= posting.amount,
+                account.reserved >= held,
                 "an account holds less than its open reservations"
             );
-            account.reserved = account.reserved.saturating_sub(posting.amount);
-            account.settled = add(account.settled, cost);
-            if account.reserved == Pico::ZERO && (over || self.ended.contains(&key.scope)) {
+            account.reserved = account.reserved.saturating_sub(held);
+            account.settled = add(account.settled, cost.of(key.unit));
+            if account.reserved == 0 && (over || self.ended.contains(&key.scope)) {
                 self.accounts.remove(key);
             }
         }
@@ -260,11 +281,11 @@ impl Book {
         self.ended.extend(
             self.accounts
                 .iter()
-                .filter(|(id, account)| gone(id) && account.reserved != Pico::ZERO)
+                .filter(|(id, account)| gone(id) && account.reserved != 0)
                 .map(|(id, _)| id.scope.clone()),
         );
         self.accounts
-            .retain(|id, account| !gone(id) || account.reserved != Pico::ZERO);
+            .retain(|id, account| !gone(id) || account.reserved != 0);
     }
 
     /// Applies a record that was read back.
@@ -345,7 +366,7 @@ impl Book {
             id.window.rolling().is_none()
                 && (id.window == Window::Run
                     || id.ends > now.as_microsecond()
-                    || account.reserved != Pico::ZERO)
+                    || account.reserved != 0)
         });
         let mut views: Vec<_> = calendar
             .map(|(id, account)| AccountView {
@@ -353,8 +374,8 @@ impl Book {
                 window: id.window,
                 starts: id.bounds().map(|(starts, _)| starts),
                 resets_at: id.bounds().map(|(_, ends)| ends),
-                settled: account.settled,
-                reserved: account.reserved,
+                settled: id.amount(account.settled),
+                reserved: id.amount(account.reserved),
             })
             .collect();
         views.extend(self.buckets.keys().filter_map(|key| self.rolling_view(key, now)));
@@ -364,6 +385,7 @@ impl Book {
                     v.scope.kind.label(),
                     v.scope.name.clone(),
                     v.window.label(),
+                    v.settled.unit,
                     v.starts,
                 )
             };
@@ -388,9 +410,9 @@ impl Book {
                 .held
                 .values()
                 .filter(|p| p.accounts.contains(id))
-                .map(|p| p.amount.0)
+                .map(|p| p.amount.of(id.unit))
                 .sum();
-            assert_eq!(sum, account.reserved.0, "{id:?}");
+            assert_eq!(sum, account.reserved, "{id:?}");
         }
     }
 }

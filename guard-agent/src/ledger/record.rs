@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Scope;
+use super::amount::Amounts;
 use super::book::{AccountId, Posting};
-use crate::money::Pico;
+use super::Scope;
 
 /// Bytes before the JSON text.
 const HEAD: usize = 18;
@@ -43,7 +43,7 @@ pub(super) enum Record {
     Close {
         at: i64,
         id: u64,
-        cost: Pico,
+        cost: Amounts,
         outcome: Outcome,
         posting: Posting,
     },
@@ -80,11 +80,12 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Balance {
     pub account: AccountId,
-    pub settled: Pico,
+    /// In the account's unit.
+    pub settled: u64,
 }
 
 impl Record {
-    pub(super) fn close(id: u64, at: i64, posting: &Posting, cost: Pico, outcome: Outcome) -> Self {
+    pub(super) fn close(id: u64, at: i64, posting: &Posting, cost: Amounts, outcome: Outcome) -> Self {
         Self::Close {
             at,
             id,

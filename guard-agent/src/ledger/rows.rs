@@ -7,7 +7,6 @@ use super::Window;
 use super::book::{AccountId, Posting};
 use super::record::{Balance, Numbered, Record};
 use super::sqlite::ProjectionError;
-use crate::money::Pico;
 
 /// Applies one record. `fresh`: the database is new, so a checkpoint tells it what came before.
 pub(super) fn apply(
@@ -20,7 +19,7 @@ pub(super) fn apply(
             accounts, held, at, ..
         } if fresh && is_empty(transaction)? => {
             for Balance { account, settled } in accounts {
-                book(transaction, account, *settled, Pico::ZERO, Pico::ZERO)?;
+                book(transaction, account, *settled, 0, 0)?;
             }
             for (id, posting) in held {
                 reserve(transaction, *id, *at, posting)?;
@@ -38,16 +37,25 @@ pub(super) fn apply(
         } => {
             let known = transaction
                 .prepare_cached(
-                    "UPDATE calls SET ended_at = ?2, cost_pico_usd = ?3, outcome = ?4 WHERE id = ?1",
+                    "UPDATE calls SET ended_at = ?2, cost_pico_usd = ?3, outcome = ?4, booked_tokens = ?5, booked_calls = ?6
+                     WHERE id = ?1",
                 )?
-                .execute(params![id, time(*at), cost.0, outcome.label()])?;
+                .execute(params![
+                    id,
+                    time(*at),
+                    cost.usd.0,
+                    outcome.label(),
+                    cost.tokens,
+                    cost.calls,
+                ])?;
             if known == 0 {
                 // Its reserve record is damaged.
                 reserve(transaction, *id, *at, posting)?;
                 return apply(transaction, numbered, fresh);
             }
             for account in &posting.accounts {
-                book(transaction, account, *cost, Pico::ZERO, posting.amount)?;
+                let (cost, freed) = (cost.of(account.unit), posting.amount.of(account.unit));
+                book(transaction, account, cost, 0, freed)?;
             }
             Ok(())
         }
@@ -66,11 +74,17 @@ fn reserve(
 ) -> Result<(), ProjectionError> {
     transaction
         .prepare_cached(
-            "INSERT INTO calls (id, call, reserved_at, reserved_pico_usd) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO calls (id, call, reserved_at, reserved_pico_usd, reserved_tokens) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![id, posting.call.to_string(), time(at), posting.amount.0])?;
+        .execute(params![
+            id,
+            posting.call.to_string(),
+            time(at),
+            posting.amount.usd.0,
+            posting.amount.tokens,
+        ])?;
     for account in &posting.accounts {
-        let row = book(transaction, account, Pico::ZERO, posting.amount, Pico::ZERO)?;
+        let row = book(transaction, account, 0, posting.amount.of(account.unit), 0)?;
         transaction
             .prepare_cached("INSERT INTO charges (call_id, account_id) VALUES (?1, ?2)")?
             .execute(params![id, row])?;
@@ -82,19 +96,19 @@ fn reserve(
 fn book(
     transaction: &Transaction<'_>,
     account: &AccountId,
-    settled: Pico,
-    reserved: Pico,
-    freed: Pico,
+    settled: u64,
+    reserved: u64,
+    freed: u64,
 ) -> Result<i64, ProjectionError> {
     let calendar = account.window != Window::Run;
     let row = transaction
         .prepare_cached(
-            "INSERT INTO accounts (kind, name, time_window, starts_us, ends_us, starts_at, ends_at, settled_pico_usd, reserved_pico_usd)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT (kind, name, time_window, starts_us) DO UPDATE SET
+            "INSERT INTO accounts (kind, name, time_window, unit, starts_us, ends_us, starts_at, ends_at, settled, reserved)
+             VALUES (?1, ?2, ?3, ?11, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (kind, name, time_window, unit, starts_us) DO UPDATE SET
                ends_us = excluded.ends_us, ends_at = excluded.ends_at,
-               settled_pico_usd = min(9223372036854775807, settled_pico_usd + ?8),
-               reserved_pico_usd = min(9223372036854775807, reserved_pico_usd + ?9) - ?10
+               settled = min(9223372036854775807, settled + ?8),
+               reserved = min(9223372036854775807, reserved + ?9) - ?10
              RETURNING id",
         )?
         .query_row(
@@ -106,9 +120,10 @@ fn book(
                 account.ends,
                 calendar.then(|| time(account.starts)),
                 calendar.then(|| time(account.ends)),
-                settled.0,
-                reserved.0,
-                freed.0,
+                settled,
+                reserved,
+                freed,
+                account.unit.label(),
             ],
             |row| row.get(0),
         )?;

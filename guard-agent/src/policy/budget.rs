@@ -1,4 +1,4 @@
-//! The worst case of one call, in pico-dollars: what is reserved before it is forwarded.
+//! The worst case of one call, in pico-dollars and in tokens: what is reserved before it is forwarded.
 //!
 //! In: the model's price, what the request asks for, the size of its body. Out: an amount that the provider's bill
 //! does not exceed, with the token bounds behind it. On failure: `NoBound`, and the policy refuses.
@@ -66,14 +66,14 @@ pub fn worst_case(
     body_bytes: u64,
     effective_output_cap: u64,
 ) -> Result<WorstCase, NoBound> {
-    if price.free {
-        return Ok(WorstCase {
-            amount: Pico::ZERO,
-            input_bound: 0,
-            output_bound: 0,
-        });
-    }
-    let actions = actions(price, facts)?;
+    let actions = match actions(price, facts) {
+        // Whatever it does costs nothing; its tokens count as those of a context that is not shown.
+        Err(NoBound::ServerSideTools) if price.free => Actions {
+            fees: Pico::ZERO,
+            passes: 1,
+        },
+        known => known?,
+    };
     let seen = body_bytes
         .checked_add(ADDED_BY_PROVIDER)
         .ok_or(NoBound::Overflow)?;
@@ -86,6 +86,13 @@ pub fn worst_case(
     let output_bound = effective_output_cap
         .checked_mul(facts.choices.max(1))
         .ok_or(NoBound::Overflow)?;
+    if price.free {
+        return Ok(WorstCase {
+            amount: Pico::ZERO,
+            input_bound,
+            output_bound,
+        });
+    }
     let unknown = || NoBound::Tier {
         model: price.label.clone(),
         tier: facts.service_tier.clone().unwrap_or_else(|| "default".into()),

@@ -9,11 +9,11 @@ use crate::call::Call;
 use crate::config::{Agent, Per, SharedBudget, Whose};
 use crate::identity::Identity;
 use crate::ledger::{
-    Charge, Exhausted, Ledger, NO_SESSION, Reservation, ReserveError, Scope, ScopeKind, Window,
+    Amount, Amounts, Charge, Exhausted, Ledger, NO_SESSION, Reservation, ReserveError, Scope, ScopeKind, Unit,
+    Window,
 };
 use crate::llm::RequestFacts;
 use crate::llm::prices::ModelPrice;
-use crate::money::Pico;
 use crate::policy::budget::{self, NoBound};
 use crate::policy::caps::OutputCap;
 use crate::policy::quoted;
@@ -51,8 +51,11 @@ impl Bill<'_> {
 
     /// Counts without limiting, for observe mode. What has no bound counts as nothing reserved.
     pub(super) fn reserve_unlimited(&self, ledger: &Ledger, call: &Call) -> Option<Reservation> {
-        let charges = self.charges(|_limit| Pico(u64::MAX));
-        let amount = self.worst_case(call).unwrap_or(Pico::ZERO);
+        let charges = self.charges(|limit| limit.with(u64::MAX));
+        let amount = self.worst_case(call).unwrap_or(Amounts {
+            calls: 1,
+            ..Amounts::ZERO
+        });
         ledger
             .reserve(call.id, &charges, amount)
             .map_err(|why| tracing::warn!(%why, "not counted"))
@@ -60,7 +63,7 @@ impl Bill<'_> {
     }
 
     /// Every limit that the call counts against: the agent's, its run's and session's, and the shared ones that cover it.
-    fn charges(&self, limit: impl Fn(Pico) -> Pico) -> Vec<Charge> {
+    fn charges(&self, limit: impl Fn(Amount) -> Amount) -> Vec<Charge> {
         let own = self
             .agent
             .budgets
@@ -111,7 +114,7 @@ impl Bill<'_> {
         }
     }
 
-    fn worst_case(&self, call: &Call) -> Result<Pico, Refusal> {
+    fn worst_case(&self, call: &Call) -> Result<Amounts, Refusal> {
         let (Some(price), Some(cap)) = (self.price, self.cap) else {
             return Err(Refusal::new(
                 Reason::Internal,
@@ -121,8 +124,12 @@ impl Bill<'_> {
         let mut facts = self.facts.clone();
         facts.tools.retain(|tool| !self.stripped.contains(&tool.name));
         budget::worst_case(price, &facts, call.body.len() as u64, cap.tokens)
-            .map(|worst| worst.amount)
             .map_err(|why| unbounded(&why))
+            .map(|worst| Amounts {
+                usd: worst.amount,
+                tokens: worst.input_bound.saturating_add(worst.output_bound),
+                calls: 1,
+            })
     }
 
     fn refusal(&self, why: ReserveError) -> Refusal {
@@ -151,7 +158,13 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
         resets_at,
         transient,
     } = state;
-    let left = limit.saturating_sub(settled);
+    let left = limit.with(limit.count.saturating_sub(settled.count));
+    let Words {
+        spent: has_spent,
+        may,
+        are,
+        least,
+    } = words(limit.unit);
     let per = match scope.kind {
         ScopeKind::Session => "this session",
         ScopeKind::Run
@@ -168,13 +181,13 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
     // Nothing of another agent, and no name that the caller does not know, is said.
     let spent = match scope.kind {
         ScopeKind::Agent | ScopeKind::Run => {
-            format!("Agent {agent:?} has spent {settled} of its {limit} budget for {per}")
+            format!("Agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}")
         }
         ScopeKind::Session => {
-            format!("This session of agent {agent:?} has spent {settled} of its {limit} budget for {per}")
+            format!("This session of agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}")
         }
         shared @ (ScopeKind::Owner | ScopeKind::Key | ScopeKind::Model | ScopeKind::Host) => format!(
-            "The {limit} budget for {per} that agent {agent:?} shares with others (its {}'s) has {settled} spent",
+            "The {limit} budget for {per} that agent {agent:?} shares with others (its {}'s) has {settled} {has_spent}",
             shared.label()
         ),
     };
@@ -185,21 +198,20 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
     };
     let (reason, message, retry_after) = if transient {
         let message = format!(
-            "{spent}, and calls in flight hold {reserved}. This call may cost up to {requested}, so it has to wait \
+            "{spent}, and calls in flight hold {reserved}. This call may {may} {requested}, so it has to wait \
              for them. Try again in a few seconds."
         );
         (Reason::BudgetReserved, message, Some(RESERVED_RETRY_SECONDS))
-    } else if requested > limit {
+    } else if requested.count > limit.count {
         let message = format!(
-            "This call alone may cost up to {requested}, more than the whole {limit} budget of agent {agent:?} for \
+            "This call alone may {may} {requested}, more than the whole {limit} budget of agent {agent:?} for \
              {per}. Ask for fewer output tokens or send less; to allow it, the operator raises `budget` in guard.toml."
         );
         (Reason::CallTooLarge, message, None)
     } else {
         let message = format!(
-            "{spent}; {left} is left and this call may cost up to {requested}. {reset} Do not retry before then: stop \
-             and tell the user. A smaller request (fewer output tokens, less input) may still fit; to allow more, the \
-             operator raises `budget` in guard.toml."
+            "{spent}; {left} {are} left and this call may {may} {requested}. {reset} Do not retry before then: stop and \
+             tell the user. {least}To allow more, the operator raises `budget` in guard.toml."
         );
         (Reason::BudgetExceeded, message, None)
     };
@@ -218,6 +230,31 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
         message,
         money: Some(money),
         retry_after,
+    }
+}
+
+/// How a message speaks of a unit.
+struct Words {
+    spent: &'static str,
+    /// What this call may do with it.
+    may: &'static str,
+    are: &'static str,
+    /// What may still be possible.
+    least: &'static str,
+}
+
+fn words(unit: Unit) -> Words {
+    const SMALLER: &str = "A smaller request (fewer output tokens, less input) may still fit. ";
+    let (spent, may, are, least) = match unit {
+        Unit::Usd => ("spent", "cost up to", "is", SMALLER),
+        Unit::Tokens => ("used", "use up to", "are", SMALLER),
+        Unit::Calls => ("made", "count as", "are", ""),
+    };
+    Words {
+        spent,
+        may,
+        are,
+        least,
     }
 }
 

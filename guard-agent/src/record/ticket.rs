@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
-use crate::ledger::{Cause, Settled};
+use crate::ledger::{Amounts, Cause, Settled};
 use crate::llm::{Judgement, ReplyFacts};
 use crate::money::Pico;
 use crate::policy::multipliers;
@@ -43,7 +43,7 @@ impl Ticket {
         draft.body.reserved_pico_usd = hold
             .as_ref()
             .and_then(|hold| hold.reservation.as_ref())
-            .map(|reservation| reservation.amount());
+            .map(|reservation| reservation.amount().usd);
         Self {
             recorder,
             slot,
@@ -70,8 +70,16 @@ impl Ticket {
         let refused_by_provider = outcome.status.is_some_and(|status| !status.is_success());
         let usage = outcome.facts.usage;
         if !outcome.forwarded || (refused_by_provider && usage.is_none()) {
-            if let Some(reservation) = reservation {
-                reservation.release();
+            match reservation {
+                // It reached the provider, so it counts as a call, and for nothing else.
+                Some(reservation) if outcome.forwarded => {
+                    reservation.settle(Amounts {
+                        calls: 1,
+                        ..Amounts::ZERO
+                    });
+                }
+                Some(reservation) => reservation.release(),
+                None => {}
             }
             return Bill {
                 cost: Some(Pico::ZERO),
@@ -124,13 +132,19 @@ impl Ticket {
                 overrun: false,
             };
         };
-        let reserved = reservation.amount();
+        let worst = reservation.amount();
+        let reserved = worst.usd;
+        let tokens = usage.map(|usage| {
+            let others = others.iter().map(|other| other.usage.total_tokens());
+            others.fold(usage.total_tokens(), u64::saturating_add)
+        });
         // A cost above what integers hold, or a tier without a price: unknown, so the reservation is charged.
-        let Settled {
-            cost: booked,
-            overrun,
-            ..
-        } = reservation.settle(cost.unwrap_or(reserved));
+        let Settled { cost: booked, overrun, .. } = reservation.settle(Amounts {
+            usd: cost.unwrap_or(reserved),
+            tokens: tokens.unwrap_or(worst.tokens),
+            calls: 1,
+        });
+        let booked = booked.usd;
         metrics.cost(agent, provider, label, booked);
         if cost.is_some() {
             metrics.estimate(provider, reserved, booked);

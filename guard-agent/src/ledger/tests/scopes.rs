@@ -1,4 +1,4 @@
-//! Every scope and every window, at once: rolling windows, sessions, time zones, and a random schedule against a plain
+//! Every scope, every window and every unit, at once: rolling windows, sessions, time zones, and a random schedule against a plain
 //! list of what was spent when.
 
 use super::*;
@@ -9,7 +9,7 @@ fn charge(kind: ScopeKind, name: &str, window: Window, limit: u64) -> Charge {
     Charge {
         scope: scope(kind, name),
         window,
-        limit: Pico(limit),
+        limit: Pico(limit).into(),
     }
 }
 
@@ -185,8 +185,8 @@ const WINDOWS: [Window; 6] = [
 /// One call of the reference: when it was reserved, in which accounts, what it holds or has cost.
 struct Spent {
     at: Timestamp,
-    accounts: Vec<(Scope, Window)>,
-    amount: u64,
+    accounts: Vec<(Scope, Window, Unit)>,
+    amounts: Amounts,
     open: bool,
 }
 
@@ -205,11 +205,12 @@ fn counts(window: Window, spent: &Spent, now: Timestamp) -> (bool, bool) {
 
 fn total(all: &[Spent], charge: &Charge, now: Timestamp) -> (u64, u64) {
     let mut sums = (0, 0);
-    let account = (charge.scope.clone(), charge.window);
+    let account = (charge.scope.clone(), charge.window, charge.limit.unit);
     for spent in all.iter().filter(|spent| spent.accounts.contains(&account)) {
         let (must, may) = counts(charge.window, spent, now);
-        sums.0 += if must { spent.amount } else { 0 };
-        sums.1 += if may { spent.amount } else { 0 };
+        let amount = spent.amounts.of(charge.limit.unit);
+        sums.0 += if must { amount } else { 0 };
+        sums.1 += if may { amount } else { 0 };
     }
     sums
 }
@@ -251,7 +252,16 @@ fn charges_of(pick: [u8; 7], windows: u8, limit: u64) -> Vec<Charge> {
         }
         let window = WINDOWS[usize::from(pick.wrapping_add(windows)) % WINDOWS.len()];
         let name = format!("{}/{}", kind.label(), pick % 2);
-        charges.push(charge(kind, &name, window, limit + u64::from(pick)));
+        let unit = Unit::ALL[usize::from(pick / 6) % Unit::ALL.len()];
+        let count = match unit {
+            Unit::Usd => limit + u64::from(pick),
+            Unit::Tokens => limit * 3,
+            Unit::Calls => limit / 20,
+        };
+        charges.push(Charge {
+            limit: Amount { unit, count },
+            ..charge(kind, &name, window, 0)
+        });
     }
     charges
 }
@@ -272,25 +282,31 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
             } => {
                 let charges = charges_of(pick, windows, limit);
                 let now = clock.now();
-                let over = |sum: u64, charge: &Charge| sum + amount > charge.limit.0;
+                let amounts = Amounts {
+                    usd: Pico(amount),
+                    tokens: amount * 5,
+                    calls: 1,
+                };
+                let over =
+                    |sum: u64, charge: &Charge| sum + amounts.of(charge.limit.unit) > charge.limit.count;
                 let must = charges
                     .iter()
                     .any(|charge| over(total(&all, charge, now).0, charge));
                 let may = charges
                     .iter()
                     .any(|charge| over(total(&all, charge, now).1, charge));
-                match ledger.reserve(call(), &charges, Pico(amount)) {
+                match ledger.reserve(call(), &charges, amounts) {
                     Ok(reservation) => {
                         prop_assert!(!must, "admitted above a limit");
                         let accounts = charges
                             .iter()
-                            .map(|charge| (charge.scope.clone(), charge.window))
+                            .map(|charge| (charge.scope.clone(), charge.window, charge.limit.unit))
                             .collect();
                         held.push((all.len(), reservation));
                         all.push(Spent {
                             at: now,
                             accounts,
-                            amount,
+                            amounts,
                             open: true,
                         });
                     }
@@ -300,9 +316,19 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
             }
             Act::End { which, percent } if !held.is_empty() => {
                 let (index, reservation) = held.swap_remove(which % held.len());
-                let cost = all[index].amount * percent / 100;
-                prop_assert_eq!(reservation.settle(Pico(cost)).cost, Pico(cost));
-                (all[index].amount, all[index].open) = (cost, false);
+                let reserved = all[index].amounts;
+                let used = Amounts {
+                    usd: Pico(reserved.usd.0 * percent / 100),
+                    tokens: reserved.tokens * (100 - percent) / 100,
+                    calls: u64::from(percent > 0),
+                };
+                if percent == 0 {
+                    reservation.release();
+                } else {
+                    prop_assert_eq!(reservation.settle(used).cost, used);
+                }
+                all[index].amounts = if percent == 0 { Amounts::ZERO } else { used };
+                all[index].open = false;
             }
             Act::End { .. } => {}
             Act::Pass { minutes } => clock.advance(minutes * MINUTE),
@@ -325,16 +351,16 @@ fn add_up(ledger: &Ledger, all: &[Spent], now: Timestamp) -> Result<(), TestCase
         let found = Charge {
             scope: view.scope,
             window: view.window,
-            limit: Pico(0),
+            limit: view.settled,
         };
         let now = view
             .starts
             .filter(|_| view.window.rolling().is_none())
             .unwrap_or(now);
         let (must, may) = total(all, &found, now);
-        let stands = view.settled.0 + view.reserved.0;
+        let stands = view.settled.count + view.reserved.count;
         prop_assert!(
-            stands >= must && (stands <= may || view.reserved != Pico::ZERO),
+            stands >= must && (stands <= may || view.reserved.count != 0),
             "{:?}: {} {} {}",
             found,
             stands,

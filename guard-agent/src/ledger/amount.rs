@@ -1,0 +1,223 @@
+//! What a limit counts: dollars, tokens or calls; and what one call takes of each.
+
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::money::Pico;
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Pico-dollars.
+    #[default]
+    Usd,
+    /// Tokens, read and written, cached ones too.
+    Tokens,
+    /// Calls that reached a provider.
+    Calls,
+}
+
+impl Unit {
+    /// Every unit.
+    pub const ALL: [Self; 3] = [Self::Usd, Self::Tokens, Self::Calls];
+
+    /// Name in the configuration, in messages and in `ledger.db`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Usd => "usd",
+            Self::Tokens => "tokens",
+            Self::Calls => "calls",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn is_usd(&self) -> bool {
+        *self == Self::Usd
+    }
+}
+
+/// So many of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// Of what; dollars in pico-dollars.
+    pub unit: Unit,
+    /// How many.
+    pub count: u64,
+}
+
+impl Amount {
+    /// Money.
+    pub const fn usd(amount: Pico) -> Self {
+        Self {
+            unit: Unit::Usd,
+            count: amount.0,
+        }
+    }
+
+    /// None of a unit.
+    pub const fn none(unit: Unit) -> Self {
+        Self { unit, count: 0 }
+    }
+
+    /// As many of the same unit.
+    #[must_use]
+    pub const fn with(self, count: u64) -> Self {
+        Self {
+            unit: self.unit,
+            count,
+        }
+    }
+
+    /// So many parts per million, rounded down.
+    #[must_use]
+    pub fn part(self, ppm: u32) -> Self {
+        self.with(Pico(self.count).part(ppm).0)
+    }
+
+    /// The money, if it is money.
+    pub fn money(self) -> Option<Pico> {
+        (self.unit == Unit::Usd).then_some(Pico(self.count))
+    }
+}
+
+impl From<Pico> for Amount {
+    fn from(amount: Pico) -> Self {
+        Self::usd(amount)
+    }
+}
+
+/// `$20.00`, `2000000 tokens`, `1 call`.
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.unit, self.count) {
+            (Unit::Usd, count) => Pico(count).fmt(f),
+            (Unit::Tokens, 1) => f.write_str("1 token"),
+            (Unit::Calls, 1) => f.write_str("1 call"),
+            (unit, count) => write!(f, "{count} {}", unit.label()),
+        }
+    }
+}
+
+/// What one call takes, in every unit. In the journal a plain number is money alone; else it is
+/// `[pico-dollars, tokens, calls]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Amounts {
+    /// Money.
+    pub usd: Pico,
+    /// Tokens.
+    pub tokens: u64,
+    /// Calls.
+    pub calls: u64,
+}
+
+impl Amounts {
+    /// Nothing.
+    pub const ZERO: Self = Self {
+        usd: Pico::ZERO,
+        tokens: 0,
+        calls: 0,
+    };
+
+    /// How many of a unit.
+    pub const fn of(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Usd => self.usd.0,
+            Unit::Tokens => self.tokens,
+            Unit::Calls => self.calls,
+        }
+    }
+
+    /// Each at most `most`.
+    #[must_use]
+    pub(super) fn at_most(self, most: u64) -> Self {
+        Self {
+            usd: Pico(self.usd.0.min(most)),
+            tokens: self.tokens.min(most),
+            calls: self.calls.min(most),
+        }
+    }
+
+    /// Whether it is more than `other` in any unit.
+    pub fn exceeds(&self, other: &Self) -> bool {
+        Unit::ALL.iter().any(|unit| self.of(*unit) > other.of(*unit))
+    }
+}
+
+impl From<Pico> for Amounts {
+    fn from(usd: Pico) -> Self {
+        Self { usd, ..Self::ZERO }
+    }
+}
+
+impl Serialize for Amounts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.tokens == 0 && self.calls == 0 {
+            self.usd.serialize(to)
+        } else {
+            (self.usd, self.tokens, self.calls).serialize(to)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Amounts {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Amounts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("pico-dollars, or [pico-dollars, tokens, calls]")
+            }
+
+            fn visit_u64<E>(self, usd: u64) -> Result<Amounts, E> {
+                Ok(Pico(usd).into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Amounts, A::Error> {
+                let mut next = || Ok(seq.next_element()?.unwrap_or(0));
+                Ok(Amounts {
+                    usd: Pico(next()?),
+                    tokens: next()?,
+                    calls: next()?,
+                })
+            }
+        }
+        from.deserialize_any(Either)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_alone_is_written_as_before_and_everything_is_read_back() {
+        for (amounts, written) in [
+            (Amounts::from(Pico(5)), "5"),
+            (
+                Amounts {
+                    usd: Pico(5),
+                    tokens: 7,
+                    calls: 1,
+                },
+                "[5,7,1]",
+            ),
+            (Amounts::ZERO, "0"),
+        ] {
+            assert_eq!(serde_json::to_string(&amounts).unwrap(), written);
+            assert_eq!(serde_json::from_str::<Amounts>(written).unwrap(), amounts);
+        }
+        assert!(serde_json::from_str::<Amounts>("-1").is_err());
+    }
+
+    #[test]
+    fn each_amount_names_its_unit() {
+        let shown = |unit, count| Amount { unit, count }.to_string();
+        assert_eq!(shown(Unit::Usd, 50_000_000_000), "$0.05");
+        assert_eq!(shown(Unit::Tokens, 2_000_000), "2000000 tokens");
+        assert_eq!(shown(Unit::Calls, 1), "1 call");
+    }
+}
