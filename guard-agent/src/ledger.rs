@@ -110,6 +110,17 @@ impl Ledger {
         reservation
     }
 
+    /// Settled of one account in its present window; none when the time is in no window.
+    pub fn settled(&self, scope: &Scope, window: Window, unit: Unit) -> Option<Amount> {
+        let charge = Charge {
+            scope: scope.clone(),
+            window,
+            limit: Amount::none(unit),
+        };
+        let now = self.inner.clock.now();
+        self.inner.lock().book.settled(&charge, now, &self.inner.timezone)
+    }
+
     /// Every account of a window that has not ended, and every account that still has reservations.
     pub fn accounts(&self) -> Vec<AccountView> {
         let now = self.inner.clock.now();

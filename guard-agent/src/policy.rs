@@ -42,6 +42,7 @@ pub mod multipliers;
 pub mod outcomes;
 mod rate;
 mod retries;
+mod soft;
 pub(crate) mod tool_gate;
 pub mod tools;
 
@@ -272,6 +273,7 @@ impl Decide for Policy {
                     provider,
                     call,
                     draft: &mut draft,
+                    notes: Vec::new(),
                 };
                 (Some(slot), judging.judge())
             }

@@ -5,9 +5,16 @@ use std::sync::Arc;
 use super::problem::nearest;
 use super::read::Section;
 use super::{Agent, Pattern};
-use crate::ledger::{AccountView, Amount, Scope, ScopeKind, Unit, Window};
-use crate::llm::provider::Provider;
+use crate::ledger::{AccountView, Amount, Scope, Unit, Window};
 use crate::money::{PICO_PER_USD, Pico};
+
+mod shared;
+
+pub(super) use shared::read_shared;
+pub use shared::{SharedBudget, Whose};
+
+/// Longest note for a model, in characters.
+const NOTE: usize = 1000;
 
 /// One limit on money, tokens or calls.
 #[derive(Debug, Clone)]
@@ -20,6 +27,24 @@ pub struct Budget {
     pub limit: Amount,
     /// Soft limit in parts per million of the hard one.
     pub soft_ppm: Option<u32>,
+    /// What happens at the soft limit beside the warning.
+    pub on_soft: OnSoft,
+}
+
+/// What happens to calls at a soft limit.
+#[derive(Debug, Clone, Default)]
+pub struct OnSoft {
+    /// They go to this model, where it is cheaper.
+    pub model: Option<Arc<str>>,
+    /// This is said to the model.
+    pub steer: Option<Arc<str>>,
+}
+
+impl OnSoft {
+    /// Whether anything happens.
+    pub fn asks(&self) -> bool {
+        self.model.is_some() || self.steer.is_some()
+    }
 }
 
 impl Budget {
@@ -42,28 +67,6 @@ pub enum Per {
     Session,
 }
 
-/// `[[budget]]`: a limit that several agents share.
-#[derive(Debug, Clone)]
-pub struct SharedBudget {
-    /// Whose calls count.
-    pub whose: Whose,
-    /// Window and limit.
-    pub budget: Budget,
-}
-
-/// Whose calls a shared budget counts.
-#[derive(Debug, Clone)]
-pub enum Whose {
-    /// Those of every agent of an owner.
-    Owner(Arc<str>),
-    /// Those with one key, `PROVIDER/KEY`.
-    Key(Arc<str>),
-    /// Those to the models that a pattern covers.
-    Model(Pattern),
-    /// All.
-    Host,
-}
-
 /// What every agent gets when nobody says anything: ten dollars a day, with a warning at eight.
 pub(super) fn fallback() -> Vec<Budget> {
     vec![Budget {
@@ -71,6 +74,7 @@ pub(super) fn fallback() -> Vec<Budget> {
         window: Window::Day,
         limit: Amount::usd(Pico(10 * PICO_PER_USD)),
         soft_ppm: Some(800_000),
+        on_soft: OnSoft::default(),
     }]
 }
 
@@ -125,12 +129,49 @@ fn one(section: &Section<'_, '_>, per: Per) -> Option<Budget> {
     let window = window(section);
     let limit = limit(section);
     let soft_ppm = soft(section);
+    let on_soft = on_soft(section);
+    if on_soft.asks() && !section.has("soft") {
+        section.reader.error(
+            &section.place("on_soft"),
+            "`on_soft` without `soft`: it would never happen",
+            "add for example soft = 0.8",
+        );
+    }
     Some(Budget {
         per,
         window: window?,
         limit: limit?,
         soft_ppm,
+        on_soft,
     })
+}
+
+fn on_soft(section: &Section<'_, '_>) -> OnSoft {
+    let Some(table) = section.section("on_soft", "budget.on_soft") else {
+        return OnSoft::default();
+    };
+    let text = |key: &str| {
+        let text = table.string(key)?;
+        let written = text.get_ref().trim();
+        if written.is_empty() || written.chars().count() > NOTE || written.chars().any(char::is_control) {
+            table.reader.error(
+                &text.span(),
+                format!("`{key}` must be 1 to {NOTE} printable characters"),
+                "write it in one or two sentences",
+            );
+            return None;
+        }
+        Some(Arc::from(written))
+    };
+    let (model, steer) = (text("model"), text("steer"));
+    if !table.has("model") && !table.has("steer") {
+        table.reader.error(
+            &table.span,
+            "an empty `on_soft`",
+            "write { model = \"claude-haiku-4-5\" }, { steer = \"Finish what you are at, and stop.\" }, or both",
+        );
+    }
+    OnSoft { model, steer }
 }
 
 fn window(section: &Section<'_, '_>) -> Option<Window> {
@@ -150,129 +191,6 @@ fn window(section: &Section<'_, '_>) -> Option<Window> {
         section.reader.error(&text.span(), message, fix);
     }
     window
-}
-
-/// Reads every `[[budget]]`.
-pub(super) fn read_shared(
-    sections: &[Section<'_, '_>],
-    providers: &[Arc<Provider>],
-    agents: &[Arc<Agent>],
-) -> Vec<SharedBudget> {
-    let mut budgets: Vec<SharedBudget> = Vec::new();
-    for section in sections {
-        let whose = whose(section, providers, agents);
-        let (Some(whose), Some(budget)) = (whose, one(section, Per::Agent)) else {
-            continue;
-        };
-        let shared = SharedBudget { whose, budget };
-        let report =
-            |message: String, fix: &str| section.reader.error(&section.place("window"), message, fix);
-        if shared.budget.window == Window::Run {
-            report(
-                "a shared budget has no runs".to_owned(),
-                "write a calendar or rolling window here; budgets of runs stand in [[agent]]",
-            );
-        } else if budgets
-            .iter()
-            .any(|other| {
-                other.scope() == shared.scope()
-                    && other.budget.window == shared.budget.window
-                    && other.budget.limit.unit == shared.budget.limit.unit
-            })
-        {
-            let scope = shared.scope();
-            let message = format!(
-                "a second budget in {} of {} {:?} for this window",
-                shared.budget.limit.unit.label(),
-                scope.kind.label(),
-                scope.name
-            );
-            report(message, "keep one budget per scope, window and unit");
-        } else {
-            budgets.push(shared);
-        }
-    }
-    budgets
-}
-
-fn whose(section: &Section<'_, '_>, providers: &[Arc<Provider>], agents: &[Arc<Agent>]) -> Option<Whose> {
-    let named: Vec<&str> = ["owner", "key", "model", "scope"]
-        .into_iter()
-        .filter(|key| section.has(key))
-        .collect();
-    let [one] = named.as_slice() else {
-        section.reader.error(
-            &section.span,
-            "[[budget]] says whose calls count in exactly one key",
-            "write owner = \"team\", key = \"openai/prod-1\", model = \"gpt-5*\", or scope = \"host\" for all calls",
-        );
-        return None;
-    };
-    match *one {
-        "owner" => {
-            let owner = section.string("owner")?;
-            let known = || agents.iter().map(|agent| &*agent.owner);
-            unless_known(section, &owner, known(), "no agent has the owner")?;
-            Some(Whose::Owner((*owner.get_ref()).into()))
-        }
-        "key" => {
-            let key = section.string("key")?;
-            let known: Vec<String> = providers
-                .iter()
-                .flat_map(|provider| {
-                    provider
-                        .keys
-                        .iter()
-                        .map(|key| format!("{}/{}", provider.name, key.name))
-                })
-                .collect();
-            unless_known(
-                section,
-                &key,
-                known.iter().map(String::as_str),
-                "no provider has the key",
-            )?;
-            Some(Whose::Key((*key.get_ref()).into()))
-        }
-        "model" => {
-            let text = section.string("model")?;
-            section.reader.patterns(&[text]).pop().map(Whose::Model)
-        }
-        _ => section.choice("scope", &[("host", ())]).map(|()| Whose::Host),
-    }
-}
-
-fn unless_known<'k>(
-    section: &Section<'_, '_>,
-    text: &toml::Spanned<&str>,
-    known: impl Iterator<Item = &'k str> + Clone,
-    what: &str,
-) -> Option<()> {
-    let written = *text.get_ref();
-    if known.clone().any(|name| name == written) {
-        return Some(());
-    }
-    let fix = match nearest(written, known) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None => "a budget that counts nothing would mislead: write a name that is in use".to_owned(),
-    };
-    section
-        .reader
-        .error(&text.span(), format!("{what} {written:?}"), fix);
-    None
-}
-
-impl SharedBudget {
-    /// The account that it limits.
-    pub fn scope(&self) -> Scope {
-        let (kind, name) = match &self.whose {
-            Whose::Owner(owner) => (ScopeKind::Owner, owner.clone()),
-            Whose::Key(key) => (ScopeKind::Key, key.clone()),
-            Whose::Model(pattern) => (ScopeKind::Model, pattern.text.as_str().into()),
-            Whose::Host => (ScopeKind::Host, "host".into()),
-        };
-        Scope { kind, name }
-    }
 }
 
 /// The limit, in exactly one unit.

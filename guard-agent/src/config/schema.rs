@@ -131,7 +131,12 @@ pub const KEYS: &[Key] = &[
     key("budget", "calls", "calls, above 0", "one of three is required",
         "The same in calls: those that reached a provider, whatever it answered. A list of budgets may mix the three; a call is reserved in all of them or in none."),
     key("budget", "soft", "fraction of the limit, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
-    key("budget", "on_soft", "table", "none", "What happens at the soft limit beside the warning.").planned(),
+    key("budget", "on_soft", "table", "none", "What happens to calls from the soft limit on, beside the warning; in observe mode nothing."),
+
+    key("budget.on_soft", "model", "name of a model", "none",
+        "Calls go to this model of the same provider and format, where it is on the agent's list, has a price and can cost less. The record has `model` among its `rewrites`. Bodies that carry a checksum over themselves, and formats that name the model in the path, stay as they are."),
+    key("budget.on_soft", "steer", "text of at most 1000 characters", "none",
+        "Said to the model with each call, with what is used of the budget, behind the last message of the user or the last tool result (OpenAI chat and responses, Anthropic messages). The record has `steer` among its `rewrites`."),
 
     key("provider", "name", "name", "required",
         "A built-in provider to override, or the name of one of one's own."),
@@ -242,6 +247,8 @@ pub const KEYS: &[Key] = &[
         "Calls of one run at the same time, over all its conversations."),
     key("agent.loops", "failures", "rule, 2 to 10000", "`{ warn = 5, trip = 20 }`",
         "Calls of one run in a row that one provider failed; one that cost money counts twice. After a trip one call a minute is let through to try."),
+    key("agent.loops", "on_warn", "`alert` or `steer`", "`alert`",
+        "`steer` also tells the model, with each call from the warning on, what goes wrong and what to do instead (formats as in `on_soft.steer`)."),
     key("agent.loops", "on_trip", "`refuse` or `freeze`", "`refuse`",
         "`freeze` also freezes the run, until `guard-agent unfreeze`."),
 
@@ -265,6 +272,7 @@ pub const KEYS: &[Key] = &[
     key("shared", "tokens", "tokens, above 0", "one of three is required", "The same in tokens."),
     key("shared", "calls", "calls, above 0", "one of three is required", "The same in calls."),
     key("shared", "soft", "fraction of the limit, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
+    key("shared", "on_soft", "as in a budget of an agent", "none", "What happens to calls from the soft limit on, beside the warning."),
     key("alert", "when", "list of patterns", "required",
         "Alerts: `budget.soft`, `budget.burn_rate` (gone within the hour at the rate of the last five minutes and of the last hour), `loop`, `retries`, `finding`, `enforcement.unproven`, `enforcement.proven`, `kernel.repaired`, `worker.restarted`."),
     key("alert", "to", "`log`, `webhook:URL` or `slack:URL`", "required",

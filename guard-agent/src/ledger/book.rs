@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::record::{Balance, Numbered, Record};
-use super::{AccountView, Amount, Amounts, Charge, Exhausted, Scope, ScopeKind, Unit, Window};
+use super::{Amount, Amounts, Charge, Exhausted, Scope, ScopeKind, Unit, Window};
 
 mod periods;
+mod views;
 
 /// Largest amount that an account counts: what a signed 64-bit column of `ledger.db` holds, 9.2 million dollars.
 pub(super) const MOST: u64 = i64::MAX.unsigned_abs();
@@ -229,6 +230,13 @@ impl Book {
         transient.map_or(Ok(()), Err)
     }
 
+    /// What is settled of a charge's account.
+    pub(super) fn settled(&self, charge: &Charge, now: Timestamp, tz: &TimeZone) -> Option<Amount> {
+        let slots = self.place(std::slice::from_ref(charge), now, tz).ok()?;
+        let account = &slots.first()?.account;
+        Some(account.amount(self.balance(account).settled))
+    }
+
     /// Sets an admitted amount aside.
     pub(super) fn hold(&mut self, id: u64, posting: Posting) {
         for key in &posting.accounts {
@@ -359,39 +367,6 @@ impl Book {
                 .map(|(kind, (starts, ends))| (*kind, *starts, *ends))
                 .collect(),
         }
-    }
-
-    pub(super) fn views(&self, now: Timestamp) -> Vec<AccountView> {
-        let calendar = self.accounts.iter().filter(|(id, account)| {
-            id.window.rolling().is_none()
-                && (id.window == Window::Run
-                    || id.ends > now.as_microsecond()
-                    || account.reserved != 0)
-        });
-        let mut views: Vec<_> = calendar
-            .map(|(id, account)| AccountView {
-                scope: id.scope.clone(),
-                window: id.window,
-                starts: id.bounds().map(|(starts, _)| starts),
-                resets_at: id.bounds().map(|(_, ends)| ends),
-                settled: id.amount(account.settled),
-                reserved: id.amount(account.reserved),
-            })
-            .collect();
-        views.extend(self.buckets.keys().filter_map(|key| self.rolling_view(key, now)));
-        views.sort_by(|a, b| {
-            let key = |v: &AccountView| {
-                (
-                    v.scope.kind.label(),
-                    v.scope.name.clone(),
-                    v.window.label(),
-                    v.settled.unit,
-                    v.starts,
-                )
-            };
-            key(a).cmp(&key(b))
-        });
-        views
     }
 
     /// The promise, for one admission: no account that it touched is above its limit.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::call::Call;
-use crate::config::{Agent, Per, SharedBudget, Whose};
+use crate::config::{Agent, Budget, Per, SharedBudget, Whose};
 use crate::identity::Identity;
 use crate::ledger::{
     Amount, Amounts, Charge, Exhausted, Ledger, NO_SESSION, Reservation, ReserveError, Scope, ScopeKind, Unit,
@@ -32,6 +32,8 @@ pub(super) struct Bill<'a> {
     pub(super) stripped: &'a [String],
     pub(super) price: Option<&'a Arc<ModelPrice>>,
     pub(super) cap: Option<OutputCap>,
+    /// Bytes that the body grows by before it is forwarded.
+    pub(super) added: u64,
     /// The label that the client sent.
     pub(super) session: Option<&'a str>,
     /// The provider's key that pays, `PROVIDER/KEY`.
@@ -40,7 +42,7 @@ pub(super) struct Bill<'a> {
     pub(super) shared: &'a [SharedBudget],
 }
 
-impl Bill<'_> {
+impl<'a> Bill<'a> {
     /// Reserves within the limits.
     pub(super) fn reserve(&self, ledger: &Ledger, call: &Call) -> Result<Reservation, Refusal> {
         let charges = self.charges(|limit| limit);
@@ -64,6 +66,17 @@ impl Bill<'_> {
 
     /// Every limit that the call counts against: the agent's, its run's and session's, and the shared ones that cover it.
     fn charges(&self, limit: impl Fn(Amount) -> Amount) -> Vec<Charge> {
+        self.budgets()
+            .map(|(scope, budget)| Charge {
+                scope,
+                window: budget.window,
+                limit: limit(budget.limit),
+            })
+            .collect()
+    }
+
+    /// Every budget that the call counts against, with its scope.
+    pub(super) fn budgets(&self) -> impl Iterator<Item = (Scope, &'a Budget)> {
         let own = self
             .agent
             .budgets
@@ -75,12 +88,6 @@ impl Bill<'_> {
             .filter(|shared| self.counts(&shared.whose))
             .map(|shared| (shared.scope(), &shared.budget));
         own.chain(shared)
-            .map(|(scope, budget)| Charge {
-                scope,
-                window: budget.window,
-                limit: limit(budget.limit),
-            })
-            .collect()
     }
 
     fn own(&self, per: Per, window: Window) -> Scope {
@@ -123,7 +130,8 @@ impl Bill<'_> {
         };
         let mut facts = self.facts.clone();
         facts.tools.retain(|tool| !self.stripped.contains(&tool.name));
-        budget::worst_case(price, &facts, call.body.len() as u64, cap.tokens)
+        let body = (call.body.len() as u64).saturating_add(self.added);
+        budget::worst_case(price, &facts, body, cap.tokens)
             .map_err(|why| unbounded(&why))
             .map(|worst| Amounts {
                 usd: worst.amount,

@@ -498,6 +498,7 @@ fn requests_that_try_to_cost_more_than_they_show() {
 }
 
 mod multipliers;
+mod soft;
 mod units;
 
 /// A chat completion that declares `Read` and `Bash`.

@@ -3,9 +3,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Account, AccountId, Book, NO_SESSION, Rolling, SESSIONS, add};
-use crate::ledger::{AccountView, Scope, ScopeKind, window};
-use crate::ledger::Window;
+use super::{Account, AccountId, Book, NO_SESSION, SESSIONS, add};
+use crate::ledger::{Scope, ScopeKind, Window, window};
 
 impl Book {
     /// The window now. One that was entered stays until it has ended, whatever the clock and the time zone say meanwhile;
@@ -102,31 +101,5 @@ impl Book {
             }
         }
         None
-    }
-
-    pub(super) fn rolling_view(
-        &self,
-        (scope, window, unit): &Rolling,
-        now: Timestamp,
-    ) -> Option<AccountView> {
-        let (length, _) = window.rolling()?;
-        let floor = self.floors.get(window).map_or(i64::MIN, |floor| floor.0);
-        let starts = now.as_microsecond().max(floor);
-        let id = AccountId {
-            scope: scope.clone(),
-            window: *window,
-            unit: *unit,
-            starts,
-            ends: starts,
-        };
-        let Account { settled, reserved } = self.balance(&id);
-        (settled != 0 || reserved != 0).then(|| AccountView {
-            scope: scope.clone(),
-            window: *window,
-            starts: Timestamp::from_microsecond(starts.saturating_sub(length)).ok(),
-            resets_at: None,
-            settled: id.amount(settled),
-            reserved: id.amount(reserved),
-        })
     }
 }
