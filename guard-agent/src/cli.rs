@@ -23,6 +23,7 @@ mod reload;
 mod run;
 mod status;
 mod top;
+mod usage;
 mod words;
 mod worker;
 
@@ -63,6 +64,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Status(status::Show),
     Top(top::Top),
+    Usage(usage::Usage),
     Reload(reload::Reload),
     Explain(explain::Explain),
     Freeze(freeze::Freeze),
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(command) => command.run(&config),
         Command::Status(command) => command.run(&config),
         Command::Top(command) => command.run(&config),
+        Command::Usage(command) => command.run(&config),
         Command::Reload(command) => command.run(&config),
         Command::Explain(command) => command.run(&config),
         Command::Freeze(command) => command.run(&config),

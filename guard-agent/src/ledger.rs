@@ -28,6 +28,7 @@ use crate::money::Pico;
 
 mod amount;
 mod book;
+mod facts;
 mod journal;
 mod record;
 mod rows;
@@ -42,6 +43,7 @@ pub use types::{
 
 pub use amount::{Amount, Amounts, Unit};
 pub use book::NO_SESSION;
+pub use facts::{Buckets, Caller, Ended};
 pub use window::Window;
 
 use book::{Book, Posting};
@@ -103,7 +105,21 @@ impl Ledger {
         charges: &[Charge],
         amounts: impl Into<Amounts>,
     ) -> Result<Reservation, ReserveError> {
-        let reservation = Inner::reserve(&self.inner, call, charges, amounts.into());
+        self.reserve_for(call, charges, amounts, None)
+    }
+
+    /// As [`Self::reserve`], with what reports are to know of the call.
+    ///
+    /// # Errors
+    /// A limit stands in the way, or the journal cannot be written.
+    pub fn reserve_for(
+        &self,
+        call: Ulid,
+        charges: &[Charge],
+        amounts: impl Into<Amounts>,
+        caller: Option<Caller>,
+    ) -> Result<Reservation, ReserveError> {
+        let reservation = Inner::reserve(&self.inner, call, charges, amounts.into(), caller);
         if let Some(projector) = &self.projector {
             projector.wake();
         }
@@ -184,6 +200,7 @@ impl Inner {
                     &posting,
                     posting.amount,
                     Outcome::Recovered,
+                    None,
                 ));
             }
         }
@@ -206,6 +223,7 @@ impl Inner {
         call: Ulid,
         charges: &[Charge],
         amount: Amounts,
+        caller: Option<Caller>,
     ) -> Result<Reservation, ReserveError> {
         let now = inner.clock.now();
         let mut state = inner.lock();
@@ -230,6 +248,7 @@ impl Inner {
             .append(&Record::Reserve {
                 at: now.as_microsecond(),
                 posting: posting.clone(),
+                caller: caller.map(Box::new),
             })
             .map_err(ReserveError::Stopped)?;
         state.book.hold(id, posting);
@@ -246,14 +265,14 @@ impl Inner {
     }
 
     /// The one place where a reservation ends. `cost` is none when it is charged in full.
-    fn close(&self, id: u64, cost: Option<Amounts>, outcome: Outcome) -> Amounts {
+    fn close(&self, id: u64, cost: Option<Amounts>, outcome: Outcome, ended: Option<Ended>) -> Amounts {
         let at = self.clock.now().as_microsecond();
         let mut state = self.lock();
         let Some(posting) = state.book.close(id, cost) else {
             return Amounts::ZERO;
         };
         let cost = cost.unwrap_or(posting.amount).at_most(book::MOST);
-        state.note(Record::close(id, at, &posting, cost, outcome));
+        state.note(Record::close(id, at, &posting, cost, outcome, ended));
         cost
     }
 }
@@ -313,9 +332,16 @@ impl Reservation {
     }
 
     /// Books what the call did use. More than the reservation is booked in full and flagged.
-    pub fn settle(mut self, used: impl Into<Amounts>) -> Settled {
+    pub fn settle(self, used: impl Into<Amounts>) -> Settled {
+        self.settle_as(used, None)
+    }
+
+    /// As [`Self::settle`], with what reports are to know of the call's end.
+    pub fn settle_as(mut self, used: impl Into<Amounts>, ended: Option<Ended>) -> Settled {
         self.open = false;
-        let cost = self.inner.close(self.id, Some(used.into()), Outcome::Settled);
+        let cost = self
+            .inner
+            .close(self.id, Some(used.into()), Outcome::Settled, ended);
         Settled {
             cost,
             reserved: self.amount,
@@ -326,14 +352,14 @@ impl Reservation {
     /// The call never reached the provider: nothing is booked.
     pub fn release(mut self) {
         self.open = false;
-        self.inner.close(self.id, Some(Amounts::ZERO), Outcome::Released);
+        self.inner.close(self.id, Some(Amounts::ZERO), Outcome::Released, None);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.open {
-            self.inner.close(self.id, None, Outcome::Abandoned);
+            self.inner.close(self.id, None, Outcome::Abandoned, None);
         }
     }
 }

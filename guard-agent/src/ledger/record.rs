@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::amount::Amounts;
 use super::book::{AccountId, Posting};
+use super::facts::{Caller, Ended};
 use super::Scope;
 
 /// Bytes before the JSON text.
@@ -38,7 +39,13 @@ pub(super) enum Record {
         floors: Vec<(super::Window, i64, i64)>,
     },
     /// An amount was set aside.
-    Reserve { at: i64, posting: Posting },
+    Reserve {
+        at: i64,
+        posting: Posting,
+        /// For reports only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        caller: Option<Box<Caller>>,
+    },
     /// A reservation ended. Repeats its posting, so that the record can be booked without its reserve record.
     Close {
         at: i64,
@@ -46,6 +53,9 @@ pub(super) enum Record {
         cost: Amounts,
         outcome: Outcome,
         posting: Posting,
+        /// For reports only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<Box<Ended>>,
     },
     /// A run ended.
     Forget { at: i64, scope: Scope },
@@ -85,13 +95,14 @@ pub(super) struct Balance {
 }
 
 impl Record {
-    pub(super) fn close(id: u64, at: i64, posting: &Posting, cost: Amounts, outcome: Outcome) -> Self {
+    pub(super) fn close(id: u64, at: i64, posting: &Posting, cost: Amounts, outcome: Outcome, ended: Option<Ended>) -> Self {
         Self::Close {
             at,
             id,
             cost,
             outcome,
             posting: posting.clone(),
+            ended: ended.map(Box::new),
         }
     }
 }

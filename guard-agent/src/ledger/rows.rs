@@ -5,6 +5,7 @@ use rusqlite::{Transaction, params};
 
 use super::Window;
 use super::book::{AccountId, Posting};
+use super::facts::{Caller, Ended};
 use super::record::{Balance, Numbered, Record};
 use super::sqlite::ProjectionError;
 
@@ -22,18 +23,21 @@ pub(super) fn apply(
                 book(transaction, account, *settled, 0, 0)?;
             }
             for (id, posting) in held {
-                reserve(transaction, *id, *at, posting)?;
+                reserve(transaction, *id, *at, posting, None)?;
             }
             Ok(())
         }
         Record::Checkpoint { .. } | Record::Forget { .. } => Ok(()),
-        Record::Reserve { at, posting } => reserve(transaction, numbered.seq, *at, posting),
+        Record::Reserve { at, posting, caller } => {
+            reserve(transaction, numbered.seq, *at, posting, caller.as_deref())
+        }
         Record::Close {
             at,
             id,
             cost,
             outcome,
             posting,
+            ended,
         } => {
             let known = transaction
                 .prepare_cached(
@@ -50,8 +54,11 @@ pub(super) fn apply(
                 ])?;
             if known == 0 {
                 // Its reserve record is damaged.
-                reserve(transaction, *id, *at, posting)?;
+                reserve(transaction, *id, *at, posting, None)?;
                 return apply(transaction, numbered, fresh);
+            }
+            if let Some(ended) = ended {
+                describe(transaction, *id, ended)?;
             }
             for account in &posting.accounts {
                 let (cost, freed) = (cost.of(account.unit), posting.amount.of(account.unit));
@@ -71,10 +78,13 @@ fn reserve(
     id: u64,
     at: i64,
     posting: &Posting,
+    caller: Option<&Caller>,
 ) -> Result<(), ProjectionError> {
     transaction
         .prepare_cached(
-            "INSERT INTO calls (id, call, reserved_at, reserved_pico_usd, reserved_tokens) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO calls (id, call, reserved_at, reserved_pico_usd, reserved_tokens, agent, owner, run, session, provider,
+               model, key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .execute(params![
             id,
@@ -82,12 +92,45 @@ fn reserve(
             time(at),
             posting.amount.usd.0,
             posting.amount.tokens,
+            caller.map(|caller| &*caller.agent),
+            caller.map(|caller| &*caller.owner),
+            caller.map(|caller| &*caller.run),
+            caller.and_then(|caller| caller.session.as_deref()),
+            caller.map(|caller| &*caller.provider),
+            caller.map(|caller| &*caller.model),
+            caller.and_then(|caller| caller.key.as_deref()),
         ])?;
     for account in &posting.accounts {
         let row = book(transaction, account, 0, posting.amount.of(account.unit), 0)?;
         transaction
             .prepare_cached("INSERT INTO charges (call_id, account_id) VALUES (?1, ?2)")?
             .execute(params![id, row])?;
+    }
+    Ok(())
+}
+
+/// What is known of a call's end.
+fn describe(transaction: &Transaction<'_>, id: u64, ended: &Ended) -> Result<(), ProjectionError> {
+    let tokens = ended.tokens;
+    transaction
+        .prepare_cached(
+            "UPDATE calls SET cause = ?2, status = ?3, input_tokens = ?4, cache_read_tokens = ?5, cache_write_tokens = ?6,
+               output_tokens = ?7, reasoning_tokens = ?8 WHERE id = ?1",
+        )?
+        .execute(params![
+            id,
+            ended.cause.label(),
+            ended.status,
+            tokens.map(|tokens| tokens.input),
+            tokens.map(|tokens| tokens.cache_read),
+            tokens.map(|tokens| tokens.cache_write),
+            tokens.map(|tokens| tokens.output),
+            tokens.map(|tokens| tokens.reasoning),
+        ])?;
+    for tool in &ended.tools {
+        transaction
+            .prepare_cached("INSERT OR IGNORE INTO call_tools (call_id, tool) VALUES (?1, ?2)")?
+            .execute(params![id, tool])?;
     }
     Ok(())
 }

@@ -13,10 +13,31 @@ CREATE TABLE IF NOT EXISTS calls (
                                          -- abandoned, recovered (booked in full: dropped, or the daemon died)
   reserved_tokens   INTEGER,             -- the same in tokens; NULL for a call before version 2 of this file
   booked_tokens     INTEGER,
-  booked_calls      INTEGER              -- 1 if it counts in limits on calls: it reached the provider
+  booked_calls      INTEGER,             -- 1 if it counts in limits on calls: it reached the provider
+  agent             TEXT,                -- the rest is NULL where it is not known: before version 2, or after a crash
+  owner             TEXT,
+  run               TEXT,
+  session           TEXT,                -- the client's own label
+  provider          TEXT,
+  model             TEXT,                -- by its name in the price table
+  key               TEXT,                -- name of the provider's key
+  cause             TEXT,                -- useful, retried, failed, looping: what the money did
+  status            INTEGER,             -- of the provider's answer
+  input_tokens      INTEGER,             -- as the provider reported them; the buckets do not overlap,
+  cache_read_tokens INTEGER,
+  cache_write_tokens INTEGER,
+  output_tokens     INTEGER,
+  reasoning_tokens  INTEGER              -- except that reasoning is part of the output
 ) STRICT;
 CREATE INDEX IF NOT EXISTS calls_by_call ON calls (call);
 CREATE INDEX IF NOT EXISTS calls_by_time ON calls (reserved_at);
+
+-- Which tools the model called in a reply.
+CREATE TABLE IF NOT EXISTS call_tools (
+  call_id    INTEGER NOT NULL REFERENCES calls (id),
+  tool       TEXT    NOT NULL,
+  PRIMARY KEY (call_id, tool)
+) STRICT, WITHOUT ROWID;
 
 -- One row per scope, window and unit. A call is booked to the windows in which it was reserved.
 CREATE TABLE IF NOT EXISTS accounts (
@@ -50,7 +71,8 @@ CREATE TABLE IF NOT EXISTS journal_position (
 ) STRICT;
 
 CREATE VIEW IF NOT EXISTS calls_usd AS
-  SELECT id, call, reserved_at, reserved_pico_usd / 1e12 AS reserved_usd, ended_at, cost_pico_usd / 1e12 AS cost_usd, outcome
+  SELECT id, call, reserved_at, reserved_pico_usd / 1e12 AS reserved_usd, ended_at, cost_pico_usd / 1e12 AS cost_usd, outcome,
+         agent, owner, run, session, provider, model, key, cause
   FROM calls;
 
 CREATE VIEW IF NOT EXISTS accounts_usd AS

@@ -9,7 +9,7 @@ use crate::call::Call;
 use crate::config::{Agent, Budget, Per, SharedBudget, Whose};
 use crate::identity::Identity;
 use crate::ledger::{
-    Amount, Amounts, Charge, Exhausted, Ledger, NO_SESSION, Reservation, ReserveError, Scope, ScopeKind, Unit,
+    Amount, Amounts, Caller, Charge, Exhausted, Ledger, NO_SESSION, Reservation, ReserveError, Scope, ScopeKind, Unit,
     Window,
 };
 use crate::llm::RequestFacts;
@@ -22,6 +22,9 @@ use crate::refusal::{MoneyDetail, Reason, Refusal};
 /// Seconds after which a call that found the budget full of reservations may be tried again: calls last seconds to
 /// minutes, and clients give up on waits much longer than this.
 const RESERVED_RETRY_SECONDS: u32 = 5;
+
+/// Longest name of a model that the ledger keeps, in characters.
+const NAME: usize = 128;
 
 /// What a call is charged for, and to whom.
 pub(super) struct Bill<'a> {
@@ -47,7 +50,7 @@ impl<'a> Bill<'a> {
     pub(super) fn reserve(&self, ledger: &Ledger, call: &Call) -> Result<Reservation, Refusal> {
         let charges = self.charges(|limit| limit);
         ledger
-            .reserve(call.id, &charges, self.worst_case(call)?)
+            .reserve_for(call.id, &charges, self.worst_case(call)?, Some(self.caller(call)))
             .map_err(|why| self.refusal(why))
     }
 
@@ -59,7 +62,7 @@ impl<'a> Bill<'a> {
             ..Amounts::ZERO
         });
         ledger
-            .reserve(call.id, &charges, amount)
+            .reserve_for(call.id, &charges, amount, Some(self.caller(call)))
             .map_err(|why| tracing::warn!(%why, "not counted"))
             .ok()
     }
@@ -73,6 +76,22 @@ impl<'a> Bill<'a> {
                 limit: limit(budget.limit),
             })
             .collect()
+    }
+
+    /// What reports are to know of the call.
+    fn caller(&self, call: &Call) -> Caller {
+        let model = self
+            .price
+            .map_or(self.facts.model.as_str(), |price| price.label.as_str());
+        Caller {
+            agent: self.agent.name.clone(),
+            owner: self.agent.owner.clone(),
+            run: self.who.run.clone(),
+            session: self.session.map(Into::into),
+            provider: call.provider.name.as_str().into(),
+            model: quotable(model).into(),
+            key: self.key.as_deref().map(Into::into),
+        }
     }
 
     /// Every budget that the call counts against, with its scope.
@@ -153,6 +172,11 @@ impl<'a> Bill<'a> {
             }
         }
     }
+}
+
+/// A name that a client may have chosen, at a bounded length.
+fn quotable(name: &str) -> String {
+    name.chars().take(NAME).collect()
 }
 
 fn exhausted(agent: &str, state: Exhausted) -> Refusal {

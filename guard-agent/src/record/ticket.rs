@@ -6,13 +6,18 @@ use std::time::Instant;
 use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
-use crate::ledger::{Amounts, Cause, Settled};
+use crate::ledger::{Amounts, Buckets, Cause, Ended, Settled};
 use crate::llm::{Judgement, ReplyFacts};
 use crate::money::Pico;
 use crate::policy::multipliers;
 use crate::policy::{Deadline, Hold, Outcome, Places, Settle};
 use crate::refusal::Reason;
 use crate::telemetry::metrics;
+
+/// Tools of one reply that the ledger keeps.
+const TOOLS: usize = 64;
+/// Longest name of a tool that the ledger keeps, in characters.
+const TOOL_NAME: usize = 128;
 
 /// Money, audit slot and place in flight of one admitted call.
 pub(crate) struct Ticket {
@@ -73,10 +78,14 @@ impl Ticket {
             match reservation {
                 // It reached the provider, so it counts as a call, and for nothing else.
                 Some(reservation) if outcome.forwarded => {
-                    reservation.settle(Amounts {
-                        calls: 1,
-                        ..Amounts::ZERO
-                    });
+                    let ended = self.ended(outcome);
+                    reservation.settle_as(
+                        Amounts {
+                            calls: 1,
+                            ..Amounts::ZERO
+                        },
+                        Some(ended),
+                    );
                 }
                 Some(reservation) => reservation.release(),
                 None => {}
@@ -139,11 +148,14 @@ impl Ticket {
             others.fold(usage.total_tokens(), u64::saturating_add)
         });
         // A cost above what integers hold, or a tier without a price: unknown, so the reservation is charged.
-        let Settled { cost: booked, overrun, .. } = reservation.settle(Amounts {
-            usd: cost.unwrap_or(reserved),
-            tokens: tokens.unwrap_or(worst.tokens),
-            calls: 1,
-        });
+        let Settled { cost: booked, overrun, .. } = reservation.settle_as(
+            Amounts {
+                usd: cost.unwrap_or(reserved),
+                tokens: tokens.unwrap_or(worst.tokens),
+                calls: 1,
+            },
+            Some(self.ended(outcome)),
+        );
         let booked = booked.usd;
         metrics.cost(agent, provider, label, booked);
         if cost.is_some() {
@@ -157,13 +169,40 @@ impl Ticket {
         }
     }
 
+    /// What the ledger keeps of the call's end, for reports.
+    fn ended(&self, outcome: &Outcome) -> Ended {
+        let watch = self.places.watch.as_ref();
+        Ended {
+            cause: watch.map_or(Cause::Useful, |watch| watch.cause(Self::failed(outcome))),
+            status: outcome.status.map(|status| status.as_u16()),
+            tokens: outcome.facts.usage.map(|usage| Buckets {
+                input: usage.total_uncached(),
+                cache_read: usage.total_cache_read(),
+                cache_write: usage.cache_write_5m.saturating_add(usage.cache_write_1h),
+                output: usage.total_output(),
+                reasoning: usage.reasoning,
+            }),
+            tools: outcome
+                .facts
+                .tools_called
+                .iter()
+                .take(TOOLS)
+                .map(|tool| tool.chars().take(TOOL_NAME).collect::<String>().into())
+                .collect(),
+        }
+    }
+
+    fn failed(outcome: &Outcome) -> bool {
+        matches!(
+            Self::outcome_label(outcome),
+            metrics::Outcome::ProviderError | metrics::Outcome::UpstreamFailed
+        )
+    }
+
     /// What the money did; counts what was wasted.
     fn cause(&mut self, outcome: &Outcome, cost: Pico) -> Option<Cause> {
         let watch = self.places.watch.take()?;
-        let failed = matches!(
-            Self::outcome_label(outcome),
-            metrics::Outcome::ProviderError | metrics::Outcome::UpstreamFailed
-        );
+        let failed = Self::failed(outcome);
         let cause = watch.settle(&multipliers::Outcome {
             cost,
             usage: outcome.facts.usage,

@@ -14,7 +14,8 @@ fn world(on_soft: &str, lines: &str) -> World {
 
 /// Spends so many millionths of a dollar.
 fn spend(world: &World, micros: u64) {
-    settle(world.chat(&body(1)).unwrap(), answered(micros, 0));
+    // The output cap reserves as much.
+    settle(world.chat(&body(micros / 10)).unwrap(), answered(micros, 0));
 }
 
 fn dear(cap: u64) -> String {
@@ -60,7 +61,10 @@ fn a_model_that_is_not_cheaper_not_allowed_or_not_the_provider_s_is_left_alone()
         ("model = \"m\"", "\n[host]\nmode = \"observe\""),
     ] {
         let world = world(on_soft, lines);
-        settle(world.chat(&body(1).replace("\"m\"", "\"m-2026\"")).unwrap(), answered(500_000, 0));
+        settle(
+            world.chat(&body(50_000).replace("\"m\"", "\"m-2026\"")).unwrap(),
+            answered(500_000, 0),
+        );
         let asked = if on_soft.contains("dear") { body(10) } else { dear(10) };
         let permit = world.chat(&asked).unwrap();
         assert_eq!(permit.edits.model, None, "{on_soft} {lines}");
@@ -73,7 +77,7 @@ fn a_body_with_a_checksum_stays_as_it_is() {
     let world = world("model = \"big\", steer = \"Stop soon.\"", "");
     settle(
         world
-            .ask(Asked::messages(r#"{"model":"big","max_tokens":1,"messages":[]}"#))
+            .ask(Asked::messages(r#"{"model":"big","max_tokens":50000,"messages":[]}"#))
             .unwrap(),
         answered(500_000, 0),
     );
