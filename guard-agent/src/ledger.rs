@@ -31,6 +31,7 @@ mod book;
 mod facts;
 mod journal;
 mod record;
+mod reservation;
 mod rows;
 mod sqlite;
 mod types;
@@ -44,6 +45,7 @@ pub use types::{
 pub use amount::{Amount, Amounts, Unit};
 pub use book::NO_SESSION;
 pub use facts::{Buckets, Caller, Ended};
+pub use reservation::Reservation;
 pub use window::Window;
 
 use book::{Book, Posting};
@@ -256,12 +258,26 @@ impl Inner {
             state.book.within_limits(&slots),
             "an admission took an account above its limit"
         );
-        Ok(Reservation {
-            inner: Arc::clone(inner),
-            id,
-            amount,
-            open: true,
-        })
+        Ok(Reservation::new(inner, id, amount))
+    }
+
+    /// Sets more aside for a reservation, in every account that it is in, within the limits in force now.
+    fn extend(&self, id: u64, more: Amounts, charges: &[Charge]) -> Result<(), ReserveError> {
+        let more = more.at_most(book::MOST);
+        let mut state = self.lock();
+        state.flush().map_err(ReserveError::Stopped)?;
+        let Some(posting) = state.book.more(id, more, charges).map_err(ReserveError::Exhausted)? else {
+            return Err(ReserveError::Stopped("the reservation is not open".to_owned()));
+        };
+        state
+            .append(&Record::Extend {
+                at: self.clock.now().as_microsecond(),
+                id,
+                posting,
+            })
+            .map_err(ReserveError::Stopped)?;
+        state.book.grow(id, more);
+        Ok(())
     }
 
     /// The one place where a reservation ends. `cost` is none when it is charged in full.
@@ -313,63 +329,6 @@ impl State {
             self.unwritten.remove(0);
         }
         Ok(())
-    }
-}
-
-/// Money, tokens and the call itself, set aside for one call in all its accounts. Settle it or release it; dropped, it is charged in full.
-#[must_use = "a dropped reservation is charged in full"]
-pub struct Reservation {
-    inner: Arc<Inner>,
-    id: u64,
-    amount: Amounts,
-    open: bool,
-}
-
-impl Reservation {
-    /// What was reserved.
-    pub fn amount(&self) -> Amounts {
-        self.amount
-    }
-
-    /// Books what the call did use. More than the reservation is booked in full and flagged.
-    pub fn settle(self, used: impl Into<Amounts>) -> Settled {
-        self.settle_as(used, None)
-    }
-
-    /// As [`Self::settle`], with what reports are to know of the call's end.
-    pub fn settle_as(mut self, used: impl Into<Amounts>, ended: Option<Ended>) -> Settled {
-        self.open = false;
-        let cost = self
-            .inner
-            .close(self.id, Some(used.into()), Outcome::Settled, ended);
-        Settled {
-            cost,
-            reserved: self.amount,
-            overrun: cost.exceeds(&self.amount),
-        }
-    }
-
-    /// The call never reached the provider: nothing is booked.
-    pub fn release(mut self) {
-        self.open = false;
-        self.inner.close(self.id, Some(Amounts::ZERO), Outcome::Released, None);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.open {
-            self.inner.close(self.id, None, Outcome::Abandoned, None);
-        }
-    }
-}
-
-impl std::fmt::Debug for Reservation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reservation")
-            .field("id", &self.id)
-            .field("amount", &self.amount)
-            .finish_non_exhaustive()
     }
 }
 

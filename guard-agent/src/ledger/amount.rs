@@ -140,6 +140,16 @@ impl Amounts {
         }
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            usd: Pico(self.usd.0.saturating_add(other.usd.0)),
+            tokens: self.tokens.saturating_add(other.tokens),
+            calls: self.calls.saturating_add(other.calls),
+        }
+    }
+
     /// Whether it is more than `other` in any unit.
     pub fn exceeds(&self, other: &Self) -> bool {
         Unit::ALL.iter().any(|unit| self.of(*unit) > other.of(*unit))

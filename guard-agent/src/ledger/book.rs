@@ -11,6 +11,7 @@ use ulid::Ulid;
 use super::record::{Balance, Numbered, Record};
 use super::{Amount, Amounts, Charge, Exhausted, Scope, ScopeKind, Unit, Window};
 
+mod extend;
 mod periods;
 mod views;
 
@@ -230,13 +231,6 @@ impl Book {
         transient.map_or(Ok(()), Err)
     }
 
-    /// What is settled of a charge's account.
-    pub(super) fn settled(&self, charge: &Charge, now: Timestamp, tz: &TimeZone) -> Option<Amount> {
-        let slots = self.place(std::slice::from_ref(charge), now, tz).ok()?;
-        let account = &slots.first()?.account;
-        Some(account.amount(self.balance(account).settled))
-    }
-
     /// Sets an admitted amount aside.
     pub(super) fn hold(&mut self, id: u64, posting: Posting) {
         for key in &posting.accounts {
@@ -318,6 +312,14 @@ impl Book {
                     .collect();
             }
             Record::Reserve { posting, .. } => self.hold(numbered.seq, posting),
+            Record::Extend { id, posting, .. } => {
+                if self.held.contains_key(&id) {
+                    self.grow(id, posting.amount);
+                } else {
+                    // Its reserve record is damaged.
+                    self.hold(id, posting);
+                }
+            }
             Record::Close {
                 id, cost, posting, ..
             } => {

@@ -46,6 +46,9 @@ pub(super) enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         caller: Option<Box<Caller>>,
     },
+    /// More was set aside for a reservation: `posting` has the addition, and repeats the accounts, so that the record can
+    /// be booked without its reserve record.
+    Extend { at: i64, id: u64, posting: Posting },
     /// A reservation ended. Repeats its posting, so that the record can be booked without its reserve record.
     Close {
         at: i64,

@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::Window;
+use super::{Amounts, Window};
 use super::book::{AccountId, Posting};
 use super::facts::{Caller, Ended};
 use super::record::{Balance, Numbered, Record};
 use super::sqlite::ProjectionError;
+use crate::money::Pico;
 
 /// Applies one record. `fresh`: the database is new, so a checkpoint tells it what came before.
 pub(super) fn apply(
@@ -31,6 +32,7 @@ pub(super) fn apply(
         Record::Reserve { at, posting, caller } => {
             reserve(transaction, numbered.seq, *at, posting, caller.as_deref())
         }
+        Record::Extend { at, id, posting } => extend(transaction, *id, *at, posting),
         Record::Close {
             at,
             id,
@@ -56,6 +58,15 @@ pub(super) fn apply(
                 // Its reserve record is damaged.
                 reserve(transaction, *id, *at, posting, None)?;
                 return apply(transaction, numbered, fresh);
+            }
+            let missing = missing(transaction, *id, posting)?;
+            if missing != Amounts::ZERO {
+                // The record of an extension is damaged.
+                let more = Posting {
+                    amount: missing,
+                    ..posting.clone()
+                };
+                extend(transaction, *id, *at, &more)?;
             }
             if let Some(ended) = ended {
                 describe(transaction, *id, ended)?;
@@ -105,6 +116,41 @@ fn reserve(
         transaction
             .prepare_cached("INSERT INTO charges (call_id, account_id) VALUES (?1, ?2)")?
             .execute(params![id, row])?;
+    }
+    Ok(())
+}
+
+/// What a call's end says that was reserved, and its row does not.
+fn missing(transaction: &Transaction<'_>, id: u64, posting: &Posting) -> Result<Amounts, ProjectionError> {
+    let (usd, tokens): (i64, Option<i64>) = transaction
+        .prepare_cached("SELECT reserved_pico_usd, reserved_tokens FROM calls WHERE id = ?1")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let less = |whole: u64, known: i64| whole.saturating_sub(known.unsigned_abs());
+    Ok(Amounts {
+        usd: Pico(less(posting.amount.usd.0, usd)),
+        tokens: tokens.map_or(0, |tokens| less(posting.amount.tokens, tokens)),
+        calls: 0,
+    })
+}
+
+/// More is reserved. A call whose reserve record is damaged begins with it.
+fn extend(
+    transaction: &Transaction<'_>,
+    id: u64,
+    at: i64,
+    more: &Posting,
+) -> Result<(), ProjectionError> {
+    let known = transaction
+        .prepare_cached(
+            "UPDATE calls SET reserved_pico_usd = reserved_pico_usd + ?2, reserved_tokens = reserved_tokens + ?3
+             WHERE id = ?1",
+        )?
+        .execute(params![id, more.amount.usd.0, more.amount.tokens])?;
+    if known == 0 {
+        return reserve(transaction, id, at, more, None);
+    }
+    for account in &more.accounts {
+        book(transaction, account, 0, more.amount.of(account.unit), 0)?;
     }
     Ok(())
 }

@@ -1,13 +1,21 @@
 //! The accounts, as people and gauges see them.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::{Account, AccountId, Book, Rolling};
-use crate::ledger::{AccountView, Window};
+use crate::ledger::{AccountView, Amount, Charge, Window};
 
 impl Book {
+    /// What is settled of a charge's account.
+    pub(in crate::ledger) fn settled(&self, charge: &Charge, now: Timestamp, tz: &TimeZone) -> Option<Amount> {
+        let slots = self.place(std::slice::from_ref(charge), now, tz).ok()?;
+        let account = &slots.first()?.account;
+        Some(account.amount(self.balance(account).settled))
+    }
+
     /// Every account of a window that has not ended, and every one that still has reservations.
-    pub(super) fn views(&self, now: Timestamp) -> Vec<AccountView> {
+    pub(in crate::ledger) fn views(&self, now: Timestamp) -> Vec<AccountView> {
         let calendar = self.accounts.iter().filter(|(id, account)| {
             id.window.rolling().is_none()
                 && (id.window == Window::Run

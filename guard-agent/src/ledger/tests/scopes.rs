@@ -223,6 +223,10 @@ enum Act {
         amount: u64,
         limit: u64,
     },
+    Extend {
+        which: usize,
+        more: u64,
+    },
     End {
         which: usize,
         percent: u64,
@@ -237,6 +241,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         8 => (any::<[u8; 7]>(), any::<u8>(), 0..40_u64, 20..200_u64)
             .prop_map(|(pick, windows, amount, limit)| Act::Reserve { pick, windows, amount, limit }),
+        2 => (any::<usize>(), 0..30_u64).prop_map(|(which, more)| Act::Extend { which, more }),
         6 => (any::<usize>(), 0..=100_u64).prop_map(|(which, percent)| Act::End { which, percent }),
         3 => (0..4000_i64).prop_map(|minutes| Act::Pass { minutes }),
         1 => Just(Act::Crash),
@@ -270,7 +275,7 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
     let clock = TestClock::new();
     let mut dir = TempDir::new().unwrap();
     let mut ledger = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
-    let mut held: Vec<(usize, Reservation)> = Vec::new();
+    let mut held: Vec<(usize, Reservation, Vec<Charge>)> = Vec::new();
     let mut all: Vec<Spent> = Vec::new();
     for act in acts {
         match act {
@@ -302,7 +307,7 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
                             .iter()
                             .map(|charge| (charge.scope.clone(), charge.window, charge.limit.unit))
                             .collect();
-                        held.push((all.len(), reservation));
+                        held.push((all.len(), reservation, charges));
                         all.push(Spent {
                             at: now,
                             accounts,
@@ -315,7 +320,7 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 }
             }
             Act::End { which, percent } if !held.is_empty() => {
-                let (index, reservation) = held.swap_remove(which % held.len());
+                let (index, reservation, _) = held.swap_remove(which % held.len());
                 let reserved = all[index].amounts;
                 let used = Amounts {
                     usd: Pico(reserved.usd.0 * percent / 100),
@@ -330,12 +335,16 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 all[index].amounts = if percent == 0 { Amounts::ZERO } else { used };
                 all[index].open = false;
             }
-            Act::End { .. } => {}
+            Act::Extend { which, more } if !held.is_empty() => {
+                let which = which % held.len();
+                extend(&mut held[which], &mut all, clock.now(), more)?;
+            }
+            Act::End { .. } | Act::Extend { .. } => {}
             Act::Pass { minutes } => clock.advance(minutes * MINUTE),
             Act::Crash => {
                 let left = crash(dir.path());
                 held.drain(..)
-                    .for_each(|(_, reservation)| std::mem::forget(reservation));
+                    .for_each(|(_, reservation, _)| std::mem::forget(reservation));
                 all.iter_mut().for_each(|spent| spent.open = false);
                 dir = left;
                 ledger = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
@@ -343,6 +352,37 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
         }
     }
     add_up(&ledger, &all, clock.now())
+}
+
+/// More for a call, in the windows in which it was reserved.
+fn extend(
+    (index, reservation, charges): &mut (usize, Reservation, Vec<Charge>),
+    all: &mut [Spent],
+    now: Timestamp,
+    more: u64,
+) -> Result<(), TestCaseError> {
+    let more = Amounts {
+        usd: Pico(more),
+        tokens: more * 2,
+        calls: 0,
+    };
+    let at = all[*index].at;
+    let over = |sum: u64, charge: &Charge| sum + more.of(charge.limit.unit) > charge.limit.count;
+    // What has left a rolling window since the call was reserved may count or not.
+    let must = charges.iter().any(|charge| {
+        let seen_at = if charge.window.rolling().is_some() { now } else { at };
+        over(total(all, charge, seen_at).0, charge)
+    });
+    let may = charges.iter().any(|charge| over(total(all, charge, at).1, charge));
+    match reservation.extend(more, charges) {
+        Ok(()) => {
+            prop_assert!(!must, "extended above a limit");
+            all[*index].amounts = all[*index].amounts.plus(&more);
+        }
+        Err(ReserveError::Exhausted(_)) => prop_assert!(may, "not extended with room in every scope"),
+        Err(other) => return Err(TestCaseError::fail(other.to_string())),
+    }
+    Ok(())
 }
 
 /// Every account in memory is the sum of the calls that count in it.

@@ -107,6 +107,57 @@ fn a_restart_knows_every_unit_and_the_database_has_them() {
     assert_eq!(held(&from_database), expected);
 }
 
+#[test]
+fn an_extension_is_reserved_everywhere_or_nowhere_and_survives_a_crash() {
+    let dir = TempDir::new().unwrap();
+    let clock = TestClock::new();
+    let ledger = Ledger::open(settings(dir.path(), &clock)).unwrap();
+    let charges = limits(10, 100, 5);
+    let mut first = ledger.reserve(Ulid::new(), &charges, amounts(4, 30)).unwrap();
+    let other = ledger.reserve(Ulid::new(), &charges, amounts(2, 10)).unwrap();
+    let more = |usd, tokens| Amounts {
+        calls: 0,
+        ..amounts(usd, tokens)
+    };
+    for (too_much, unit) in [(more(5, 1), Unit::Usd), (more(1, 61), Unit::Tokens)] {
+        let Err(ReserveError::Exhausted(no)) = first.extend(too_much, &charges) else {
+            panic!("admitted");
+        };
+        assert_eq!((no.limit.unit, no.transient), (unit, true));
+    }
+    first.extend(more(4, 60), &charges).unwrap();
+    assert_eq!(first.amount(), amounts(8, 90));
+    assert_eq!(
+        held(&ledger),
+        [(Unit::Usd, 0, 10), (Unit::Tokens, 0, 100), (Unit::Calls, 0, 2)]
+    );
+    // The limits in force now count: one that is gone limits no more, a lower one does.
+    assert!(first.extend(more(1, 0), &limits(9, 1000, 5)).is_err());
+    first.extend(more(1, 0), &limits(0, 1000, 5)[1..]).unwrap();
+    drop(other);
+    let left = crash(dir.path());
+    let after = Ledger::open(settings(left.path(), &clock)).unwrap();
+    assert_eq!(after.recovery().charged_amount, Pico(9));
+    assert_eq!(
+        held(&after),
+        [(Unit::Usd, 11, 0), (Unit::Tokens, 100, 0), (Unit::Calls, 2, 0)]
+    );
+    drop(after);
+    assert_eq!(database(left.path()), [("agent a".into(), 11, 0), ("agent a".into(), 100, 0), ("agent a".into(), 2, 0)]);
+    // The end of a call whose extension is damaged frees what it held, and books what it cost.
+    assert!(!first.settle(amounts(7, 80)).overrun);
+    drop(ledger);
+    let path = journal_file(dir.path());
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"t\":\"extend\"", "\"t\":\"eXtend\"")).unwrap();
+    std::fs::remove_file(dir.path().join("ledger.db")).unwrap();
+    let after = Ledger::open(settings(dir.path(), &clock)).unwrap();
+    let expected = [(Unit::Usd, 9, 0), (Unit::Tokens, 90, 0), (Unit::Calls, 2, 0)];
+    assert_eq!(held(&after), expected);
+    drop(after);
+    assert_eq!(database(dir.path()), [("agent a".into(), 9, 0), ("agent a".into(), 90, 0), ("agent a".into(), 2, 0)]);
+}
+
 /// `ledger.db` as its first version made it, with one call and one account.
 const FIRST: &str = "
     CREATE TABLE calls (id INTEGER PRIMARY KEY, call TEXT NOT NULL, reserved_at TEXT NOT NULL,
