@@ -29,6 +29,7 @@ use crate::refusal::Refusal;
 
 pub use edits::{BodyEdits, Takes};
 pub use gate::{Denial, Gate, InReply, Judgement};
+pub use seen::Seen;
 pub use usage::{OtherUsage, Unit, Units, Usage};
 
 // --- the formats ----------------------------------------------------------------
@@ -62,6 +63,7 @@ pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
 mod request;
+mod seen;
 pub mod sse;
 pub mod usage;
 
@@ -318,6 +320,10 @@ pub trait ReplyReader: Send {
     /// that is fed afterwards is metered and not forwarded.
     fn cut(&mut self, _refusal: &Refusal, _request_id: &str) -> Bytes {
         Bytes::new()
+    }
+    /// What the reply has taken so far, at least; nothing where its format does not say.
+    fn seen(&self) -> Seen {
+        Seen::default()
     }
     /// The client has got its last byte, although the provider may go on: `cut` was called, or a denied call led to it.
     fn stopped(&self) -> bool {

@@ -24,7 +24,7 @@ use crate::keys::vault::Vault;
 use crate::ledger::Ledger;
 use crate::llm::prices::{ModelPrice, PriceTable};
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, Gate, ReplyFacts};
+use crate::llm::{BodyEdits, Gate, ReplyFacts, Seen};
 use crate::record::Recorder;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, Stage};
@@ -32,7 +32,9 @@ use crate::telemetry::metrics::{Metrics, Stage};
 pub mod access;
 pub mod budget;
 pub mod caps;
+mod covers;
 pub mod frozen;
+mod growth;
 pub mod in_flight;
 mod judge;
 pub mod key;
@@ -47,6 +49,7 @@ pub(crate) mod tool_gate;
 pub mod tools;
 
 use frozen::Frozen;
+use growth::Growth;
 use in_flight::InFlight;
 use judge::{Judging, Verdict};
 use multipliers::{Multipliers, Watch};
@@ -130,6 +133,19 @@ pub trait Settle: Send {
     fn deadline(&self) -> Option<Deadline> {
         None
     }
+
+    /// How much of a stream is paid for; none while nothing bounds it.
+    fn room(&self) -> Option<Seen> {
+        None
+    }
+
+    /// The stream has taken more than that: gives how much is paid for now.
+    ///
+    /// # Errors
+    /// The refusal with which it ends.
+    fn extend(&mut self, seen: Seen) -> Result<Seen, Refusal> {
+        Ok(seen)
+    }
 }
 
 /// When a reply that is streamed is ended, and what the client is told then.
@@ -202,7 +218,7 @@ impl Snapshot {
 
 /// The policy of this host.
 pub struct Policy {
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
     frozen: Arc<Frozen>,
     in_flight: InFlight,
     multipliers: Arc<Multipliers>,
@@ -220,7 +236,7 @@ impl Policy {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             frozen: Arc::default(),
             in_flight: InFlight::default(),
             multipliers: Arc::default(),
@@ -330,6 +346,8 @@ pub(crate) struct Hold {
     pub(crate) price: Option<Arc<ModelPrice>>,
     /// The money; none only in observe mode, when not even an unlimited reservation could be written.
     pub(crate) reservation: Option<crate::ledger::Reservation>,
+    /// How it grows with a stream; none where nothing is refused.
+    pub(crate) growth: Option<Growth>,
 }
 
 /// What an admitted call occupies beside money, until it has ended.

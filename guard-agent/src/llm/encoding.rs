@@ -349,6 +349,10 @@ impl ReplyReader for Beside {
         if self.gated { words } else { Bytes::new() }
     }
 
+    fn seen(&self) -> Seen {
+        self.reader.seen()
+    }
+
     fn stopped(&self) -> bool {
         self.reader.stopped()
     }

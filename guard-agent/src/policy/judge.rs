@@ -16,6 +16,7 @@ use crate::llm::{BodyEdits, DialectKind, Gate, RequestFacts};
 use crate::policy::access::{self, Passage};
 use crate::policy::caps::OutputCap;
 use crate::policy::frozen::Freeze;
+use crate::policy::growth::Growth;
 use crate::policy::in_flight::Slot;
 use crate::policy::loops::Level;
 use crate::policy::money::{self, Bill};
@@ -157,19 +158,25 @@ impl<'a> Judging<'a> {
             ..self.bill(agent, facts, price)
         };
         let ledger = &self.policy.ledger;
-        let reservation = match (bill.reserve(ledger, self.call), self.rules.mode) {
+        let (reservation, growth) = match (bill.reserve(ledger, self.call), self.rules.mode) {
             (Err(refusal), Mode::Observe) => {
                 // That there is no price was said above.
                 if price.is_some() {
                     self.weigh::<()>(Err(refusal))?;
                 }
-                bill.reserve_unlimited(ledger, self.call)
+                (bill.reserve_unlimited(ledger, self.call), None)
             }
-            (reserved, _) => Some(reserved?),
+            (reserved, mode) => {
+                let (reservation, worst) = reserved?;
+                let growth = (mode == Mode::Enforce && facts.stream)
+                    .then(|| Growth::new(bill.payer(&self.policy.snapshot), &worst));
+                (Some(reservation), growth)
+            }
         };
         let hold = Hold {
             price: price.cloned(),
             reservation,
+            growth,
         };
         Ok((edits, hold, watch))
     }
@@ -200,6 +207,9 @@ impl<'a> Judging<'a> {
             self.tried_too_often(agent, refusal, judged.first_retry_refusal);
         }
         self.weigh(judged.retries)?;
+        if let Some(refusal) = judged.cut {
+            self.weigh::<()>(Err(refusal))?;
+        }
         let mut watch = judged.watch;
         for reached in &judged.reached {
             self.reached(agent, reached)?;

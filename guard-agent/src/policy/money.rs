@@ -5,18 +5,20 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::call::Call;
-use crate::config::{Agent, Budget, Per, SharedBudget, Whose};
+use crate::config::{Agent, SharedBudget};
 use crate::identity::Identity;
 use crate::ledger::{
-    Amount, Amounts, Caller, Charge, Exhausted, Ledger, NO_SESSION, Reservation, ReserveError, Scope, ScopeKind, Unit,
-    Window,
+    Amounts, Caller, Exhausted, Ledger, Reservation, ReserveError, ScopeKind, Unit, Window,
 };
 use crate::llm::RequestFacts;
 use crate::llm::prices::ModelPrice;
-use crate::policy::budget::{self, NoBound};
+use crate::policy::budget::{self, NoBound, WorstCase};
 use crate::policy::caps::OutputCap;
-use crate::policy::quoted;
+use crate::policy::covers::{Covered, Payer};
+use crate::policy::{Snapshot, quoted};
 use crate::refusal::{MoneyDetail, Reason, Refusal};
 
 /// Seconds after which a call that found the budget full of reservations may be tried again: calls last seconds to
@@ -47,35 +49,56 @@ pub(super) struct Bill<'a> {
 
 impl<'a> Bill<'a> {
     /// Reserves within the limits.
-    pub(super) fn reserve(&self, ledger: &Ledger, call: &Call) -> Result<Reservation, Refusal> {
-        let charges = self.charges(|limit| limit);
+    pub(super) fn reserve(&self, ledger: &Ledger, call: &Call) -> Result<(Reservation, WorstCase), Refusal> {
+        let charges = self.covered().charges(|_scope, limit| limit);
+        let worst = self.worst_case(call)?;
         ledger
-            .reserve_for(call.id, &charges, self.worst_case(call)?, Some(self.caller(call)))
-            .map_err(|why| self.refusal(why))
+            .reserve_for(call.id, &charges, amounts(&worst), Some(self.caller(call)))
+            .map(|reservation| (reservation, worst))
+            .map_err(|why| refusal(&self.agent.name, why))
+    }
+
+    /// Who pays for more, when the reply turns out to be longer.
+    pub(super) fn payer(&self, rules: &Arc<ArcSwap<Snapshot>>) -> Payer {
+        let label = self.price.map_or(self.facts.model.as_str(), |price| &price.label);
+        Payer {
+            rules: rules.clone(),
+            agent: self.agent.name.clone(),
+            run: self.who.run.clone(),
+            session: self.session.map(Into::into),
+            key: self.key.as_deref().map(Into::into),
+            model: self.facts.model.as_str().into(),
+            label: label.into(),
+        }
     }
 
     /// Counts without limiting, for observe mode. What has no bound counts as nothing reserved.
     pub(super) fn reserve_unlimited(&self, ledger: &Ledger, call: &Call) -> Option<Reservation> {
-        let charges = self.charges(|limit| limit.with(u64::MAX));
-        let amount = self.worst_case(call).unwrap_or(Amounts {
-            calls: 1,
-            ..Amounts::ZERO
-        });
+        let charges = self.covered().charges(|_scope, limit| limit.with(u64::MAX));
+        let amount = self.worst_case(call).map_or(
+            Amounts {
+                calls: 1,
+                ..Amounts::ZERO
+            },
+            |worst| amounts(&worst),
+        );
         ledger
             .reserve_for(call.id, &charges, amount, Some(self.caller(call)))
             .map_err(|why| tracing::warn!(%why, "not counted"))
             .ok()
     }
 
-    /// Every limit that the call counts against: the agent's, its run's and session's, and the shared ones that cover it.
-    fn charges(&self, limit: impl Fn(Amount) -> Amount) -> Vec<Charge> {
-        self.budgets()
-            .map(|(scope, budget)| Charge {
-                scope,
-                window: budget.window,
-                limit: limit(budget.limit),
-            })
-            .collect()
+    /// The call as budgets see it.
+    pub(super) fn covered(&self) -> Covered<'a, '_> {
+        Covered {
+            agent: self.agent,
+            run: &self.who.run,
+            session: self.session,
+            key: self.key.as_deref(),
+            model: &self.facts.model,
+            label: self.price.map(|price| price.label.as_str()),
+            shared: self.shared,
+        }
     }
 
     /// What reports are to know of the call.
@@ -94,53 +117,7 @@ impl<'a> Bill<'a> {
         }
     }
 
-    /// Every budget that the call counts against, with its scope.
-    pub(super) fn budgets(&self) -> impl Iterator<Item = (Scope, &'a Budget)> {
-        let own = self
-            .agent
-            .budgets
-            .iter()
-            .map(|budget| (self.own(budget.per, budget.window), budget));
-        let shared = self
-            .shared
-            .iter()
-            .filter(|shared| self.counts(&shared.whose))
-            .map(|shared| (shared.scope(), &shared.budget));
-        own.chain(shared)
-    }
-
-    fn own(&self, per: Per, window: Window) -> Scope {
-        match (per, window) {
-            (Per::Session, _) => Scope {
-                kind: ScopeKind::Session,
-                name: format!("{}/{}", self.who.run, self.session.unwrap_or(NO_SESSION)).into(),
-            },
-            (Per::Agent, Window::Run) => Scope {
-                kind: ScopeKind::Run,
-                name: self.who.run.clone(),
-            },
-            (Per::Agent, _) => Scope {
-                kind: ScopeKind::Agent,
-                name: self.agent.name.clone(),
-            },
-        }
-    }
-
-    /// Whether a shared budget counts this call. A model counts by the name that was asked for and by the one in the
-    /// price table: an alias is no way around.
-    fn counts(&self, whose: &Whose) -> bool {
-        match whose {
-            Whose::Owner(owner) => *owner == self.agent.owner,
-            Whose::Key(key) => self.key.as_deref() == Some(&**key),
-            Whose::Model(pattern) => {
-                pattern.covers(&self.facts.model)
-                    || self.price.is_some_and(|price| pattern.covers(&price.label))
-            }
-            Whose::Host => true,
-        }
-    }
-
-    fn worst_case(&self, call: &Call) -> Result<Amounts, Refusal> {
+    fn worst_case(&self, call: &Call) -> Result<WorstCase, Refusal> {
         let (Some(price), Some(cap)) = (self.price, self.cap) else {
             return Err(Refusal::new(
                 Reason::Internal,
@@ -152,24 +129,29 @@ impl<'a> Bill<'a> {
         let body = (call.body.len() as u64).saturating_add(self.added);
         budget::worst_case(price, &facts, body, cap.tokens)
             .map_err(|why| unbounded(&why))
-            .map(|worst| Amounts {
-                usd: worst.amount,
-                tokens: worst.input_bound.saturating_add(worst.output_bound),
-                calls: 1,
-            })
     }
+}
 
-    fn refusal(&self, why: ReserveError) -> Refusal {
-        match why {
-            ReserveError::Exhausted(state) => exhausted(&self.agent.name, state),
-            ReserveError::Stopped(reason) => {
-                tracing::error!(%reason, "a call was refused: the ledger admits nothing");
-                Refusal::new(
-                    Reason::NotRecordable,
-                    "Guard cannot write to its ledger at the moment, so it admits no call. The operator finds the \
-                     cause with `guard-agent status`.",
-                )
-            }
+/// A worst case in every unit.
+fn amounts(worst: &WorstCase) -> Amounts {
+    Amounts {
+        usd: worst.amount,
+        tokens: worst.input_bound.saturating_add(worst.output_bound),
+        calls: 1,
+    }
+}
+
+/// Why nothing could be reserved.
+pub(super) fn refusal(agent: &str, why: ReserveError) -> Refusal {
+    match why {
+        ReserveError::Exhausted(state) => exhausted(agent, state),
+        ReserveError::Stopped(reason) => {
+            tracing::error!(%reason, "a call was refused: the ledger admits nothing");
+            Refusal::new(
+                Reason::NotRecordable,
+                "Guard cannot write to its ledger at the moment, so it admits no call. The operator finds the cause \
+                 with `guard-agent status`.",
+            )
         }
     }
 }

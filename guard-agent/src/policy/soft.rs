@@ -68,7 +68,7 @@ pub(super) fn soften(
 /// The budgets beyond their soft limit whose owner wants something done about it.
 fn passed<'a>(bill: &Bill<'a>, ledger: &Ledger) -> Vec<Passed<'a>> {
     let mut passed = Vec::new();
-    for (scope, budget) in bill.budgets() {
+    for (scope, budget) in bill.covered().budgets() {
         let Some(ppm) = budget.soft_ppm.filter(|_| budget.on_soft.asks()) else {
             continue;
         };

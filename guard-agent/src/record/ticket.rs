@@ -1,17 +1,17 @@
 //! What a permit holds, and the one place where it is given back.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
 use crate::ledger::{Amounts, Buckets, Cause, Ended, Settled};
-use crate::llm::{Judgement, ReplyFacts};
+use crate::llm::{Judgement, ReplyFacts, Seen};
 use crate::money::Pico;
 use crate::policy::multipliers;
 use crate::policy::{Deadline, Hold, Outcome, Places, Settle};
-use crate::refusal::Reason;
+use crate::refusal::{Class, Reason, Refusal};
 use crate::telemetry::metrics;
 
 /// Tools of one reply that the ledger keeps.
@@ -69,7 +69,12 @@ impl Ticket {
         };
         // From here on the client may send its next call, even before the record is written.
         drop(self.places.place.take());
-        let Some(Hold { price, reservation }) = self.hold.take() else {
+        let Some(Hold {
+            price,
+            reservation,
+            growth,
+        }) = self.hold.take()
+        else {
             return nothing;
         };
         let refused_by_provider = outcome.status.is_some_and(|status| !status.is_success());
@@ -141,7 +146,9 @@ impl Ticket {
                 overrun: false,
             };
         };
-        let worst = reservation.amount();
+        // What passed before the stream was ended is paid for too.
+        let beyond = growth.map_or(Amounts::ZERO, |growth| growth.beyond);
+        let worst = reservation.amount().plus(&beyond);
         let reserved = worst.usd;
         let tokens = usage.map(|usage| {
             let others = others.iter().map(|other| other.usage.total_tokens());
@@ -167,6 +174,22 @@ impl Ticket {
             usage: Some(usage.map_or(CallUsage::Unknown, CallUsage::Known)),
             overrun,
         }
+    }
+
+    /// The reply outgrew its budget: the client's own second attempt is to be refused too.
+    fn remember_cut(&self) {
+        let growth = self.hold.as_ref().and_then(|hold| hold.growth.as_ref());
+        let refusal = growth.and_then(|growth| growth.refused.as_ref());
+        let (Some(refusal), Some(watch)) = (refusal, &self.places.watch) else {
+            return;
+        };
+        if refusal.reason.class() != Class::Money {
+            return;
+        }
+        let resets = refusal.money.as_ref().and_then(|money| money.resets_at);
+        let until = resets.map(|at| at.duration_since(self.recorder.now()));
+        let until = until.map(|until| Duration::try_from(until).unwrap_or_default());
+        watch.was_cut(refusal, until, Instant::now());
     }
 
     /// What the ledger keeps of the call's end, for reports.
@@ -257,7 +280,27 @@ impl Settle for Ticket {
         self.places.deadline.clone()
     }
 
+    fn room(&self) -> Option<Seen> {
+        let growth = self.hold.as_ref()?.growth.as_ref()?;
+        Some(growth.room())
+    }
+
+    fn extend(&mut self, seen: Seen) -> Result<Seen, Refusal> {
+        let Some(Hold {
+            reservation: Some(reservation),
+            growth: Some(growth),
+            ..
+        }) = &mut self.hold
+        else {
+            return Ok(seen);
+        };
+        let extended = growth.extend(reservation, seen);
+        self.draft.body.reserved_pico_usd = Some(reservation.amount().usd);
+        extended
+    }
+
     fn settle(mut self: Box<Self>, outcome: Outcome) {
+        self.remember_cut();
         let bill = self.bill(&outcome);
         let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));
         let Self {
