@@ -13,6 +13,8 @@ use crate::ledger::{Amount, Unit};
 use crate::money::Pico;
 use crate::policy::outcomes::Outcome;
 
+pub use crate::policy::grants::Grant;
+
 pub mod client;
 mod health;
 mod http;
@@ -60,6 +62,12 @@ pub trait AdminState: Send + Sync + 'static {
     /// # Errors
     /// Nothing is frozen by that name; the disk.
     fn unfreeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError>;
+
+    /// Allows an agent more money for a while.
+    ///
+    /// # Errors
+    /// Unknown agent; no reason; no amount or time; the disk.
+    fn grant(&self, by: &Peer, asked: &GrantRequest) -> Result<Grant, AdminError>;
 
     /// Takes what became of a run.
     ///
@@ -124,6 +132,9 @@ pub struct AgentStatus {
     pub last_refusal: Option<LastRefusal>,
     /// Its budgets, and those of its runs.
     pub budgets: Vec<BudgetStatus>,
+    /// What it may spend beyond them for a while; their limits include it.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
 }
 
 /// The refusal that came last.
@@ -148,7 +159,7 @@ pub struct BudgetStatus {
     pub window: String,
     /// What the numbers count; money in pico-dollars.
     pub unit: Unit,
-    /// Hard limit.
+    /// Hard limit, with what is granted beyond it.
     pub limit: u64,
     /// Soft limit, if there is one.
     pub soft: Option<u64>,
@@ -226,6 +237,20 @@ pub struct Frozen {
     pub frozen: bool,
     /// Calls of the agent that are still under way: they may end.
     pub in_flight: u64,
+}
+
+/// `POST /v1/grant`; the answer is the grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRequest {
+    /// Name of the agent.
+    pub agent: String,
+    /// How much.
+    pub pico_usd: Pico,
+    /// For how long.
+    pub seconds: u64,
+    /// The reason; the audit log has it.
+    pub why: String,
 }
 
 /// `POST /v1/outcome`

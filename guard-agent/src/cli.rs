@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{DEFAULT_PATH, Host};
 
 mod audit;
+mod budget;
 mod ca;
 mod canary;
 mod check;
@@ -65,6 +66,8 @@ enum Command {
     Status(status::Show),
     Top(top::Top),
     Usage(usage::Usage),
+    #[command(subcommand)]
+    Budget(budget::Budget),
     Reload(reload::Reload),
     Explain(explain::Explain),
     Freeze(freeze::Freeze),
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.run(&config),
         Command::Top(command) => command.run(&config),
         Command::Usage(command) => command.run(&config),
+        Command::Budget(command) => command.run(&config),
         Command::Reload(command) => command.run(&config),
         Command::Explain(command) => command.run(&config),
         Command::Freeze(command) => command.run(&config),

@@ -34,6 +34,7 @@ pub mod budget;
 pub mod caps;
 mod covers;
 pub mod frozen;
+pub mod grants;
 mod growth;
 pub mod in_flight;
 mod judge;
@@ -49,6 +50,7 @@ pub(crate) mod tool_gate;
 pub mod tools;
 
 use frozen::Frozen;
+use grants::Grants;
 use growth::Growth;
 use in_flight::InFlight;
 use judge::{Judging, Verdict};
@@ -220,6 +222,7 @@ impl Snapshot {
 pub struct Policy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     frozen: Arc<Frozen>,
+    grants: Arc<Grants>,
     in_flight: InFlight,
     multipliers: Arc<Multipliers>,
     ledger: Arc<Ledger>,
@@ -238,6 +241,7 @@ impl Policy {
         Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             frozen: Arc::default(),
+            grants: Arc::default(),
             in_flight: InFlight::default(),
             multipliers: Arc::default(),
             ledger,
@@ -251,6 +255,18 @@ impl Policy {
     pub fn with_frozen(mut self, frozen: Frozen) -> Self {
         self.frozen = Arc::new(frozen);
         self
+    }
+
+    /// Takes over what was granted before.
+    #[must_use]
+    pub fn with_grants(mut self, grants: Grants) -> Self {
+        self.grants = Arc::new(grants);
+        self
+    }
+
+    /// What is granted beyond budgets.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// What is frozen.

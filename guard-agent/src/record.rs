@@ -86,6 +86,11 @@ impl Recorder {
         &self.audit
     }
 
+    /// The clock itself.
+    pub(crate) fn clock(&self) -> SharedClock {
+        self.clock.clone()
+    }
+
     /// What the clock says.
     pub(crate) fn now(&self) -> jiff::Timestamp {
         self.clock.now()

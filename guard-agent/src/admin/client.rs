@@ -113,6 +113,14 @@ impl Client {
         self.tell("/v1/unfreeze", asked)
     }
 
+    /// Allows an agent more for a while.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn grant(&self, asked: &GrantRequest) -> Result<Grant, ClientError> {
+        self.tell("/v1/grant", asked)
+    }
+
     /// Says what became of a run.
     ///
     /// # Errors

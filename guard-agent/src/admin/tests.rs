@@ -73,6 +73,9 @@ impl AdminState for Fake {
     fn unfreeze(&self, _by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
         Err(AdminError::new(ErrorCode::NotFound, asked.agent.clone()))
     }
+    fn grant(&self, _by: &Peer, asked: &GrantRequest) -> Result<Grant, AdminError> {
+        Err(AdminError::new(ErrorCode::NotFound, asked.agent.clone()))
+    }
     fn outcome(&self, _by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
         Err(AdminError::new(ErrorCode::NotFound, asked.run.clone()))
     }

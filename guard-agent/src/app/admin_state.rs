@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::Daemon;
 use crate::admin::{
-    AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, FreezeRequest, Frozen,
+    AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, FreezeRequest, Frozen, Grant,
+    GrantRequest,
     LastRefusal, OutcomeRequest, OutcomeTold, Peer, Reloaded, RunStarted, Status,
 };
 use crate::audit::record::Admin;
 use crate::config::{Agent, Budget, Config, Mode, Per};
 use crate::keys::environment;
+use crate::policy::grants::Extra;
 use crate::ledger::{AccountView, Scope, ScopeKind, Window};
 
 impl AdminState for Daemon {
@@ -43,7 +45,9 @@ impl AdminState for Daemon {
             shared: config
                 .budgets
                 .iter()
-                .map(|shared| budget_status(&shared.budget, &shared.scope(), &accounts))
+                .map(|shared| {
+                    budget_status(&shared.budget, &shared.scope(), &accounts, &Extra::default())
+                })
                 .collect(),
         }
     }
@@ -104,6 +108,10 @@ impl AdminState for Daemon {
         self.unfreeze_agent(by, asked)
     }
 
+    fn grant(&self, by: &Peer, asked: &GrantRequest) -> Result<Grant, AdminError> {
+        self.grant_more(by, asked)
+    }
+
     fn outcome(&self, by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
         self.tell_outcome(by, asked)
     }
@@ -134,10 +142,12 @@ impl AdminState for Daemon {
 impl Daemon {
     fn agent_status(&self, agent: &Arc<Agent>, lives: &[&str], accounts: &[AccountView]) -> AgentStatus {
         let tally = self.recorder.tally().of(&agent.name);
+        let now = self.recorder.now();
+        let extra = self.policy.grants().extra(&agent.name, now);
         let budgets = agent.budgets.iter().flat_map(|budget| {
             let row = move |kind: ScopeKind, name: &str| {
                 let name = name.into();
-                budget_status(budget, &Scope { kind, name }, accounts)
+                budget_status(budget, &Scope { kind, name }, accounts, &extra)
             };
             match (budget.per, budget.window) {
                 (Per::Session, _) => accounts
@@ -171,19 +181,20 @@ impl Daemon {
                 message,
             }),
             budgets: budgets.collect(),
+            grants: self.policy.grants().of(&agent.name, now),
         }
     }
 }
 
 /// How a budget of this scope stands.
-pub(super) fn budget_status(budget: &Budget, scope: &Scope, accounts: &[AccountView]) -> BudgetStatus {
+fn budget_status(budget: &Budget, scope: &Scope, accounts: &[AccountView], extra: &Extra) -> BudgetStatus {
     let account = budget.account(scope, accounts);
     BudgetStatus {
         scope: scope.kind.label().to_owned(),
         name: scope.name.to_string(),
         window: budget.window.label().into_owned(),
         unit: budget.limit.unit,
-        limit: budget.limit.count,
+        limit: extra.raise(scope, budget.limit).count,
         soft: budget.soft_ppm.map(|ppm| budget.limit.part(ppm).count),
         settled: account.map_or(0, |account| account.settled.count),
         reserved: account.map_or(0, |account| account.reserved.count),

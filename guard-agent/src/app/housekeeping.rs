@@ -17,6 +17,7 @@ use crate::identify;
 use crate::kernel::Reason;
 use crate::kernel::governed::GovernedCgroup;
 use crate::ledger::{AccountView, Scope, ScopeKind, Window};
+use crate::policy::grants::Extra;
 use crate::seam::Attempts;
 use crate::telemetry::metrics::BudgetState;
 
@@ -131,22 +132,23 @@ impl Daemon {
                 kind: ScopeKind::Agent,
                 name: agent.name.clone(),
             };
+            let extra = self.policy.grants().extra(&agent.name, self.recorder.now());
             for budget in &agent.budgets {
                 // Runs and sessions are ids, which are never labels.
                 if budget.window != Window::Run && budget.per == Per::Agent {
-                    self.show_budget(&own, budget, &accounts);
+                    self.show_budget(&own, budget, &accounts, &extra);
                 }
             }
         }
         for shared in &config.budgets {
-            self.show_budget(&shared.scope(), &shared.budget, &accounts);
+            self.show_budget(&shared.scope(), &shared.budget, &accounts, &Extra::default());
         }
     }
 
-    fn show_budget(&self, scope: &Scope, budget: &Budget, accounts: &[AccountView]) {
+    fn show_budget(&self, scope: &Scope, budget: &Budget, accounts: &[AccountView], extra: &Extra) {
         let account = budget.account(scope, accounts);
         let state = BudgetState {
-            limit: budget.limit,
+            limit: extra.raise(scope, budget.limit),
             settled: account.map_or(0, |account| account.settled.count),
             reserved: account.map_or(0, |account| account.reserved.count),
         };

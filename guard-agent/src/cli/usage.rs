@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::OK;
 use super::output::print;
-use super::words::{clip, dollars, short, thousands};
+use super::words::{clip, dollars, short, thousands, time};
 use crate::clock::{Clock as _, SystemClock};
 use crate::money::Pico;
 
@@ -34,7 +34,7 @@ pub(super) struct Usage {
     #[arg(long, value_name = "DIMENSION", default_value = "agent")]
     by: By,
     /// How far back: a number and m, h, d or w.
-    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = span)]
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = time)]
     since: SignedDuration,
     /// Only the calls of this agent.
     #[arg(long, value_name = "AGENT")]
@@ -204,29 +204,6 @@ fn plain(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
-}
-
-/// `90m`, `24h`, `7d`, `2w`.
-fn span(text: &str) -> Result<SignedDuration, String> {
-    let wrong = || format!("{text:?} is no time: write a number and m, h, d or w, for example 24h");
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let number: i64 = text
-        .strip_suffix(unit)
-        .and_then(|number| number.parse().ok())
-        .filter(|number| *number > 0)
-        .ok_or_else(wrong)?;
-    let minutes: i64 = match unit {
-        'm' => 1,
-        'h' => 60,
-        'd' => 24 * 60,
-        'w' => 7 * 24 * 60,
-        _ => return Err(wrong()),
-    };
-    number
-        .checked_mul(minutes)
-        .and_then(|minutes| minutes.checked_mul(60))
-        .map(SignedDuration::from_secs)
-        .ok_or_else(wrong)
 }
 
 #[cfg(test)]

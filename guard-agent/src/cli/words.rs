@@ -69,6 +69,29 @@ pub(super) fn span(duration: SignedDuration) -> String {
     }
 }
 
+/// `90m`, `24h`, `7d`, `2w`.
+pub(super) fn time(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || format!("{text:?} is no time: write a number and m, h, d or w, for example 24h");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let number: i64 = text
+        .strip_suffix(unit)
+        .and_then(|number| number.parse().ok())
+        .filter(|number| *number > 0)
+        .ok_or_else(wrong)?;
+    let minutes: i64 = match unit {
+        'm' => 1,
+        'h' => 60,
+        'd' => 24 * 60,
+        'w' => 7 * 24 * 60,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(minutes)
+        .and_then(|minutes| minutes.checked_mul(60))
+        .map(SignedDuration::from_secs)
+        .ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +117,14 @@ mod tests {
         }
         assert_eq!(span(SignedDuration::from_secs(90_000)), "1 d 1 h");
         assert_eq!(span(SignedDuration::from_secs(-5)), "0 s");
+    }
+
+    #[test]
+    fn a_time_is_a_number_and_a_unit() {
+        assert_eq!(time("90m"), Ok(SignedDuration::from_mins(90)));
+        assert_eq!(time("2w"), Ok(SignedDuration::from_hours(336)));
+        for text in ["", "7", "d", "-1d", "0h", "7 days", "9999999999999999999d", "1y"] {
+            assert!(time(text).is_err(), "{text}");
+        }
     }
 }

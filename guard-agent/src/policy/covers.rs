@@ -8,8 +8,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::{Agent, Budget, Per, SharedBudget, Whose};
-use crate::ledger::{Amount, Charge, NO_SESSION, Scope, ScopeKind, Window};
+use crate::clock::SharedClock;
+use crate::ledger::{Charge, NO_SESSION, Scope, ScopeKind, Window};
 use crate::policy::Snapshot;
+use crate::policy::grants::{Extra, Grants};
 
 /// A call, as far as budgets tell calls apart.
 #[derive(Clone, Copy)]
@@ -44,11 +46,11 @@ impl<'a> Covered<'a, '_> {
         own.chain(shared)
     }
 
-    /// The same as limits.
-    pub(super) fn charges(self, limit: impl Fn(&Scope, Amount) -> Amount) -> Vec<Charge> {
+    /// The same as limits, raised by what is granted.
+    pub(super) fn charges(self, extra: &Extra) -> Vec<Charge> {
         self.budgets()
             .map(|(scope, budget)| Charge {
-                limit: limit(&scope, budget.limit),
+                limit: extra.raise(&scope, budget.limit),
                 scope,
                 window: budget.window,
             })
@@ -89,6 +91,8 @@ impl<'a> Covered<'a, '_> {
 /// Who pays for a call that is under way, by the rules in force at any later moment.
 pub(super) struct Payer {
     pub(super) rules: Arc<ArcSwap<Snapshot>>,
+    pub(super) grants: Arc<Grants>,
+    pub(super) clock: SharedClock,
     pub(super) agent: Arc<str>,
     pub(super) run: Arc<str>,
     pub(super) session: Option<Box<str>>,
@@ -110,6 +114,7 @@ impl Payer {
             label: Some(&self.label),
             shared: &rules.budgets,
         };
-        Some(covered.charges(|_scope, limit| limit))
+        let extra = self.grants.extra(&self.agent, self.clock.now());
+        Some(covered.charges(&extra))
     }
 }

@@ -169,7 +169,11 @@ impl<'a> Judging<'a> {
             (reserved, mode) => {
                 let (reservation, worst) = reserved?;
                 let growth = (mode == Mode::Enforce && facts.stream)
-                    .then(|| Growth::new(bill.payer(&self.policy.snapshot), &worst));
+                    .then(|| {
+                        let policy = self.policy;
+                        let payer = bill.payer(&policy.snapshot, &policy.grants, policy.recorder.clock());
+                        Growth::new(payer, &worst)
+                    });
                 (Some(reservation), growth)
             }
         };

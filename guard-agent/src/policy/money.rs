@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::call::Call;
+use crate::clock::SharedClock;
 use crate::config::{Agent, SharedBudget};
 use crate::identity::Identity;
 use crate::ledger::{
@@ -18,6 +19,7 @@ use crate::llm::prices::ModelPrice;
 use crate::policy::budget::{self, NoBound, WorstCase};
 use crate::policy::caps::OutputCap;
 use crate::policy::covers::{Covered, Payer};
+use crate::policy::grants::{Extra, Grants};
 use crate::policy::{Snapshot, quoted};
 use crate::refusal::{MoneyDetail, Reason, Refusal};
 
@@ -45,24 +47,47 @@ pub(super) struct Bill<'a> {
     pub(super) key: Option<String>,
     /// Budgets that agents share.
     pub(super) shared: &'a [SharedBudget],
+    /// What was granted beyond the agent's budgets.
+    pub(super) extra: Extra,
 }
 
 impl<'a> Bill<'a> {
     /// Reserves within the limits.
     pub(super) fn reserve(&self, ledger: &Ledger, call: &Call) -> Result<(Reservation, WorstCase), Refusal> {
-        let charges = self.covered().charges(|_scope, limit| limit);
+        let charges = self.covered().charges(&self.extra);
         let worst = self.worst_case(call)?;
         ledger
             .reserve_for(call.id, &charges, amounts(&worst), Some(self.caller(call)))
             .map(|reservation| (reservation, worst))
-            .map_err(|why| refusal(&self.agent.name, why))
+            .map_err(|why| self.with_grant(refusal(&self.agent.name, why)))
+    }
+
+    /// Says that a limit holds only for a while, where one does.
+    fn with_grant(&self, mut refusal: Refusal) -> Refusal {
+        let own = |money: &MoneyDetail| {
+            money.limit.unit == Unit::Usd && matches!(money.scope, "agent" | "run" | "session")
+        };
+        if let Some(until) = self.extra.until.filter(|_| refusal.money.as_ref().is_some_and(own)) {
+            let granted = self.extra.usd;
+            refusal.message.push_str(&format!(
+                " ({granted} of the budget was granted by the operator and ends at {until:.0}.)"
+            ));
+        }
+        refusal
     }
 
     /// Who pays for more, when the reply turns out to be longer.
-    pub(super) fn payer(&self, rules: &Arc<ArcSwap<Snapshot>>) -> Payer {
+    pub(super) fn payer(
+        &self,
+        rules: &Arc<ArcSwap<Snapshot>>,
+        grants: &Arc<Grants>,
+        clock: SharedClock,
+    ) -> Payer {
         let label = self.price.map_or(self.facts.model.as_str(), |price| &price.label);
         Payer {
             rules: rules.clone(),
+            grants: grants.clone(),
+            clock,
             agent: self.agent.name.clone(),
             run: self.who.run.clone(),
             session: self.session.map(Into::into),
@@ -74,7 +99,10 @@ impl<'a> Bill<'a> {
 
     /// Counts without limiting, for observe mode. What has no bound counts as nothing reserved.
     pub(super) fn reserve_unlimited(&self, ledger: &Ledger, call: &Call) -> Option<Reservation> {
-        let charges = self.covered().charges(|_scope, limit| limit.with(u64::MAX));
+        let mut charges = self.covered().charges(&self.extra);
+        for charge in &mut charges {
+            charge.limit = charge.limit.with(u64::MAX);
+        }
         let amount = self.worst_case(call).map_or(
             Amounts {
                 calls: 1,

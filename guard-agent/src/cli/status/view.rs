@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::super::words::{amount, clip, span, thousands};
+use super::super::words::{amount, clip, dollars, span, thousands};
 use crate::admin::{AgentStatus, BudgetStatus, LastRefusal, Status};
 use crate::ledger::Unit;
 use crate::money::PICO_PER_USD;
@@ -33,13 +33,7 @@ pub(super) fn text(status: &Status, now: Timestamp) -> String {
         out.push('\n');
         describe(&mut out, agent, now);
     }
-    if !status.shared.is_empty() {
-        out.push_str("\nshared by agents\n");
-    }
-    for budget in &status.shared {
-        let _written = writeln!(out, "  {} {}", budget.scope, clip(&budget.name, 60));
-        describe_budget(&mut out, budget, now);
-    }
+    shared(&mut out, status, now);
     out
 }
 
@@ -54,11 +48,46 @@ fn describe(out: &mut String, agent: &AgentStatus, now: Timestamp) {
         agent.in_flight,
         agent.runs,
     );
+    list(out, agent, now);
+    if let Some(last) = &agent.last_refusal {
+        refusal(out, last, now);
+    }
+}
+
+/// The budgets alone.
+pub(in crate::cli) fn budgets(status: &Status, now: Timestamp) -> String {
+    let mut out = String::new();
+    for agent in &status.agents {
+        out.push_str(&clip(&format!("{} ({})", agent.name, agent.owner), WIDTH));
+        out.push('\n');
+        list(&mut out, agent, now);
+    }
+    shared(&mut out, status, now);
+    out
+}
+
+fn list(out: &mut String, agent: &AgentStatus, now: Timestamp) {
     for budget in &agent.budgets {
         describe_budget(out, budget, now);
     }
-    if let Some(last) = &agent.last_refusal {
-        refusal(out, last, now);
+    for grant in &agent.grants {
+        let head = format!(
+            "  {} of it granted, ends in {}: ",
+            dollars(grant.pico_usd, 2),
+            span(grant.until.duration_since(now))
+        );
+        wrap(out, &head, &grant.why);
+    }
+}
+
+fn shared(out: &mut String, status: &Status, now: Timestamp) {
+    if !status.shared.is_empty() {
+        out.push_str("\nshared by agents\n");
+    }
+    for budget in &status.shared {
+        // Writing to a String cannot fail.
+        let _written = writeln!(out, "  {} {}", budget.scope, clip(&budget.name, 60));
+        describe_budget(out, budget, now);
     }
 }
 
@@ -151,6 +180,7 @@ fn wrap(out: &mut String, head: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Grant;
     use crate::money::Pico;
 
     fn usd(text: &str) -> u64 {
@@ -208,6 +238,14 @@ mod tests {
                         .into(),
                 }),
                 budgets: vec![budget("12.4", "0.8", "20"), run, tokens],
+                grants: vec![Grant {
+                    agent: "coder".into(),
+                    pico_usd: Pico::from_usd_text("5").unwrap(),
+                    why: "a release".into(),
+                    at: "2026-11-23T19:40:00Z".parse().unwrap(),
+                    until: "2026-11-23T21:40:00Z".parse().unwrap(),
+                    by_uid: 0,
+                }],
             }],
             shared: vec![BudgetStatus {
                 scope: "owner".into(),
@@ -224,6 +262,7 @@ mod tests {
              \x20 day   [#########+..|...] $12.40 +$0.80 of $20.00         resets in 4 h 12 min\n\
              \x20 run   [#...............] $0.13 of $5.00                  01JDABCDEFGHJ…\n\
              \x20 hour  [##########+.....] 1.25M +12k of 2M tokens         resets in 4 h 12 min\n\
+             \x20 $5.00 of it granted, ends in 1 h 52 min: a release\n\
              \x20 last refusal 8 min ago: model_denied — Agent \"coder\" may not use the model\n\
              \x20   \"gpt-4o\"; it may use gpt-5*. Choose one of these.\n\
              \n\

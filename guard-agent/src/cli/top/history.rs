@@ -219,6 +219,7 @@ pub(super) mod tests {
                     reserved: 0,
                     resets_at: Some(at(36_000)),
                 }],
+                grants: Vec::new(),
             }],
             shared: Vec::new(),
         }

@@ -141,12 +141,3 @@ fn what_is_printed_says_how_much_was_wasted_and_obeys_nobody() {
     assert_eq!(folded[1]["name"], "(2 others)");
     assert_eq!(folded[1]["cost_pico_usd"], 2_250_000_000_000_u64);
 }
-
-#[test]
-fn a_time_is_a_number_and_a_unit() {
-    assert_eq!(span("90m"), Ok(SignedDuration::from_mins(90)));
-    assert_eq!(span("2w"), Ok(SignedDuration::from_hours(336)));
-    for text in ["", "7", "d", "-1d", "0h", "7 days", "9999999999999999999d", "1y"] {
-        assert!(span(text).is_err(), "{text}");
-    }
-}

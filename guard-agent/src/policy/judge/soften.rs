@@ -88,6 +88,7 @@ impl<'a> Judging<'a> {
                 .key_name()
                 .map(|key| format!("{}/{key}", self.provider.name)),
             shared: &self.rules.budgets,
+            extra: self.policy.grants.extra(&agent.name, self.policy.recorder.now()),
         }
     }
 }
