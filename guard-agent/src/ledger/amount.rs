@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::money::Pico;
 
@@ -31,11 +30,6 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::Calls => "calls",
         }
-    }
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-    pub(super) fn is_usd(&self) -> bool {
-        *self == Self::Usd
     }
 }
 
@@ -101,9 +95,9 @@ impl fmt::Display for Amount {
     }
 }
 
-/// What one call takes, in every unit. In the journal a plain number is money alone; else it is
-/// `[pico-dollars, tokens, calls]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What one call takes, in every unit. The journal's first format knew money alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(from = "Pico")]
 pub struct Amounts {
     /// Money.
     pub usd: Pico,
@@ -162,66 +156,9 @@ impl From<Pico> for Amounts {
     }
 }
 
-impl Serialize for Amounts {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        if self.tokens == 0 && self.calls == 0 {
-            self.usd.serialize(to)
-        } else {
-            (self.usd, self.tokens, self.calls).serialize(to)
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Amounts {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Amounts;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("pico-dollars, or [pico-dollars, tokens, calls]")
-            }
-
-            fn visit_u64<E>(self, usd: u64) -> Result<Amounts, E> {
-                Ok(Pico(usd).into())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Amounts, A::Error> {
-                let mut next = || Ok(seq.next_element()?.unwrap_or(0));
-                Ok(Amounts {
-                    usd: Pico(next()?),
-                    tokens: next()?,
-                    calls: next()?,
-                })
-            }
-        }
-        from.deserialize_any(Either)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn money_alone_is_written_as_before_and_everything_is_read_back() {
-        for (amounts, written) in [
-            (Amounts::from(Pico(5)), "5"),
-            (
-                Amounts {
-                    usd: Pico(5),
-                    tokens: 7,
-                    calls: 1,
-                },
-                "[5,7,1]",
-            ),
-            (Amounts::ZERO, "0"),
-        ] {
-            assert_eq!(serde_json::to_string(&amounts).unwrap(), written);
-            assert_eq!(serde_json::from_str::<Amounts>(written).unwrap(), amounts);
-        }
-        assert!(serde_json::from_str::<Amounts>("-1").is_err());
-    }
 
     #[test]
     fn each_amount_names_its_unit() {

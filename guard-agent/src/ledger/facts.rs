@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::Cause;
 
 /// Who makes a call, and to whom; known when it is reserved.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Caller {
     /// The agent.
     pub agent: Arc<str>,
@@ -17,36 +15,30 @@ pub struct Caller {
     /// The run.
     pub run: Arc<str>,
     /// The client's own label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Arc<str>>,
     /// The provider.
     pub provider: Arc<str>,
     /// The model by its name in the price table, else as it was asked for.
     pub model: Arc<str>,
     /// The provider's key, by name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Arc<str>>,
 }
 
 /// How a call ended; known when it is settled.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ended {
     /// What its money did.
-    #[serde(default)]
     pub cause: Cause,
     /// Status of the provider's answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// Tokens, if the provider reported them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Buckets>,
     /// Tools that the model called, each once.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Box<str>>,
 }
 
 /// Tokens by what they are billed as; reasoning is part of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Buckets {
     /// Read, from no cache and into none.
     pub input: u64,
@@ -58,4 +50,26 @@ pub struct Buckets {
     pub output: u64,
     /// Of the output, reasoning.
     pub reasoning: u64,
+}
+
+impl Buckets {
+    pub(super) fn all(&self) -> [u64; 5] {
+        [
+            self.input,
+            self.cache_read,
+            self.cache_write,
+            self.output,
+            self.reasoning,
+        ]
+    }
+
+    pub(super) fn of([input, cache_read, cache_write, output, reasoning]: [u64; 5]) -> Self {
+        Self {
+            input,
+            cache_read,
+            cache_write,
+            output,
+            reasoning,
+        }
+    }
 }

@@ -64,7 +64,7 @@ pub(super) fn apply(
                 // The record of an extension is damaged.
                 let more = Posting {
                     amount: missing,
-                    ..posting.clone()
+                    ..Posting::clone(posting)
                 };
                 extend(transaction, *id, *at, &more)?;
             }

@@ -228,6 +228,9 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every one, in the order in which the journal knows them.
+    pub const ALL: [Self; 4] = [Self::Useful, Self::Retried, Self::Failed, Self::Looping];
+
     /// Name in `ledger.db` and in metrics.
     pub fn label(self) -> &'static str {
         match self {

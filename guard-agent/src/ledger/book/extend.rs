@@ -1,5 +1,7 @@
 //! More for a reservation that turned out too small.
 
+use std::sync::Arc;
+
 use super::{AccountId, Book, Posting, Slot, add};
 use crate::ledger::{Amounts, Charge, Exhausted, NO_SESSION, ScopeKind};
 
@@ -37,15 +39,19 @@ impl Book {
 
     /// Sets the addition aside.
     pub(in crate::ledger) fn grow(&mut self, id: u64, more: Amounts) {
-        let Some(mut posting) = self.held.remove(&id) else {
+        let Some(before) = self.held.remove(&id) else {
             return;
         };
-        for account in &posting.accounts {
+        for account in &before.accounts {
             let known = self.account(account);
             known.reserved = add(known.reserved, more.of(account.unit));
         }
-        posting.amount = posting.amount.plus(&more);
-        self.held.insert(id, posting);
+        let posting = Posting {
+            call: before.call,
+            amount: before.amount.plus(&more),
+            accounts: before.accounts.clone(),
+        };
+        self.held.insert(id, Arc::new(posting));
     }
 }
 
