@@ -73,6 +73,7 @@ pub struct Metrics {
     budget_usd: [IntGaugeVec; 3],
     budget_tokens: [IntGaugeVec; 3],
     budget_calls: [IntGaugeVec; 3],
+    budget_exhausts: IntGaugeVec,
     estimate_error: HistogramVec,
     wasted: IntCounterVec,
     alerts: IntCounterVec,
@@ -195,6 +196,11 @@ impl Metrics {
                 "Calls in flight that count in the current window.",
             )?,
         ];
+        let budget_exhausts = make.gauges(
+            "budget_exhausts_seconds",
+            budget,
+            "Seconds until the budget (of several units, the first) is gone at the rate of the last five minutes. No series while nothing is spent.",
+        )?;
         let estimate_error = make.histograms(
             "estimate_error_ratio",
             &["provider"],
@@ -333,6 +339,7 @@ impl Metrics {
             budget_usd,
             budget_tokens,
             budget_calls,
+            budget_exhausts,
             estimate_error,
             wasted,
             alerts,

@@ -2,7 +2,7 @@
 
 use prometheus::IntCounter;
 
-use crate::ledger::{Amount, Cause, Unit};
+use crate::ledger::{Amount, Cause, Scope, Unit};
 use crate::policy::multipliers::Gauges;
 
 use super::kinds::{AlertEnd, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
@@ -139,6 +139,29 @@ impl Metrics {
             gauge
                 .with_label_values(&values)
                 .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// When budgets are gone at the present rate, in seconds; those that are not named here are not being spent.
+    pub fn budgets_exhaust(&self, soon: &[(Scope, Window, u64)]) {
+        let known = self.labels.load();
+        let mut least: std::collections::HashMap<(ScopeKind, &str, String), u64> = std::collections::HashMap::new();
+        for (scope, window, seconds) in soon {
+            let name = match scope.kind {
+                ScopeKind::Agent => known.agent(&scope.name),
+                _ => &*scope.name,
+            };
+            // Of several units the one that is gone first.
+            let value = least
+                .entry((scope.kind, name, window.label().into_owned()))
+                .or_insert(*seconds);
+            *value = (*value).min(*seconds);
+        }
+        self.budget_exhausts.reset();
+        for ((kind, name, window), seconds) in least {
+            self.budget_exhausts
+                .with_label_values(&[kind.label(), name, window.as_str()])
+                .set(i64::try_from(seconds).unwrap_or(i64::MAX));
         }
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::check_text;
-use crate::ledger::{Amount, Cause, Unit};
+use crate::ledger::{Amount, Cause, Scope, Unit};
 use crate::llm::DialectKind;
 use crate::llm::provider::{Auth, Provider};
 use crate::policy::multipliers::Gauges;
@@ -66,6 +66,11 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.unpriced(junk, junk);
     metrics.budget(ScopeKind::Agent, junk, Window::Day, state);
     metrics.budget(ScopeKind::Run, junk, Window::Run, state);
+    let scope = Scope {
+        kind: ScopeKind::Agent,
+        name: junk.into(),
+    };
+    metrics.budgets_exhaust(&[(scope, Window::Day, 60)]);
     for unit in [Unit::Tokens, Unit::Calls] {
         let limit = Amount { unit, count: 1 };
         metrics.budget(ScopeKind::Agent, junk, Window::Day, BudgetState { limit, ..state });
