@@ -276,7 +276,11 @@ impl Inner {
         let more = more.at_most(book::MOST);
         let mut state = self.lock();
         state.flush().map_err(ReserveError::Stopped)?;
-        let Some(posting) = state.book.more(id, more, charges).map_err(ReserveError::Exhausted)? else {
+        let Some(posting) = state
+            .book
+            .more(id, more, charges)
+            .map_err(ReserveError::Exhausted)?
+        else {
             return Err(ReserveError::Stopped("the reservation is not open".to_owned()));
         };
         state

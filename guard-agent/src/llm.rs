@@ -51,8 +51,8 @@ pub mod provider;
 
 // --- what the formats share ---------------------------------------------------------
 pub mod conversation;
-pub mod encoding;
 mod edits;
+pub mod encoding;
 pub mod eventstream;
 pub(crate) mod frames;
 pub mod gate;

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    AdminError, AgentEnvironment, ErrorBody, ErrorCode, FreezeRequest, Frozen, OutcomeRequest, OutcomeTold,
-    Reloaded, RunRequest, RunStarted, Status,
+    AdminError, AgentEnvironment, ErrorBody, ErrorCode, FreezeRequest, Frozen, Grant, GrantRequest,
+    OutcomeRequest, OutcomeTold, Reloaded, RunRequest, RunStarted, Status,
 };
 
 /// A little more than the daemon's own limit for a request.

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use super::Daemon;
 use crate::admin::{
-    AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, FreezeRequest, Frozen, Grant,
-    GrantRequest,
-    LastRefusal, OutcomeRequest, OutcomeTold, Peer, Reloaded, RunStarted, Status,
+    AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, FreezeRequest, Frozen,
+    Grant, GrantRequest, LastRefusal, OutcomeRequest, OutcomeTold, Peer, Reloaded, RunStarted, Status,
 };
 use crate::audit::record::Admin;
 use crate::config::{Agent, Budget, Config, Mode, Per};
 use crate::keys::environment;
-use crate::policy::grants::Extra;
 use crate::ledger::{AccountView, Scope, ScopeKind, Window};
+use crate::policy::grants::Extra;
 
 impl AdminState for Daemon {
     fn status(&self) -> Status {
@@ -45,9 +44,7 @@ impl AdminState for Daemon {
             shared: config
                 .budgets
                 .iter()
-                .map(|shared| {
-                    budget_status(&shared.budget, &shared.scope(), &accounts, &Extra::default())
-                })
+                .map(|shared| budget_status(&shared.budget, &shared.scope(), &accounts, &Extra::default()))
                 .collect(),
         }
     }

@@ -87,19 +87,25 @@ impl BurnRates {
             };
             let settled = account.settled.count;
             // A rolling window begins anew at every moment.
-            let starts = account.starts.filter(|_| !matches!(budget.window, Window::Rolling(_)));
+            let starts = account
+                .starts
+                .filter(|_| !matches!(budget.window, Window::Rolling(_)));
             let key = (scope.clone(), budget.window, limit.unit, starts);
             seen.push(key.clone());
             let left = limit.count.saturating_sub(settled);
             let (short, long) = self.lasts(key, settled, left, now);
             if let Some(short) = short {
-                found.exhausts.push((scope.clone(), budget.window, short.as_secs()));
+                found
+                    .exhausts
+                    .push((scope.clone(), budget.window, short.as_secs()));
             }
             // A rolling window gives back what it takes.
             let soon = |lasts: Option<Duration>| lasts.filter(|lasts| *lasts < SOON);
-            if let (Some(short), Some(long), true) =
-                (soon(short), soon(long), left > 0 && !matches!(budget.window, Window::Rolling(_)))
-            {
+            if let (Some(short), Some(long), true) = (
+                soon(short),
+                soon(long),
+                left > 0 && !matches!(budget.window, Window::Rolling(_)),
+            ) {
                 let message = message(&scope, account, limit, short.max(long));
                 found.said.push((agent.cloned(), message));
             }

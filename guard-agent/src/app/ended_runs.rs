@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ledger::{AccountView, Scope, ScopeKind};
-use crate::money::Pico;
 
 /// How long the account of a run is kept after the run has ended: a connection that was opened inside can outlive it in
 /// another process's hands, and must not find a fresh budget.
@@ -50,6 +49,7 @@ impl EndedRuns {
 mod tests {
     use super::*;
     use crate::ledger::Window;
+    use crate::money::Pico;
 
     fn account(kind: ScopeKind, name: &str, reserved: u64) -> AccountView {
         AccountView {

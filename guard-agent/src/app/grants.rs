@@ -26,7 +26,9 @@ impl Daemon {
         }
         bounded(why)?;
         if asked.pico_usd == Pico::ZERO {
-            return Err(refuse("nothing was asked for: grant an amount above $0".to_owned()));
+            return Err(refuse(
+                "nothing was asked for: grant an amount above $0".to_owned(),
+            ));
         }
         let time = Duration::from_secs(asked.seconds);
         if time.is_zero() || time > LONGEST {
@@ -43,9 +45,10 @@ impl Daemon {
             until,
             by_uid: by.uid,
         };
-        self.policy.grants().grant(grant.clone()).map_err(|why| {
-            AdminError::new(ErrorCode::Failed, format!("nothing was granted: {why}"))
-        })?;
+        self.policy
+            .grants()
+            .grant(grant.clone())
+            .map_err(|why| AdminError::new(ErrorCode::Failed, format!("nothing was granted: {why}")))?;
         self.policy.multipliers().forget_cuts(&asked.agent);
         tracing::info!(agent = asked.agent, amount = %asked.pico_usd, %until, why, "granted");
         self.recorder.admin(Admin {

@@ -89,18 +89,16 @@ impl Daemon {
             return Err(AdminError::new(ErrorCode::NotFound, message));
         };
         // The ledger also knows what the run cost before a restart, where the run has a budget.
-        let booked = self
-            .ledger
-            .accounts()
-            .into_iter()
-            .find(|account| {
-                account.scope.kind == ScopeKind::Run
-                    && *account.scope.name == *asked.run
-                    && account.settled.unit == Unit::Usd
-            });
-        let cost = totals
-            .cost
-            .max(booked.and_then(|account| account.settled.money()).unwrap_or(Pico::ZERO));
+        let booked = self.ledger.accounts().into_iter().find(|account| {
+            account.scope.kind == ScopeKind::Run
+                && *account.scope.name == *asked.run
+                && account.settled.unit == Unit::Usd
+        });
+        let cost = totals.cost.max(
+            booked
+                .and_then(|account| account.settled.money())
+                .unwrap_or(Pico::ZERO),
+        );
         let per_success = self
             .outcomes
             .tell(&totals.agent, &asked.run, asked.outcome, cost)

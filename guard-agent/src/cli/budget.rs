@@ -89,7 +89,11 @@ impl Grant {
             "Agent {} may spend {} more until {:.0}.",
             granted.agent, granted.pico_usd, granted.until
         ))?;
-        Ok(if granted.until > SystemClock.now() { OK } else { FAILED })
+        Ok(if granted.until > SystemClock.now() {
+            OK
+        } else {
+            FAILED
+        })
     }
 }
 

@@ -142,7 +142,9 @@ fn table(by: By, rows: &[Row], from: Timestamp) -> String {
             ],
         );
     }
-    let unknown = rows.iter().fold(0, |sum: u64, row| sum.saturating_add(row.unknown));
+    let unknown = rows
+        .iter()
+        .fold(0, |sum: u64, row| sum.saturating_add(row.unknown));
     if unknown > 0 && by != By::Tool {
         let _written = writeln!(
             out,

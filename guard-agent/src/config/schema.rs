@@ -46,10 +46,6 @@ const fn key(
 }
 
 impl Key {
-    const fn planned(self) -> Self {
-        self.status(Status::Planned)
-    }
-
     const fn only(self, value: &'static str) -> Self {
         self.status(Status::Only(value))
     }

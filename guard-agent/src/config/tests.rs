@@ -246,7 +246,6 @@ fn what_does_not_work_yet_is_refused_by_name() {
         "[host]\nwhen_down = \"direct\"",
         "[host]\nunknown_when_down = \"direct\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
-        &format!("{CODER}budget = [{{ window = \"day\", usd = 1.0, on_soft = {{ model = \"m\" }} }}]"),
         "[[provider]]\nname = \"openai\"\nkeys = [{ name = \"a\", from = \"vault:secret/x#y\" }]",
     ] {
         let errors: Vec<Problem> = check(line)

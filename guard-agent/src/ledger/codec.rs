@@ -175,7 +175,13 @@ impl Writer<'_> {
     }
 
     fn caller(&mut self, caller: &Caller) {
-        for text in [&caller.agent, &caller.owner, &caller.run, &caller.provider, &caller.model] {
+        for text in [
+            &caller.agent,
+            &caller.owner,
+            &caller.run,
+            &caller.provider,
+            &caller.model,
+        ] {
             self.text(text);
         }
         for text in [&caller.session, &caller.key] {
@@ -416,15 +422,15 @@ mod tests {
     }
 
     fn account() -> impl Strategy<Value = AccountId> {
-        (scope(), window(), unit(), any::<i64>(), any::<i64>()).prop_map(|(scope, window, unit, starts, ends)| {
-            AccountId {
+        (scope(), window(), unit(), any::<i64>(), any::<i64>()).prop_map(
+            |(scope, window, unit, starts, ends)| AccountId {
                 scope,
                 window,
                 unit,
                 starts,
                 ends,
-            }
-        })
+            },
+        )
     }
 
     fn unit() -> impl Strategy<Value = Unit> {
@@ -445,18 +451,19 @@ mod tests {
 
     fn caller() -> impl Strategy<Value = Option<Box<Caller>>> {
         let names = (name(), name(), name(), name(), name());
-        let caller = (names, prop::option::of(name()), prop::option::of(name())).prop_map(|(names, session, key)| {
-            let (agent, owner, run, provider, model) = names;
-            Box::new(Caller {
-                agent: agent.into(),
-                owner: owner.into(),
-                run: run.into(),
-                session: session.map(Into::into),
-                provider: provider.into(),
-                model: model.into(),
-                key: key.map(Into::into),
-            })
-        });
+        let caller =
+            (names, prop::option::of(name()), prop::option::of(name())).prop_map(|(names, session, key)| {
+                let (agent, owner, run, provider, model) = names;
+                Box::new(Caller {
+                    agent: agent.into(),
+                    owner: owner.into(),
+                    run: run.into(),
+                    session: session.map(Into::into),
+                    provider: provider.into(),
+                    model: model.into(),
+                    key: key.map(Into::into),
+                })
+            });
         prop::option::of(caller)
     }
 
@@ -485,10 +492,7 @@ mod tests {
     }
 
     fn record() -> impl Strategy<Value = Record> {
-        let balance = (account(), any::<u64>()).prop_map(|(account, settled)| Balance {
-            account,
-            settled,
-        });
+        let balance = (account(), any::<u64>()).prop_map(|(account, settled)| Balance { account, settled });
         let checkpoint = (
             any::<i64>(),
             prop::collection::vec(balance, 0..5),

@@ -43,11 +43,7 @@ pub(super) enum Record {
     },
     /// More was set aside for a reservation: `posting` has the addition, and repeats the accounts, so that the record can
     /// be booked without its reserve record.
-    Extend {
-        at: i64,
-        id: u64,
-        posting: Arc<Posting>,
-    },
+    Extend { at: i64, id: u64, posting: Arc<Posting> },
     /// A reservation ended. Repeats its posting, so that the record can be booked without its reserve record.
     Close {
         at: i64,

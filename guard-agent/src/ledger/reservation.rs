@@ -61,7 +61,8 @@ impl Reservation {
     /// The call never reached the provider: nothing is booked.
     pub fn release(mut self) {
         self.open = false;
-        self.inner.close(self.id, Some(Amounts::ZERO), Outcome::Released, None);
+        self.inner
+            .close(self.id, Some(Amounts::ZERO), Outcome::Released, None);
     }
 }
 

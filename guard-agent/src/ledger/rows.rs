@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::{Amounts, Window};
 use super::book::{AccountId, Posting};
 use super::facts::{Caller, Ended};
 use super::record::{Balance, Numbered, Record};
 use super::sqlite::ProjectionError;
+use super::{Amounts, Window};
 use crate::money::Pico;
 
 /// Applies one record. `fresh`: the database is new, so a checkpoint tells it what came before.
@@ -134,12 +134,7 @@ fn missing(transaction: &Transaction<'_>, id: u64, posting: &Posting) -> Result<
 }
 
 /// More is reserved. A call whose reserve record is damaged begins with it.
-fn extend(
-    transaction: &Transaction<'_>,
-    id: u64,
-    at: i64,
-    more: &Posting,
-) -> Result<(), ProjectionError> {
+fn extend(transaction: &Transaction<'_>, id: u64, at: i64, more: &Posting) -> Result<(), ProjectionError> {
     let known = transaction
         .prepare_cached(
             "UPDATE calls SET reserved_pico_usd = reserved_pico_usd + ?2, reserved_tokens = reserved_tokens + ?3

@@ -329,8 +329,8 @@ pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, ProjectionError> 
     };
     let next_seq = connection.query_row("SELECT next_seq FROM journal_position", [], |row| row.get(0))?;
     let mut statement = connection.prepare(
-            "SELECT kind, name, time_window, starts_us, ends_us, settled + reserved, unit FROM accounts",
-        )?;
+        "SELECT kind, name, time_window, starts_us, ends_us, settled + reserved, unit FROM accounts",
+    )?;
     let rows = statement.query_map([], |row| {
         let (kind, name, window): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok((

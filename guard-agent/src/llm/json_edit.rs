@@ -157,7 +157,9 @@ impl<'a> Editor<'a> {
     /// Adds an element behind the last one of an array.
     pub(crate) fn push(&mut self, array: &Container<'_>, element: String) {
         match array.items.last() {
-            Some(last) => self.changes.push((last.whole.end..last.whole.end, format!(",{element}"))),
+            Some(last) => self
+                .changes
+                .push((last.whole.end..last.whole.end, format!(",{element}"))),
             None => self.changes.push((array.open..array.open, element)),
         }
     }

@@ -42,7 +42,8 @@ pub(crate) fn takes(body: &[u8], messages: &Messages) -> Takes {
 
 /// Whether the body itself names the model.
 pub(crate) fn names_model(root: &Container<'_>) -> bool {
-    root.get("model").is_some_and(|model| model.value.starts_with('"'))
+    root.get("model")
+        .is_some_and(|model| model.value.starts_with('"'))
 }
 
 /// Names another model.
@@ -145,7 +146,11 @@ mod tests {
         let text = "hello\n\nBe \"brief\".";
         let part = json!({"type": "text", "text": "Be \"brief\"."});
         for (kind, last, wanted) in [
-            (DialectKind::OpenaiChat, json!({"role": "user", "content": "hello"}), json!({"role": "user", "content": text})),
+            (
+                DialectKind::OpenaiChat,
+                json!({"role": "user", "content": "hello"}),
+                json!({"role": "user", "content": text}),
+            ),
             (
                 DialectKind::OpenaiChat,
                 json!({"role": "tool", "tool_call_id": "c", "content": "hello"}),
@@ -161,7 +166,11 @@ mod tests {
                 json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "x"}]}),
                 json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "x"}, part]}),
             ),
-            (DialectKind::AnthropicMessages, json!({"role": "user", "content": "hello"}), json!({"role": "user", "content": text})),
+            (
+                DialectKind::AnthropicMessages,
+                json!({"role": "user", "content": "hello"}),
+                json!({"role": "user", "content": text}),
+            ),
         ] {
             let before = json!({"role": "user", "content": "first"});
             let body = json!({"model": "large", "max_tokens": 5, "messages": [before, last]});

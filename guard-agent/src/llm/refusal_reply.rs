@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::llm::RefusalReply;
 use crate::ledger::{Amount, Unit};
+use crate::llm::RefusalReply;
 use crate::refusal::{Class, MoneyDetail, Refusal};
 
 /// Longest wait that a transient refusal asks for. Some SDKs sleep whatever they are told, hours included.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Agent, Budget, Per, SharedBudget, Whose};
 use crate::clock::SharedClock;
+use crate::config::{Agent, Budget, Per, SharedBudget, Whose};
 use crate::ledger::{Charge, NO_SESSION, Scope, ScopeKind, Window};
 use crate::policy::Snapshot;
 use crate::policy::grants::{Extra, Grants};

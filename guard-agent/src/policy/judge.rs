@@ -168,12 +168,11 @@ impl<'a> Judging<'a> {
             }
             (reserved, mode) => {
                 let (reservation, worst) = reserved?;
-                let growth = (mode == Mode::Enforce && facts.stream)
-                    .then(|| {
-                        let policy = self.policy;
-                        let payer = bill.payer(&policy.snapshot, &policy.grants, policy.recorder.clock());
-                        Growth::new(payer, &worst)
-                    });
+                let growth = (mode == Mode::Enforce && facts.stream).then(|| {
+                    let policy = self.policy;
+                    let payer = bill.payer(&policy.snapshot, &policy.grants, policy.recorder.clock());
+                    Growth::new(payer, &worst)
+                });
                 (Some(reservation), growth)
             }
         };

@@ -11,9 +11,7 @@ use crate::call::Call;
 use crate::clock::SharedClock;
 use crate::config::{Agent, SharedBudget};
 use crate::identity::Identity;
-use crate::ledger::{
-    Amounts, Caller, Exhausted, Ledger, Reservation, ReserveError, ScopeKind, Unit, Window,
-};
+use crate::ledger::{Amounts, Caller, Exhausted, Ledger, Reservation, ReserveError, ScopeKind, Unit, Window};
 use crate::llm::RequestFacts;
 use crate::llm::prices::ModelPrice;
 use crate::policy::budget::{self, NoBound, WorstCase};
@@ -67,7 +65,11 @@ impl<'a> Bill<'a> {
         let own = |money: &MoneyDetail| {
             money.limit.unit == Unit::Usd && matches!(money.scope, "agent" | "run" | "session")
         };
-        if let Some(until) = self.extra.until.filter(|_| refusal.money.as_ref().is_some_and(own)) {
+        if let Some(until) = self
+            .extra
+            .until
+            .filter(|_| refusal.money.as_ref().is_some_and(own))
+        {
             let granted = self.extra.usd;
             refusal.message.push_str(&format!(
                 " ({granted} of the budget was granted by the operator and ends at {until:.0}.)"
@@ -155,8 +157,7 @@ impl<'a> Bill<'a> {
         let mut facts = self.facts.clone();
         facts.tools.retain(|tool| !self.stripped.contains(&tool.name));
         let body = (call.body.len() as u64).saturating_add(self.added);
-        budget::worst_case(price, &facts, body, cap.tokens)
-            .map_err(|why| unbounded(&why))
+        budget::worst_case(price, &facts, body, cap.tokens).map_err(|why| unbounded(&why))
     }
 }
 
@@ -226,7 +227,9 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
             format!("Agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}")
         }
         ScopeKind::Session => {
-            format!("This session of agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}")
+            format!(
+                "This session of agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}"
+            )
         }
         shared @ (ScopeKind::Owner | ScopeKind::Key | ScopeKind::Model | ScopeKind::Host) => format!(
             "The {limit} budget for {per} that agent {agent:?} shares with others (its {}'s) has {settled} {has_spent}",

@@ -46,7 +46,10 @@ pub(super) fn soften(
         return Softened::default();
     }
     let takes = call.dialect.takes(&call.body);
-    let in_path = detect::endpoint(provider, &call.method, call.path()).place.model.is_some();
+    let in_path = detect::endpoint(provider, &call.method, call.path())
+        .place
+        .model
+        .is_some();
     let models = wanted
         .iter()
         .filter_map(|passed| passed.budget.on_soft.model.as_ref())

@@ -265,7 +265,10 @@ fn money_that_only_calls_in_flight_hold_is_a_transient_refusal_and_spent_money_a
     assert_eq!(over.reason, Reason::BudgetExceeded);
     assert_eq!(over.retry_after, None);
     let money = over.money.unwrap();
-    assert_eq!((money.spent.count, money.limit.count), (worst(&asked, 100), limit));
+    assert_eq!(
+        (money.spent.count, money.limit.count),
+        (worst(&asked, 100), limit)
+    );
     assert_eq!(world.policy.in_flight("coder"), 0);
 }
 

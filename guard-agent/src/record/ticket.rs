@@ -155,7 +155,11 @@ impl Ticket {
             others.fold(usage.total_tokens(), u64::saturating_add)
         });
         // A cost above what integers hold, or a tier without a price: unknown, so the reservation is charged.
-        let Settled { cost: booked, overrun, .. } = reservation.settle_as(
+        let Settled {
+            cost: booked,
+            overrun,
+            ..
+        } = reservation.settle_as(
             Amounts {
                 usd: cost.unwrap_or(reserved),
                 tokens: tokens.unwrap_or(worst.tokens),

@@ -126,12 +126,7 @@ fn agent_line(agent: &AgentStatus, history: &History) -> Line<'static> {
     ])
 }
 
-fn budget_line(
-    agent: &str,
-    budget: &BudgetStatus,
-    history: &History,
-    now: Timestamp,
-) -> Line<'static> {
+fn budget_line(agent: &str, budget: &BudgetStatus, history: &History, now: Timestamp) -> Line<'static> {
     let gone = history.gone_in(agent, budget, now);
     let style = colour(budget, gone);
     let rate = match history.per_hour(agent, budget) {

@@ -92,11 +92,17 @@ fn every_dimension_adds_up_to_what_was_booked() {
     spent(dir.path());
     assert_eq!(
         found(dir.path(), By::Agent, None),
-        [row("coder", 3, "$2.25", "$0.75"), row("writer", 1, "$0.75", "$0.00")]
+        [
+            row("coder", 3, "$2.25", "$0.75"),
+            row("writer", 1, "$0.75", "$0.00")
+        ]
     );
     assert_eq!(
         found(dir.path(), By::Model, Some("coder")),
-        [row("gpt-5", 2, "$2.00", "$0.50"), row("gpt-5-mini", 1, "$0.25", "$0.25")]
+        [
+            row("gpt-5", 2, "$2.00", "$0.50"),
+            row("gpt-5-mini", 1, "$0.25", "$0.25")
+        ]
     );
     assert_eq!(
         found(dir.path(), By::Tool, None),
@@ -113,7 +119,10 @@ fn every_dimension_adds_up_to_what_was_booked() {
     }
     assert_eq!(found(dir.path(), By::Run, None).len(), 2);
     assert_eq!(found(dir.path(), By::Session, None)[0].0, "run-of-coder/-");
-    let later = SystemClock.now().checked_add(SignedDuration::from_hours(1)).unwrap();
+    let later = SystemClock
+        .now()
+        .checked_add(SignedDuration::from_hours(1))
+        .unwrap();
     let none = query::rows(&dir.path().join("ledger.db"), By::Agent, later, None);
     assert_eq!(none.unwrap(), []);
 }
@@ -133,9 +142,16 @@ fn what_is_printed_says_how_much_was_wasted_and_obeys_nobody() {
          writer                                1      700      200      100       $0.75 -\n\
          total                                 4    2,800      800      400       $3.00 $0.75 (25%)\n"
     );
-    let csv = usage(&["--by", "tool", "--csv"]).shown(rows(By::Tool), from).unwrap();
-    assert!(csv.contains("\n\"'=cmd()\",1,0,0,700,200,0,100,40,0.75,"), "{csv}");
-    let folded = usage(&["--limit", "2", "--json"]).shown(rows(By::Tool), from).unwrap();
+    let csv = usage(&["--by", "tool", "--csv"])
+        .shown(rows(By::Tool), from)
+        .unwrap();
+    assert!(
+        csv.contains("\n\"'=cmd()\",1,0,0,700,200,0,100,40,0.75,"),
+        "{csv}"
+    );
+    let folded = usage(&["--limit", "2", "--json"])
+        .shown(rows(By::Tool), from)
+        .unwrap();
     let folded: serde_json::Value = serde_json::from_str(&folded).unwrap();
     assert_eq!(folded[0]["name"], "Bash");
     assert_eq!(folded[1]["name"], "(2 others)");

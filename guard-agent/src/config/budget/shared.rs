@@ -48,14 +48,11 @@ pub(in crate::config) fn read_shared(
                 "a shared budget has no runs".to_owned(),
                 "write a calendar or rolling window here; budgets of runs stand in [[agent]]",
             );
-        } else if budgets
-            .iter()
-            .any(|other| {
-                other.scope() == shared.scope()
-                    && other.budget.window == shared.budget.window
-                    && other.budget.limit.unit == shared.budget.limit.unit
-            })
-        {
+        } else if budgets.iter().any(|other| {
+            other.scope() == shared.scope()
+                && other.budget.window == shared.budget.window
+                && other.budget.limit.unit == shared.budget.limit.unit
+        }) {
             let scope = shared.scope();
             let message = format!(
                 "a second budget in {} of {} {:?} for this window",

@@ -8,7 +8,12 @@ use crate::ledger::{AccountView, Amount, Charge, Window};
 
 impl Book {
     /// What is settled of a charge's account.
-    pub(in crate::ledger) fn settled(&self, charge: &Charge, now: Timestamp, tz: &TimeZone) -> Option<Amount> {
+    pub(in crate::ledger) fn settled(
+        &self,
+        charge: &Charge,
+        now: Timestamp,
+        tz: &TimeZone,
+    ) -> Option<Amount> {
         let slots = self.place(std::slice::from_ref(charge), now, tz).ok()?;
         let account = &slots.first()?.account;
         Some(account.amount(self.balance(account).settled))
@@ -18,9 +23,7 @@ impl Book {
     pub(in crate::ledger) fn views(&self, now: Timestamp) -> Vec<AccountView> {
         let calendar = self.accounts.iter().filter(|(id, account)| {
             id.window.rolling().is_none()
-                && (id.window == Window::Run
-                    || id.ends > now.as_microsecond()
-                    || account.reserved != 0)
+                && (id.window == Window::Run || id.ends > now.as_microsecond() || account.reserved != 0)
         });
         let mut views: Vec<_> = calendar
             .map(|(id, account)| AccountView {
@@ -48,11 +51,7 @@ impl Book {
         views
     }
 
-    fn rolling_view(
-        &self,
-        (scope, window, unit): &Rolling,
-        now: Timestamp,
-    ) -> Option<AccountView> {
+    fn rolling_view(&self, (scope, window, unit): &Rolling, now: Timestamp) -> Option<AccountView> {
         let (length, _) = window.rolling()?;
         let floor = self.floors.get(window).map_or(i64::MIN, |floor| floor.0);
         let starts = now.as_microsecond().max(floor);

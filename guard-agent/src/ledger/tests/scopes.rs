@@ -376,10 +376,16 @@ fn extend(
     let over = |sum: u64, charge: &Charge| sum + more.of(charge.limit.unit) > charge.limit.count;
     // What has left a rolling window since the call was reserved may count or not.
     let must = charges.iter().any(|charge| {
-        let seen_at = if charge.window.rolling().is_some() { now } else { at };
+        let seen_at = if charge.window.rolling().is_some() {
+            now
+        } else {
+            at
+        };
         over(total(all, charge, seen_at).0, charge)
     });
-    let may = charges.iter().any(|charge| over(total(all, charge, at).1, charge));
+    let may = charges
+        .iter()
+        .any(|charge| over(total(all, charge, at).1, charge));
     match reservation.extend(more, charges) {
         Ok(()) => {
             prop_assert!(!must, "extended above a limit");

@@ -28,7 +28,9 @@ fn held(ledger: &Ledger) -> Vec<(Unit, u64, u64)> {
 fn a_call_is_reserved_in_every_unit_or_in_none() {
     let dir = TempDir::new().unwrap();
     let ledger = Ledger::without_projection(settings(dir.path(), &TestClock::new())).unwrap();
-    let first = ledger.reserve(call(), &limits(10, 100, 2), amounts(4, 30)).unwrap();
+    let first = ledger
+        .reserve(call(), &limits(10, 100, 2), amounts(4, 30))
+        .unwrap();
     for (limits, unit) in [
         (limits(7, 100, 2), Unit::Usd),
         (limits(10, 59, 2), Unit::Tokens),
@@ -43,7 +45,9 @@ fn a_call_is_reserved_in_every_unit_or_in_none() {
         [(Unit::Usd, 0, 4), (Unit::Tokens, 0, 30), (Unit::Calls, 0, 1)]
     );
     assert!(!first.settle(amounts(3, 30)).overrun);
-    let second = ledger.reserve(call(), &limits(10, 100, 2), amounts(4, 30)).unwrap();
+    let second = ledger
+        .reserve(call(), &limits(10, 100, 2), amounts(4, 30))
+        .unwrap();
     assert!(
         second.settle(amounts(4, 31)).overrun,
         "more tokens than were reserved"
@@ -61,9 +65,19 @@ fn a_call_that_never_left_counts_in_no_unit() {
     let dir = TempDir::new().unwrap();
     let ledger = Ledger::without_projection(settings(dir.path(), &TestClock::new())).unwrap();
     let charges = limits(10, 100, 1);
-    ledger.reserve(call(), &charges, amounts(4, 30)).unwrap().release();
-    ledger.reserve(call(), &charges, amounts(4, 30)).unwrap().release();
-    assert!(held(&ledger).iter().all(|(_, settled, reserved)| settled + reserved == 0));
+    ledger
+        .reserve(call(), &charges, amounts(4, 30))
+        .unwrap()
+        .release();
+    ledger
+        .reserve(call(), &charges, amounts(4, 30))
+        .unwrap()
+        .release();
+    assert!(
+        held(&ledger)
+            .iter()
+            .all(|(_, settled, reserved)| settled + reserved == 0)
+    );
 }
 
 #[test]
@@ -91,7 +105,11 @@ fn a_restart_knows_every_unit_and_the_database_has_them() {
     };
     assert_eq!(
         rows("SELECT unit, settled, reserved FROM accounts ORDER BY unit"),
-        [("calls".into(), 2, 0), ("tokens".into(), 60, 0), ("usd".into(), 6, 0)]
+        [
+            ("calls".into(), 2, 0),
+            ("tokens".into(), 60, 0),
+            ("usd".into(), 6, 0)
+        ]
     );
     assert_eq!(
         rows("SELECT outcome, booked_tokens, booked_calls FROM calls ORDER BY id"),
@@ -143,7 +161,14 @@ fn an_extension_is_reserved_everywhere_or_nowhere_and_survives_a_crash() {
         [(Unit::Usd, 11, 0), (Unit::Tokens, 100, 0), (Unit::Calls, 2, 0)]
     );
     drop(after);
-    assert_eq!(database(left.path()), [("agent a".into(), 11, 0), ("agent a".into(), 100, 0), ("agent a".into(), 2, 0)]);
+    assert_eq!(
+        database(left.path()),
+        [
+            ("agent a".into(), 11, 0),
+            ("agent a".into(), 100, 0),
+            ("agent a".into(), 2, 0)
+        ]
+    );
     // The end of a call whose extension is damaged frees what it held, and books what it cost.
     assert!(!first.settle(amounts(7, 80)).overrun);
     drop(ledger);
@@ -155,7 +180,14 @@ fn an_extension_is_reserved_everywhere_or_nowhere_and_survives_a_crash() {
     let expected = [(Unit::Usd, 9, 0), (Unit::Tokens, 90, 0), (Unit::Calls, 2, 0)];
     assert_eq!(held(&after), expected);
     drop(after);
-    assert_eq!(database(dir.path()), [("agent a".into(), 9, 0), ("agent a".into(), 90, 0), ("agent a".into(), 2, 0)]);
+    assert_eq!(
+        database(dir.path()),
+        [
+            ("agent a".into(), 9, 0),
+            ("agent a".into(), 90, 0),
+            ("agent a".into(), 2, 0)
+        ]
+    );
 }
 
 /// `ledger.db` as its first version made it, with one call and one account.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use crate::llm::frames::sse_event;
 use crate::llm::openai_chat::{OPENAI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
-use crate::llm::usage::Media;
 use crate::llm::seen::{Output, Weight};
+use crate::llm::usage::Media;
 use crate::llm::{Dialect, ReplyFacts, Seen, Usage};
 use crate::refusal::Refusal;
 

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::llm::{ReplyFacts, Seen};
 use crate::llm::frames::Frames;
 use crate::llm::reply::Calls;
+use crate::llm::{ReplyFacts, Seen};
 use crate::refusal::Refusal;
 
 /// What to do with an event.

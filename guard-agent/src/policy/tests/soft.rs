@@ -44,9 +44,7 @@ fn from_the_soft_limit_on_a_call_goes_to_the_cheaper_model_and_is_reserved_at_it
     assert_eq!(record["rewrites"], json!(["key", "model"]));
     assert_eq!(record["model_requested"], "dear");
     assert_eq!(
-        world.metric(
-            "guard_calls_total{agent=\"coder\",model=\"m\",outcome=\"ok\",provider=\"openai\"}"
-        ),
+        world.metric("guard_calls_total{agent=\"coder\",model=\"m\",outcome=\"ok\",provider=\"openai\"}"),
         "2"
     );
 }
@@ -65,7 +63,11 @@ fn a_model_that_is_not_cheaper_not_allowed_or_not_the_provider_s_is_left_alone()
             world.chat(&body(50_000).replace("\"m\"", "\"m-2026\"")).unwrap(),
             answered(500_000, 0),
         );
-        let asked = if on_soft.contains("dear") { body(10) } else { dear(10) };
+        let asked = if on_soft.contains("dear") {
+            body(10)
+        } else {
+            dear(10)
+        };
         let permit = world.chat(&asked).unwrap();
         assert_eq!(permit.edits.model, None, "{on_soft} {lines}");
         settle(permit, answered(1, 1));
@@ -77,7 +79,9 @@ fn a_body_with_a_checksum_stays_as_it_is() {
     let world = world("model = \"big\", steer = \"Stop soon.\"", "");
     settle(
         world
-            .ask(Asked::messages(r#"{"model":"big","max_tokens":50000,"messages":[]}"#))
+            .ask(Asked::messages(
+                r#"{"model":"big","max_tokens":50000,"messages":[]}"#,
+            ))
             .unwrap(),
         answered(500_000, 0),
     );
@@ -104,7 +108,8 @@ fn a_longer_answer_than_the_cheaper_model_gives_is_capped_to_what_it_gives() {
 fn the_model_is_told_how_the_budget_stands_and_what_its_owner_says() {
     let world = world("steer = \"Finish what you are at.\"", "");
     spend(&world, 600_000);
-    let asked = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}).to_string();
+    let asked =
+        json!({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}).to_string();
     let permit = world.chat(&asked).unwrap();
     let note = permit.edits.note.clone().unwrap();
     assert_eq!(

@@ -145,7 +145,8 @@ impl Metrics {
     /// When budgets are gone at the present rate, in seconds; those that are not named here are not being spent.
     pub fn budgets_exhaust(&self, soon: &[(Scope, Window, u64)]) {
         let known = self.labels.load();
-        let mut least: std::collections::HashMap<(ScopeKind, &str, String), u64> = std::collections::HashMap::new();
+        let mut least: std::collections::HashMap<(ScopeKind, &str, String), u64> =
+            std::collections::HashMap::new();
         for (scope, window, seconds) in soon {
             let name = match scope.kind {
                 ScopeKind::Agent => known.agent(&scope.name),

@@ -73,7 +73,12 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.budgets_exhaust(&[(scope, Window::Day, 60)]);
     for unit in [Unit::Tokens, Unit::Calls] {
         let limit = Amount { unit, count: 1 };
-        metrics.budget(ScopeKind::Agent, junk, Window::Day, BudgetState { limit, ..state });
+        metrics.budget(
+            ScopeKind::Agent,
+            junk,
+            Window::Day,
+            BudgetState { limit, ..state },
+        );
     }
     metrics.estimate(junk, Pico(2), Pico(1));
     metrics.wasted(junk, Cause::Looping, Pico(1));
