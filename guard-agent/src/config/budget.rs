@@ -98,9 +98,9 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
             other.window == budget.window && other.per == budget.per && other.limit.unit == budget.limit.unit
         }) {
             let message = format!(
-                "a second budget in {} for the window {:?}",
-                budget.limit.unit.label(),
-                budget.window.label()
+                "a second budget for the window {:?} in {}",
+                budget.window.label(),
+                budget.limit.unit.label()
             );
             section.reader.error(
                 &section.place("window"),

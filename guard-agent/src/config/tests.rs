@@ -173,7 +173,7 @@ fn a_budget_counts_dollars_tokens_or_calls_and_one_of_them_only() {
         ("{ window = \"day\", tokens = 1.5 }", "a whole number"),
         (
             "{ window = \"day\", calls = 1 }, { window = \"day\", calls = 2 }, { window = \"day\", usd = 2 }",
-            "a second budget in calls",
+            "a second budget for the window \"day\" in calls",
         ),
     ] {
         let (_, problems) = limits(budgets);
@@ -357,6 +357,7 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
                 key.name
             )
             .replace("tool = \"x\", tool = 0", "tool = 0"),
+            "budget.on_soft" => format!("[[budget]]\non_soft = {{ {} = true }}", key.name),
             "agent.loops.rule" => format!("[[agent]]\nloops = {{ repeat = {{ {} = \"?\" }} }}", key.name),
             _ => {
                 let (outer, inner) = key.section.split_once('.').unwrap();

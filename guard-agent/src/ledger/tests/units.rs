@@ -173,8 +173,12 @@ fn an_extension_is_reserved_everywhere_or_nowhere_and_survives_a_crash() {
     assert!(!first.settle(amounts(7, 80)).overrun);
     drop(ledger);
     let path = journal_file(dir.path());
-    let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("\"t\":\"extend\"", "\"t\":\"eXtend\"")).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    for extension in [4, 5] {
+        let at = payload_of(&bytes, extension);
+        bytes[at] ^= 0x40;
+    }
+    std::fs::write(&path, bytes).unwrap();
     std::fs::remove_file(dir.path().join("ledger.db")).unwrap();
     let after = Ledger::open(settings(dir.path(), &clock)).unwrap();
     let expected = [(Unit::Usd, 9, 0), (Unit::Tokens, 90, 0), (Unit::Calls, 2, 0)];
