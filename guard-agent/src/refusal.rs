@@ -184,7 +184,7 @@ pub struct Refusal {
     /// One or two sentences for the model and the human, ending with what to do next.
     pub message: String,
     /// The numbers behind a money refusal.
-    pub money: Option<MoneyDetail>,
+    pub money: Option<Box<MoneyDetail>>,
     /// Seconds after which a transient refusal may be tried again; at most 20.
     pub retry_after: Option<u32>,
 }

@@ -11,7 +11,9 @@ use crate::call::Call;
 use crate::clock::SharedClock;
 use crate::config::{Agent, SharedBudget};
 use crate::identity::Identity;
-use crate::ledger::{Amounts, Caller, Exhausted, Ledger, Reservation, ReserveError, ScopeKind, Unit, Window};
+use crate::ledger::{
+    Amount, Amounts, Caller, Exhausted, Ledger, Reservation, ReserveError, Scope, ScopeKind, Unit, Window,
+};
 use crate::llm::RequestFacts;
 use crate::llm::prices::ModelPrice;
 use crate::policy::budget::{self, NoBound, WorstCase};
@@ -68,7 +70,7 @@ impl<'a> Bill<'a> {
         if let Some(until) = self
             .extra
             .until
-            .filter(|_| refusal.money.as_ref().is_some_and(own))
+            .filter(|_| refusal.money.as_deref().is_some_and(own))
         {
             let granted = self.extra.usd;
             refusal.message.push_str(&format!(
@@ -208,34 +210,7 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
         are,
         least,
     } = words(limit.unit);
-    let per = match scope.kind {
-        ScopeKind::Session => "this session",
-        ScopeKind::Run
-        | ScopeKind::Agent
-        | ScopeKind::Owner
-        | ScopeKind::Key
-        | ScopeKind::Model
-        | ScopeKind::Host => "",
-    };
-    let per = match window {
-        Window::Run if !per.is_empty() => per.to_owned(),
-        window => window.per(),
-    };
-    // Nothing of another agent, and no name that the caller does not know, is said.
-    let spent = match scope.kind {
-        ScopeKind::Agent | ScopeKind::Run => {
-            format!("Agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}")
-        }
-        ScopeKind::Session => {
-            format!(
-                "This session of agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}"
-            )
-        }
-        shared @ (ScopeKind::Owner | ScopeKind::Key | ScopeKind::Model | ScopeKind::Host) => format!(
-            "The {limit} budget for {per} that agent {agent:?} shares with others (its {}'s) has {settled} {has_spent}",
-            shared.label()
-        ),
-    };
+    let (per, spent) = spent(agent, &scope, window, has_spent, settled, limit);
     let reset = match (resets_at, window) {
         (Some(at), Window::Rolling(_)) => format!("Enough of it is free again at {at:.0}."),
         (Some(at), _) => format!("The budget resets at {at:.0}."),
@@ -273,9 +248,38 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
     Refusal {
         reason,
         message,
-        money: Some(money),
+        money: Some(Box::new(money)),
         retry_after,
     }
+}
+
+/// Over which time, and what is used up in it. Nothing of another agent, and no name that the caller does not know, is
+/// said.
+fn spent(
+    agent: &str,
+    scope: &Scope,
+    window: Window,
+    has_spent: &str,
+    settled: Amount,
+    limit: Amount,
+) -> (String, String) {
+    let per = match (scope.kind, window) {
+        (ScopeKind::Session, Window::Run) => "this session".to_owned(),
+        _ => window.per(),
+    };
+    let spent = match scope.kind {
+        ScopeKind::Agent | ScopeKind::Run => {
+            format!("Agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}")
+        }
+        ScopeKind::Session => format!(
+            "This session of agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}"
+        ),
+        shared @ (ScopeKind::Owner | ScopeKind::Key | ScopeKind::Model | ScopeKind::Host) => format!(
+            "The {limit} budget for {per} that agent {agent:?} shares with others (its {}'s) has {settled} {has_spent}",
+            shared.label()
+        ),
+    };
+    (per, spent)
 }
 
 /// How a message speaks of a unit.

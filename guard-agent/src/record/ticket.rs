@@ -7,6 +7,7 @@ use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
 use crate::ledger::{Amounts, Buckets, Cause, Ended, Settled};
+use crate::llm::prices::ModelPrice;
 use crate::llm::{Judgement, ReplyFacts, Seen};
 use crate::money::Pico;
 use crate::policy::multipliers;
@@ -35,6 +36,15 @@ struct Bill {
     cost: Option<Pico>,
     usage: Option<CallUsage>,
     overrun: bool,
+}
+
+/// What a reply costs.
+struct Priced {
+    cost: Option<Pico>,
+    /// Whether the model has a price.
+    known: bool,
+    /// The model's metric label.
+    label: String,
 }
 
 impl Ticket {
@@ -101,44 +111,8 @@ impl Ticket {
             };
         }
         let metrics = &self.recorder.metrics;
-        let Draft {
-            agent,
-            provider,
-            model,
-            ..
-        } = &self.draft;
-        let label = &self.recorder.label(provider, model);
-        // The provider may have served another model than the one asked for: its price counts if it is known.
-        let prices = self.recorder.prices.load();
-        let served = outcome
-            .facts
-            .model
-            .as_deref()
-            .and_then(|served| prices.find(provider, served));
-        let (tier, region) = (
-            outcome.facts.service_tier.as_deref(),
-            outcome.facts.region.as_deref(),
-        );
-        let price = served.or(price.as_ref());
-        // Of several models in one reply each has its own price; one without makes the whole unknown.
-        let others = &outcome.facts.others;
-        let of_others = others.iter().try_fold(Pico::ZERO, |sum, other| {
-            let price = prices.find(provider, &other.model)?;
-            sum.checked_add(price.cost_in(&other.usage, tier, region)?)
-        });
-        let counted = usage
-            .and_then(|usage| price?.cost_in(&usage, tier, region))
-            .and_then(|own| own.checked_add(of_others?));
-        // A provider that states what it charges is believed: its price may depend on where it sent the call.
-        let cost = outcome.facts.reported_cost.or(counted);
-        match &usage {
-            Some(usage) => metrics.tokens(agent, provider, label, usage),
-            None => metrics.usage_unknown(agent, provider, label),
-        }
-        for other in others {
-            let label = &self.recorder.label(provider, &other.model);
-            metrics.tokens(agent, provider, label, &other.usage);
-        }
+        let Priced { cost, known, label } = self.priced(outcome, price.as_ref());
+        let (agent, provider) = (&self.draft.agent, &self.draft.provider);
         let Some(reservation) = reservation else {
             return Bill {
                 cost,
@@ -151,7 +125,11 @@ impl Ticket {
         let worst = reservation.amount().plus(&beyond);
         let reserved = worst.usd;
         let tokens = usage.map(|usage| {
-            let others = others.iter().map(|other| other.usage.total_tokens());
+            let others = outcome
+                .facts
+                .others
+                .iter()
+                .map(|other| other.usage.total_tokens());
             others.fold(usage.total_tokens(), u64::saturating_add)
         });
         // A cost above what integers hold, or a tier without a price: unknown, so the reservation is charged.
@@ -168,15 +146,59 @@ impl Ticket {
             Some(self.ended(outcome)),
         );
         let booked = booked.usd;
-        metrics.cost(agent, provider, label, booked);
+        metrics.cost(agent, provider, &label, booked);
         if cost.is_some() {
             metrics.estimate(provider, reserved, booked);
         }
         Bill {
             // Without a price (observe mode) what was booked is no cost but a blank.
-            cost: price.is_some().then_some(booked),
+            cost: known.then_some(booked),
             usage: Some(usage.map_or(CallUsage::Unknown, CallUsage::Known)),
             overrun,
+        }
+    }
+
+    /// What the provider charges for the reply, as far as it can be told; counts its tokens.
+    fn priced(&self, outcome: &Outcome, price: Option<&Arc<ModelPrice>>) -> Priced {
+        let metrics = &self.recorder.metrics;
+        let Draft {
+            agent,
+            provider,
+            model,
+            ..
+        } = &self.draft;
+        let label = self.recorder.label(provider, model);
+        let facts = &outcome.facts;
+        // The provider may have served another model than the one asked for: its price counts if it is known.
+        let prices = self.recorder.prices.load();
+        let served = facts
+            .model
+            .as_deref()
+            .and_then(|served| prices.find(provider, served));
+        let (tier, region) = (facts.service_tier.as_deref(), facts.region.as_deref());
+        let price = served.or(price);
+        // Of several models in one reply each has its own price; one without makes the whole unknown.
+        let of_others = facts.others.iter().try_fold(Pico::ZERO, |sum, other| {
+            let price = prices.find(provider, &other.model)?;
+            sum.checked_add(price.cost_in(&other.usage, tier, region)?)
+        });
+        let counted = facts
+            .usage
+            .and_then(|usage| price?.cost_in(&usage, tier, region))
+            .and_then(|own| own.checked_add(of_others?));
+        match &facts.usage {
+            Some(usage) => metrics.tokens(agent, provider, &label, usage),
+            None => metrics.usage_unknown(agent, provider, &label),
+        }
+        for other in &facts.others {
+            let label = &self.recorder.label(provider, &other.model);
+            metrics.tokens(agent, provider, label, &other.usage);
+        }
+        Priced {
+            // A provider that states what it charges is believed: its price may depend on where it sent the call.
+            cost: facts.reported_cost.or(counted),
+            known: price.is_some(),
+            label,
         }
     }
 

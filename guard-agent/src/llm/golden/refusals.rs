@@ -38,7 +38,7 @@ fn refusal(reason: Reason) -> Refusal {
         reason,
         Reason::BudgetExceeded | Reason::BudgetReserved | Reason::CallTooLarge
     ) {
-        refusal.money = Some(MoneyDetail {
+        refusal.money = Some(Box::new(MoneyDetail {
             scope: "agent",
             name: "coder".into(),
             window: "day".into(),
@@ -47,7 +47,7 @@ fn refusal(reason: Reason) -> Refusal {
             reserved: Pico::from_usd_text("0.000000000001").unwrap().into(),
             requested: Pico(u64::MAX).into(),
             resets_at: Some("2026-11-24T00:00:00Z".parse().unwrap()),
-        });
+        }));
         refusal.retry_after = Some(3600);
     }
     refusal
