@@ -109,7 +109,12 @@ async fn judged(
     dialect: &'static dyn Dialect,
     id: &str,
 ) -> Result<Response<Metered>, Refusal> {
-    let broken = |cut: Cut| Refusal::new(Reason::Upstream, format!("No whole reply came: {cut}. Try again later."));
+    let broken = |cut: Cut| {
+        Refusal::new(
+            Reason::Upstream,
+            format!("No whole reply came: {cut}. Try again later."),
+        )
+    };
     if let Some(refusal) = response.body_mut().whole().await.map_err(broken)? {
         let reply = dialect.refusal(&refusal, id);
         *response.status_mut() = reply.status;

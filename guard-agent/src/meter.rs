@@ -24,6 +24,7 @@ pub use tab::Tab;
 
 /// A provider that sends nothing for this long has stalled; reasoning models are silent for minutes.
 const SILENCE: Duration = Duration::from_secs(10 * 60);
+
 /// Why a reply was cut.
 #[derive(Debug, thiserror::Error)]
 pub enum Cut {
@@ -33,6 +34,9 @@ pub enum Cut {
     /// The provider has stalled.
     #[error("the provider sent nothing for ten minutes")]
     Silence,
+    /// The budget is used up, and the format has no way to say so.
+    #[error("the reply grew beyond its budget")]
+    Outgrown,
     /// Guard is being stopped, and the format has no way to say so.
     #[error("Guard was stopped before the reply had ended")]
     Stopped,
@@ -47,6 +51,8 @@ pub struct Metered {
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     linger: Linger,
     streams: Option<Streams>,
+    /// What the client is told instead of an end.
+    broken: Option<Cut>,
     /// The length is the provider's; not so when an event may be hidden.
     exact: bool,
     /// Why what is queued stands in the place of a whole reply.
@@ -68,6 +74,7 @@ impl Metered {
             stopped: Box::pin(linger.drain().last_words()),
             linger,
             streams: Some(streams),
+            broken: None,
             exact,
             replaced: None,
         };
@@ -124,6 +131,17 @@ impl Metered {
         }
     }
 
+    /// More than is paid for: the client gets what has come and the last event, and the provider is let go.
+    fn outgrown(&mut self, before: Bytes, last: Bytes) {
+        self.source = None;
+        self.streams = None;
+        if last.is_empty() {
+            self.broken = Some(Cut::Outgrown);
+        }
+        let pieces = [before, last].into_iter().filter(|piece| !piece.is_empty());
+        self.ready.extend(pieces.map(Frame::data));
+    }
+
     /// Its time is over: the client gets the last event, and the provider is let go, so that it makes no more.
     fn expire(&mut self) {
         self.deadline = None;
@@ -156,6 +174,9 @@ impl Body for Metered {
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(frame)));
+            }
+            if let Some(cut) = self.broken.take() {
+                return Poll::Ready(Some(Err(cut)));
             }
             // Asked before the provider, which may always have more.
             let over = self
@@ -196,6 +217,10 @@ impl Body for Metered {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         let out = tab.feed(data);
+                        if let Some(last) = tab.outgrown() {
+                            self.outgrown(out, last);
+                            continue;
+                        }
                         if tab.stopped() {
                             self.stop(out);
                             continue;
@@ -217,7 +242,7 @@ impl Body for Metered {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_none() && self.ready.is_empty()
+        self.source.is_none() && self.ready.is_empty() && self.broken.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -98,12 +98,7 @@ const SITES: [(Speaks, &str, &str, &str); 8] = [
         "203.0.113.70",
         "2001:db8:203::70",
     ),
-    (
-        Speaks::Ollama,
-        "ollama.com",
-        "203.0.113.80",
-        "2001:db8:203::80",
-    ),
+    (Speaks::Ollama, "ollama.com", "203.0.113.80", "2001:db8:203::80"),
     (
         Speaks::Site,
         "www.example.org",

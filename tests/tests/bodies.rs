@@ -17,7 +17,8 @@ const GROWTH: u64 = 128 << 20;
 /// bodies themselves.
 const OTHERS: f64 = 20.0;
 const BYSTANDER: &str = "anthropic --model claude-sonnet-4-5 --max-tokens 100 --retries 0";
-const USUAL: &str = "providers = [\"openai\", \"anthropic\"]\nmodels = [\"gpt-5*\", \"claude-*\", \"text-embedding-*\"]";
+const USUAL: &str =
+    "providers = [\"openai\", \"anthropic\"]\nmodels = [\"gpt-5*\", \"claude-*\", \"text-embedding-*\"]";
 const BUDGET: &str = "budget = [{ window = \"day\", usd = 1000000.0 }]";
 const JSON: &str = "application/json";
 
@@ -75,7 +76,8 @@ fn warm(coder: &str, other: &str) -> Result<(Lab, u64)> {
 }
 
 #[test]
-fn a_body_that_no_client_sends_meets_its_limit_in_the_providers_words_while_other_calls_go_on() -> Result<()> {
+fn a_body_that_no_client_sends_meets_its_limit_in_the_providers_words_while_other_calls_go_on() -> Result<()>
+{
     let rules = format!("{USUAL}\n{BUDGET}\ntools = {{ allow = [\"Read\"], on_violation = \"strip\" }}");
     let (lab, before) = warm(&rules, &format!("{USUAL}\n{BUDGET}"))?;
     beside(lab.other(), || {
@@ -171,7 +173,11 @@ fn coded(coding: &'static str) -> Result<Raw> {
             out.finish()?
         }
     };
-    ensure!(bytes.len() < 1 << 20, "{coding}: {} bytes are no bomb", bytes.len());
+    ensure!(
+        bytes.len() < 1 << 20,
+        "{coding}: {} bytes are no bomb",
+        bytes.len()
+    );
     Ok(Raw::whole(JSON, Some(coding), bytes))
 }
 
@@ -259,7 +265,11 @@ fn a_reply_that_no_provider_sends_passes_unread_or_is_withheld_and_never_fills_t
             ensure!(said["status"] == 200, "{name}: {said}");
             // Chunked framing comes on top.
             let received = said["received"].as_u64().context("received")?;
-            ensure!(received >= raw.len() as u64, "{name}: {received} of {}", raw.len());
+            ensure!(
+                received >= raw.len() as u64,
+                "{name}: {received} of {}",
+                raw.len()
+            );
             ensure!(record["usage"]["known"] == *known, "{name}: {record}");
         }
         Ok(())
@@ -268,8 +278,14 @@ fn a_reply_that_no_provider_sends_passes_unread_or_is_withheld_and_never_fills_t
         for (name, raw, _, passes) in &replies {
             let (said, _) = take(lab.other(), &format!("{name}, under tool rules"), raw)?;
             let text = said["body"].as_str().unwrap_or_default();
-            ensure!(text.contains("guard_tool_denied") != *passes, "{name}, under tool rules: {said}");
-            ensure!(said["status"] == if *passes { 200 } else { 400 }, "{name}, under tool rules: {said}");
+            ensure!(
+                text.contains("guard_tool_denied") != *passes,
+                "{name}, under tool rules: {said}"
+            );
+            ensure!(
+                said["status"] == if *passes { 200 } else { 400 },
+                "{name}, under tool rules: {said}"
+            );
         }
         Ok(())
     })?;

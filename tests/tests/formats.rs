@@ -126,7 +126,10 @@ impl Case {
 /// A lab whose operator says what Ollama's models cost: they have no public price.
 fn priced() -> Builder {
     let table = clients::script("prices.toml");
-    Lab::builder().further(&format!("\n[prices]\noverlay = {:?}\n", table.display().to_string()))
+    Lab::builder().further(&format!(
+        "\n[prices]\noverlay = {:?}\n",
+        table.display().to_string()
+    ))
 }
 
 /// One call by the vendor's SDK.

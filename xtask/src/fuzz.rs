@@ -62,7 +62,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::perform(setup::FUZZ, false)?;
     let root = root()?;
     let targets = chosen(&root, &options.targets)?;
-    let source = if options.planted { planted(&root)? } else { root.clone() };
+    let source = if options.planted {
+        planted(&root)?
+    } else {
+        root.clone()
+    };
     build(&root, &source, &targets)?;
     let mut wrong = Vec::new();
     for target in &targets {
@@ -73,7 +77,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match (wrong.is_empty(), options.planted) {
         (true, _) => Ok(()),
         (false, true) => bail!("not found: the mistakes planted for {}", wrong.join(", ")),
-        (false, false) => bail!("found something: {}; the inputs are in fuzz/artifacts", wrong.join(", ")),
+        (false, false) => bail!(
+            "found something: {}; the inputs are in fuzz/artifacts",
+            wrong.join(", ")
+        ),
     }
 }
 
@@ -123,7 +130,13 @@ fn cargo_fuzz(root: &Path, source: &Path, chore: &str) -> Command {
     command.arg("--target-dir").arg(root.join("fuzz/target"));
     command.current_dir(source);
     // Set by an outer rustup or cargo, these would decide for the inner one.
-    for outer in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTFLAGS", "CARGO_TARGET_DIR"] {
+    for outer in [
+        "RUSTUP_TOOLCHAIN",
+        "CARGO",
+        "RUSTC",
+        "RUSTFLAGS",
+        "CARGO_TARGET_DIR",
+    ] {
         command.env_remove(outer);
     }
     command
@@ -157,13 +170,20 @@ fn one(root: &Path, source: &Path, target: &str, options: &Options) -> Result<bo
     }
     let log = artifacts.with_extension("log");
     let mut command = cargo_fuzz(root, source, "run");
-    command.arg(target).args([&corpus, &fuzz.join("seeds").join(target)]);
+    command
+        .arg(target)
+        .args([&corpus, &fuzz.join("seeds").join(target)]);
     command.args(found.is_dir().then_some(found));
     command.arg("--").args([
         format!("-max_total_time={}", options.seconds),
         format!("-artifact_prefix={}/", artifacts.display()),
     ]);
-    command.args(["-max_len=16384", "-timeout=20", "-rss_limit_mb=1024", "-print_final_stats=1"]);
+    command.args([
+        "-max_len=16384",
+        "-timeout=20",
+        "-rss_limit_mb=1024",
+        "-print_final_stats=1",
+    ]);
     if options.planted {
         command.env("GUARD_PLANTED", target);
     }

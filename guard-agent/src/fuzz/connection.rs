@@ -86,14 +86,19 @@ fn plain(bytes: &[u8], step: u8) {
         return;
     };
     for host in &head.hosts {
-        assert!(!host.is_empty() && !host.contains(['/', '?', '#', '\r', '\n', '\0']), "{host:?}");
+        assert!(
+            !host.is_empty() && !host.contains(['/', '?', '#', '\r', '\n', '\0']),
+            "{host:?}"
+        );
         assert_eq!(*host, host.to_ascii_lowercase());
     }
 }
 
 /// A path that is judged as one thing is not served as another.
 fn path(bytes: &[u8], how: u8) {
-    let Ok(path) = std::str::from_utf8(bytes) else { return };
+    let Ok(path) = std::str::from_utf8(bytes) else {
+        return;
+    };
     let request = Request::builder()
         .method(Method::POST)
         .uri(path)
@@ -150,8 +155,18 @@ fn headers(bytes: &[u8]) {
         .map(|name| name.trim().to_ascii_lowercase())
         .collect();
     for name in kept.keys() {
-        let hop = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
-        assert!(!hop.contains(&name.as_str()) && !named.contains(&name.as_str().to_owned()), "{name}");
+        let hop = [
+            "connection",
+            "keep-alive",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        assert!(
+            !hop.contains(&name.as_str()) && !named.contains(&name.as_str().to_owned()),
+            "{name}"
+        );
         let (before, after) = (all.get_all(name), kept.get_all(name));
         assert!(before.iter().eq(after.iter()), "{name}");
     }
@@ -201,5 +216,9 @@ fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
         return;
     };
     let read = serde_json::from_slice::<T>(&text).and_then(|message| serde_json::to_vec(&message));
-    assert!(read.is_ok_and(|read| read == text), "a message that is not itself: {}", String::from_utf8_lossy(&text));
+    assert!(
+        read.is_ok_and(|read| read == text),
+        "a message that is not itself: {}",
+        String::from_utf8_lossy(&text)
+    );
 }

@@ -28,7 +28,11 @@ pub(super) fn json_edit(input: &[u8]) {
         return;
     };
     assert_eq!(before.len(), root.items.len());
-    let names: Vec<String> = root.items.iter().map(|item| item.name.clone().into_owned()).collect();
+    let names: Vec<String> = root
+        .items
+        .iter()
+        .map(|item| item.name.clone().into_owned())
+        .collect();
     let is_gone = |at: usize| gone >> (at % 8) & 1 == 1;
     // One value is replaced, if it stays.
     let replaced = usize::from(how & 0x0f);

@@ -18,7 +18,10 @@ fn found(frames: &mut dyn Frames, pieces: &[&[u8]]) -> Vec<(Option<Vec<u8>>, usi
     for piece in pieces {
         let mut from = 0;
         while let Some(step) = frames.next(piece, from) {
-            assert!(step.end > from && step.end <= piece.len(), "a step that leads nowhere");
+            assert!(
+                step.end > from && step.end <= piece.len(),
+                "a step that leads nowhere"
+            );
             from = step.end;
             all.push((owned(step.found), before + step.end));
         }
@@ -44,7 +47,11 @@ pub(super) fn sse(input: &[u8]) {
     let wanted = standard(rest);
     let told: Vec<&[u8]> = whole.iter().filter_map(|(data, _)| data.as_deref()).collect();
     let told: Vec<&[u8]> = told.into_iter().filter(|data| !data.is_empty()).collect();
-    let wanted: Vec<&[u8]> = wanted.iter().map(Vec::as_slice).filter(|data| !data.is_empty()).collect();
+    let wanted: Vec<&[u8]> = wanted
+        .iter()
+        .map(Vec::as_slice)
+        .filter(|data| !data.is_empty())
+        .collect();
     alike(&wanted, &told, "the standard says");
 }
 
@@ -91,11 +98,21 @@ pub(super) fn event_stream(input: &[u8]) {
     if mode & 1 == 1 {
         let mut made = Vec::new();
         for (number, payload) in rest.split(|byte| *byte == b'\n').enumerate() {
-            let name = if number % 2 == 0 { "delta" } else { "otherException" };
-            let kind = if number % 2 == 0 { ":event-type" } else { ":exception-type" };
+            let name = if number % 2 == 0 {
+                "delta"
+            } else {
+                "otherException"
+            };
+            let kind = if number % 2 == 0 {
+                ":event-type"
+            } else {
+                ":exception-type"
+            };
             made.extend(eventstream::encode(&[("x", "y"), (kind, name)], payload));
             let payload = if payload.is_empty() { b"{}" } else { payload };
-            wanted.push(Some([format!("{{\"{name}\":").as_bytes(), payload, b"}"].concat()));
+            wanted.push(Some(
+                [format!("{{\"{name}\":").as_bytes(), payload, b"}"].concat(),
+            ));
         }
         stream = Cow::Owned(made);
     }

@@ -36,7 +36,10 @@ pub(super) fn dns(input: &[u8]) {
     assert!(!left, "a later connection could hide its name");
     if clean.stripped {
         let again = query.clean(&clean.bytes);
-        assert!(again.is_ok_and(|again| !again.stripped), "something is left in it");
+        assert!(
+            again.is_ok_and(|again| !again.stripped),
+            "something is left in it"
+        );
     } else {
         assert_eq!(clean.bytes.get(2..), answer.get(2..));
     }

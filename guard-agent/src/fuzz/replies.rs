@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::{alike, pieces};
 use crate::llm::gate::Unjudged;
 use crate::llm::provider::dialect_of;
-use crate::llm::{Denial, DialectKind, Gate, InReply, Judgement, ReplyFacts, ReplyHead, ReplyReader, eventstream};
+use crate::llm::{
+    Denial, DialectKind, Gate, InReply, Judgement, ReplyFacts, ReplyHead, ReplyReader, eventstream,
+};
 use crate::refusal::{Reason, Refusal};
 
 /// The bit of the first byte that says that the rest is a reply.
@@ -22,7 +24,12 @@ const FAILED: u8 = 1 << 5;
 const HOW_SHIFT: u8 = 6;
 
 /// Media types, of which two bits of the first byte pick one.
-const MEDIA: [&str; 4] = ["application/json", "text/event-stream; charset=utf-8", "", "text/plain"];
+const MEDIA: [&str; 4] = [
+    "application/json",
+    "text/event-stream; charset=utf-8",
+    "",
+    "text/plain",
+];
 const LINES: &str = "application/x-ndjson";
 pub(super) const BINARY: &str = "application/vnd.amazon.eventstream";
 
@@ -120,10 +127,18 @@ pub(super) fn check(kind: DialectKind, mode: u8, how: u8, rest: &[u8]) {
     let case = Case {
         kind,
         headers,
-        status: if failed { StatusCode::BAD_GATEWAY } else { StatusCode::OK },
+        status: if failed {
+            StatusCode::BAD_GATEWAY
+        } else {
+            StatusCode::OK
+        },
         hide: mode & HIDE != 0,
     };
-    let body = if media == BINARY { binary(rest) } else { rest.to_vec() };
+    let body = if media == BINARY {
+        binary(rest)
+    } else {
+        rest.to_vec()
+    };
     let cut = pieces(&body, how);
     let plain = case.read(None, &[&body]);
     alike(&plain, &case.read(None, &cut), "in pieces");
@@ -138,7 +153,8 @@ pub(super) fn check(kind: DialectKind, mode: u8, how: u8, rest: &[u8]) {
 }
 
 fn judged(case: &Case, mode: u8, body: &[u8], cut: &[&[u8]], plain: &ReplyFacts) {
-    let how = [InReply::Replace, InReply::Strip, InReply::Refuse, InReply::Strip][usize::from(mode >> HOW_SHIFT)];
+    let how =
+        [InReply::Replace, InReply::Strip, InReply::Refuse, InReply::Strip][usize::from(mode >> HOW_SHIFT)];
     let rules = || {
         let rules = Arc::new(Rules {
             how,
@@ -177,7 +193,10 @@ fn ended(case: &Case, body: &[u8], how: u8) {
     assert!(reader.stopped());
     let after = reader.feed(Bytes::copy_from_slice(tail));
     let (rest, _) = reader.finish();
-    assert!(after.is_empty() && rest.is_empty(), "something passed behind the end");
+    assert!(
+        after.is_empty() && rest.is_empty(),
+        "something passed behind the end"
+    );
 }
 
 /// A binary stream: an event a line, `EVENT JSON`; `EVENT*JSON` wraps the payload in `bytes`; `!NAME JSON` is an exception.

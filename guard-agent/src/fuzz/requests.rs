@@ -62,7 +62,10 @@ const EDITED: [&str; 22] = [
 /// Checks one body. `mode` says what is edited.
 pub(super) fn check(kind: DialectKind, mode: u8, how: u8, body: &[u8]) {
     let paths = paths(kind);
-    let tail = paths.get(usize::from(how) % paths.len()).copied().unwrap_or_default();
+    let tail = paths
+        .get(usize::from(how) % paths.len())
+        .copied()
+        .unwrap_or_default();
     let place = Place {
         model: None,
         tail: tail.to_owned(),
@@ -106,7 +109,9 @@ fn same(before: &RequestFacts, after: &RequestFacts, edits: &BodyEdits, kind: Di
     assert_eq!(before.service_tier, after.service_tier);
     assert_eq!(before.thinking_budget, after.thinking_budget);
     // An embedding has no output that could be capped.
-    let capped = edits.output_cap.filter(|_| before.output_cap != Some(0) || kind != DialectKind::Embeddings);
+    let capped = edits
+        .output_cap
+        .filter(|_| before.output_cap != Some(0) || kind != DialectKind::Embeddings);
     match capped {
         Some(cap) if kind != DialectKind::Embeddings => {
             assert!(after.output_cap.is_some_and(|set| set <= cap), "{after:?} {cap}");
@@ -115,7 +120,11 @@ fn same(before: &RequestFacts, after: &RequestFacts, edits: &BodyEdits, kind: Di
     }
     let gone = |name: &String| edits.strip_tools.contains(name);
     for tool in &after.tools {
-        assert!(!gone(&tool.name) || kind == DialectKind::Embeddings, "{} is still declared", tool.name);
+        assert!(
+            !gone(&tool.name) || kind == DialectKind::Embeddings,
+            "{} is still declared",
+            tool.name
+        );
     }
     for tool in before.tools.iter().filter(|tool| !gone(&tool.name)) {
         let kept = after.tools.iter().any(|other| other.name == tool.name);
@@ -125,12 +134,20 @@ fn same(before: &RequestFacts, after: &RequestFacts, edits: &BodyEdits, kind: Di
 
 /// Every member that no edit names has the text that it had, one level down too.
 fn untouched(before: &[u8], after: &[u8]) {
-    let read = |bytes| std::str::from_utf8(bytes).ok().and_then(members).unwrap_or_default();
+    let read = |bytes| {
+        std::str::from_utf8(bytes)
+            .ok()
+            .and_then(members)
+            .unwrap_or_default()
+    };
     let (before, after) = (read(before), read(after));
     for (name, old) in &before {
         let new = after.get(name);
         if !EDITED.contains(&name.as_str()) {
-            assert!(new.is_some_and(|new| new.get() == old.get()), "{name} was touched");
+            assert!(
+                new.is_some_and(|new| new.get() == old.get()),
+                "{name} was touched"
+            );
         } else if let (Some(old), Some(new)) = (members(old.get()), new.and_then(|new| members(new.get()))) {
             let caps = [
                 "include_usage",
@@ -148,6 +165,9 @@ fn untouched(before: &[u8], after: &[u8]) {
         }
     }
     for name in after.keys() {
-        assert!(before.contains_key(name) || EDITED.contains(&name.as_str()), "{name} is new");
+        assert!(
+            before.contains_key(name) || EDITED.contains(&name.as_str()),
+            "{name} is new"
+        );
     }
 }

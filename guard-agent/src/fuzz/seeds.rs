@@ -78,10 +78,17 @@ fn calls(format: &str) -> Seeds {
         let replies = fixtures(format, ending);
         let kind = ending.replace('.', "_");
         all.extend(with(&[mode(media, false, 0), 0], replies.clone(), &kind));
-        all.extend(with(&[mode(media, true, 1), 7], replies, &format!("{kind}_judged")));
+        all.extend(with(
+            &[mode(media, true, 1), 7],
+            replies,
+            &format!("{kind}_judged"),
+        ));
     }
     if all.iter().all(|(name, _)| !name.contains("_reply")) {
-        all.push(("empty.reply".to_owned(), [&[mode("", false, 0), 0][..], b"{}"].concat()));
+        all.push((
+            "empty.reply".to_owned(),
+            [&[mode("", false, 0), 0][..], b"{}"].concat(),
+        ));
     }
     all
 }
@@ -131,7 +138,10 @@ fn hello(name: &str, ech: bool, record: usize) -> Vec<u8> {
 
 fn hellos() -> Seeds {
     named(&[
-        ("plain", [vec![0], hello("api.openai.com", false, 16_384)].concat()),
+        (
+            "plain",
+            [vec![0], hello("api.openai.com", false, 16_384)].concat(),
+        ),
         ("records", [vec![1], hello("api.openai.com", false, 40)].concat()),
         ("ech", [vec![50], hello("a-b.example.org", true, 16_384)].concat()),
     ])
@@ -140,15 +150,44 @@ fn hellos() -> Seeds {
 fn heads() -> Seeds {
     let text = |mode: u8, how: u8, text: &str| [&[mode, how][..], text.as_bytes()].concat();
     named(&[
-        ("get", text(0, 3, "GET / HTTP/1.1\r\nHost: api.openai.com:80\r\n\r\n")),
-        ("absolute", text(0, 0, "POST http://u@api.openai.com/v1 HTTP/1.1\nhost: b.example\n\n")),
-        ("address", text(0, 9, "GET / HTTP/1.0\r\nHost: [::1]:80\r\n\r\nrest")),
+        (
+            "get",
+            text(0, 3, "GET / HTTP/1.1\r\nHost: api.openai.com:80\r\n\r\n"),
+        ),
+        (
+            "absolute",
+            text(
+                0,
+                0,
+                "POST http://u@api.openai.com/v1 HTTP/1.1\nhost: b.example\n\n",
+            ),
+        ),
+        (
+            "address",
+            text(0, 9, "GET / HTTP/1.0\r\nHost: [::1]:80\r\n\r\nrest"),
+        ),
         ("other", text(0, 1, "SSH-2.0-x\r\n")),
         ("chat", text(1, 0, "/v1/chat/completions")),
-        ("bedrock", text(1, 17, "/model/us.anthropic.claude-v1%3A0/converse-stream")),
-        ("gemini", text(1, 3, "/v1beta/models/gemini-2.5-flash:generateContent")),
-        ("azure", text(1, 15, "/openai/deployments/gpt-4o/chat/completions")),
-        ("headers", text(2, 0, "connection:keep-alive, x-a\nx-a:1\nte:trailers\naccept:b\naccept:c")),
+        (
+            "bedrock",
+            text(1, 17, "/model/us.anthropic.claude-v1%3A0/converse-stream"),
+        ),
+        (
+            "gemini",
+            text(1, 3, "/v1beta/models/gemini-2.5-flash:generateContent"),
+        ),
+        (
+            "azure",
+            text(1, 15, "/openai/deployments/gpt-4o/chat/completions"),
+        ),
+        (
+            "headers",
+            text(
+                2,
+                0,
+                "connection:keep-alive, x-a\nx-a:1\nte:trailers\naccept:b\naccept:c",
+            ),
+        ),
         ("rewind", text(3, 100, "some bytes that were read before")),
     ])
 }
@@ -157,14 +196,19 @@ fn queries() -> Seeds {
     let name = || Name::new("www.example.com").unwrap();
     let query = |kind| {
         let mut packet = Packet::new_query(7);
-        packet
-            .questions
-            .push(Question::new(name(), QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN), false));
+        packet.questions.push(Question::new(
+            name(),
+            QTYPE::TYPE(kind),
+            QCLASS::CLASS(CLASS::IN),
+            false,
+        ));
         packet.build_bytes_vec().unwrap()
     };
     let answered = |asked: &[u8], data: RData<'static>| {
         let mut packet = Packet::parse(asked).unwrap().into_reply();
-        packet.answers.push(ResourceRecord::new(name(), CLASS::IN, 300, data));
+        packet
+            .answers
+            .push(ResourceRecord::new(name(), CLASS::IN, 300, data));
         let answer = packet.build_bytes_vec_compressed().unwrap();
         [vec16(asked), answer].concat()
     };
@@ -174,8 +218,14 @@ fn queries() -> Seeds {
     binding.set_port(8443);
     binding.set_param(SVCParam::Ech(Cow::Borrowed(b"config")));
     named(&[
-        ("address", answered(&query(TYPE::A), RData::A(A { address: 0xcb00_7107 }))),
-        ("service", answered(&query(TYPE::HTTPS), RData::HTTPS(HTTPS(binding)))),
+        (
+            "address",
+            answered(&query(TYPE::A), RData::A(A { address: 0xcb00_7107 })),
+        ),
+        (
+            "service",
+            answered(&query(TYPE::HTTPS), RData::HTTPS(HTTPS(binding))),
+        ),
     ])
 }
 
@@ -199,7 +249,9 @@ fn messages() -> Seeds {
         r#""Alive""#,
     ];
     let one = |side: u8, who: &'static str, all: &[&str]| -> Seeds {
-        let each = |(number, text): (usize, &&str)| (format!("{who}-{number}"), [&[side][..], text.as_bytes()].concat());
+        let each = |(number, text): (usize, &&str)| {
+            (format!("{who}-{number}"), [&[side][..], text.as_bytes()].concat())
+        };
         all.iter().enumerate().map(each).collect()
     };
     [one(0, "keeper", &keeper), one(1, "worker", &worker)].concat()

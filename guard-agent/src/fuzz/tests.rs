@@ -39,11 +39,16 @@ fn the_seeds_are_those_that_the_fixtures_give() {
                 std::fs::write(directory.join(name), bytes).unwrap();
             }
         }
-        let there: Vec<String> = inputs("seeds", target.name).into_iter().map(|(name, _)| name).collect();
+        let there: Vec<String> = inputs("seeds", target.name)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         let names: Vec<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(there, names, "{}", target.name);
         for (name, bytes) in inputs("seeds", target.name) {
-            let same = wanted.iter().any(|(other, made)| *other == name && *made == bytes);
+            let same = wanted
+                .iter()
+                .any(|(other, made)| *other == name && *made == bytes);
             assert!(same, "{}/{name} is not what the fixtures give", target.name);
         }
     }

@@ -82,7 +82,10 @@ mod tests {
     #[test]
     fn a_list_is_read_up_to_its_bound() {
         let read = |text: &str| serde_json::from_str::<Few<u8, 3>>(text).ok();
-        assert_eq!(read("[1,2,3]").unwrap().into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(
+            read("[1,2,3]").unwrap().into_iter().collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
         assert!(read("[1,2,3,4]").is_none() && read("7").is_none());
         assert!(read("[]").unwrap().is_empty());
     }

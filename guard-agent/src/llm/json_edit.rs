@@ -157,6 +157,16 @@ impl<'a> Editor<'a> {
         stay
     }
 
+    /// Adds an element behind the last one of an array.
+    pub(crate) fn push(&mut self, array: &Container<'_>, element: String) {
+        match array.items.last() {
+            Some(last) => self
+                .changes
+                .push((last.whole.end..last.whole.end, format!(",{element}"))),
+            None => self.changes.push((array.open..array.open, element)),
+        }
+    }
+
     /// Sets a member of the object that is `outer` in `root`. Where there is none, gives the whole object for the caller
     /// to add in its place.
     pub(crate) fn set_inside(
@@ -301,7 +311,10 @@ mod tests {
     fn a_list_has_a_bound() {
         let list = |elements: usize| format!("[{}0]", "0,".repeat(elements - 1));
         let text = list(ELEMENT_LIMIT);
-        assert_eq!(Editor::new(&text).array(&text).unwrap().items.len(), ELEMENT_LIMIT);
+        assert_eq!(
+            Editor::new(&text).array(&text).unwrap().items.len(),
+            ELEMENT_LIMIT
+        );
         let text = list(ELEMENT_LIMIT + 1);
         assert!(Editor::new(&text).array(&text).is_err());
     }

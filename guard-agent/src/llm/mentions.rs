@@ -116,7 +116,14 @@ mod tests {
         ] {
             assert!(named(choice), "{choice}");
         }
-        for choice in [r#""Bash""#, r#"{"note":"Bash"}"#, r#"{"name":["Bash"]}"#, "{", "7", "null"] {
+        for choice in [
+            r#""Bash""#,
+            r#"{"note":"Bash"}"#,
+            r#"{"name":["Bash"]}"#,
+            "{",
+            "7",
+            "null",
+        ] {
             assert!(!named(choice), "{choice}");
         }
         assert!(mentions(r#"{"a":["Bash"]}"#, Where::Anywhere, &|name| name == "Bash"));

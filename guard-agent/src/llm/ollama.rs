@@ -140,11 +140,7 @@ impl OllamaReply {
             let arguments = called
                 .and_then(|called| called.arguments.as_deref())
                 .map(RawValue::get);
-            calls.part(
-                at,
-                called.and_then(|called| called.name.as_deref()),
-                arguments,
-            );
+            calls.part(at, called.and_then(|called| called.name.as_deref()), arguments);
             calls.end(at);
         }
         self.facts.model = line.model.or(self.facts.model.take());

@@ -150,4 +150,3 @@ pub(crate) fn list_of(raw: Option<&RawValue>, begins: &[u8]) -> Option<(u64, boo
 pub(crate) fn has_elements(raw: Option<&RawValue>) -> bool {
     lenient::<Vec<IgnoredAny>>(raw).is_none_or(|list| !list.is_empty()) && is_set(raw)
 }
-

@@ -1,4 +1,4 @@
-//! The account of one forwarded call: what it costs, and what the client may see of its reply.
+//! The open account of one forwarded call: what has been learnt of its reply, and what it holds until it is settled.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use crate::llm::encoding::reader_for;
-use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader};
+use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader, Seen};
 use crate::policy::{Deadline, Outcome, Settle};
 use crate::refusal::{Reason, Refusal};
 
@@ -23,8 +23,9 @@ pub struct Tab {
     dialect: &'static dyn Dialect,
     hide_usage_event: bool,
     gate: Option<Arc<dyn Gate>>,
-    /// When its time is over.
     pub(super) deadline: Option<Deadline>,
+    /// How much of a stream is paid for.
+    room: Option<Seen>,
     call: String,
     began: Instant,
 }
@@ -39,6 +40,7 @@ impl Tab {
     ) -> Self {
         Self {
             deadline: settlement.deadline(),
+            room: settlement.room(),
             call: String::new(),
             settlement: Some(settlement),
             outcome: Outcome::default(),
@@ -82,6 +84,7 @@ impl Tab {
             .is_some_and(|kind| kind.to_ascii_lowercase().contains("stream"));
         if !streams {
             self.deadline = None;
+            self.room = None;
         }
         let head = ReplyHead {
             status,
@@ -117,6 +120,25 @@ impl Tab {
     /// Whether the client has its last byte, although the provider may go on.
     pub(super) fn stopped(&self) -> bool {
         self.reader.as_ref().is_some_and(|reader| reader.stopped())
+    }
+
+    /// Whether the stream has taken more than is paid for and more cannot be reserved: gives the format's own last event.
+    pub(super) fn outgrown(&mut self) -> Option<Bytes> {
+        let (room, seen) = (self.room?, self.reader.as_ref()?.seen());
+        if seen.input <= room.input && seen.output <= room.output {
+            return None;
+        }
+        match self.settlement.as_mut()?.extend(seen) {
+            Ok(room) => {
+                self.room = Some(room);
+                None
+            }
+            Err(refusal) => {
+                self.room = None;
+                let call = std::mem::take(&mut self.call);
+                Some(self.last_words(&refusal, &call))
+            }
+        }
     }
 
     /// Its time is over: gives the format's own last event, and asks for no more.

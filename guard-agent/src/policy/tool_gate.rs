@@ -114,7 +114,9 @@ impl Gate for ToolGate {
             Ok(_) => return self.deny_call(name, "its arguments name the same thing twice"),
             Err(_) if arguments.is_empty() => Value::Object(serde_json::Map::new()),
             // Other readers take what this one does not: deeper nesting, larger numbers, half a surrogate pair.
-            Err(_) if is_structured(arguments) || Self::rules(rules, name).any(|rule| !rule.at.is_empty()) => {
+            Err(_)
+                if is_structured(arguments) || Self::rules(rules, name).any(|rule| !rule.at.is_empty()) =>
+            {
                 return self.deny_call(name, "its arguments cannot be read");
             }
             // Free text.
@@ -322,7 +324,9 @@ mod tests {
         let rules = "{ deny = [\"nothing\"], arguments = [{ tool = \"exec\", deny = [\"*rm -rf*\"] }] }";
         let gate = gate(rules, &[DeclaredTool::client("exec")]);
         assert!(passes(&gate.by_arguments("exec", "ls()")));
-        assert!(!passes(&gate.by_arguments("exec", r#"{"code":"rm\u0020-rf", "x":1e999}"#)));
+        assert!(!passes(
+            &gate.by_arguments("exec", r#"{"code":"rm\u0020-rf", "x":1e999}"#)
+        ));
         let no = says(gate.by_arguments("exec", "shell(\"x\\nrm -rf /\")"));
         assert!(no.contains("\"*rm -rf*\"") && no.contains("exec"), "{no}");
     }

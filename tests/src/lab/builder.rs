@@ -119,7 +119,15 @@ bpffs = "/sys/fs/bpf/guard"
             );
             toml.push_str(&lines);
         }
-        for provider in ["openai", "anthropic", "gemini", "bedrock", "cohere", "vertex", "ollama"] {
+        for provider in [
+            "openai",
+            "anthropic",
+            "gemini",
+            "bedrock",
+            "cohere",
+            "vertex",
+            "ollama",
+        ] {
             let part = format!(
                 r#"
 [[provider]]

@@ -118,7 +118,10 @@ fn continuation(seen: &Seen, reply: &Reply) -> Answer {
     let counted = reply.stated().map_or(Value::Null, usage);
     let mut answer = Answer::json(200, Value::Null);
     answer.content = if request["stream"].as_bool() == Some(true) {
-        let words = reply.words.iter().map(|word| part(word, Value::Null, Value::Null));
+        let words = reply
+            .words
+            .iter()
+            .map(|word| part(word, Value::Null, Value::Null));
         let last = part("", json!("stop"), Value::Null);
         let asked = request["stream_options"]["include_usage"].as_bool() == Some(true);
         let mut end = part("", Value::Null, counted);

@@ -115,7 +115,9 @@ fn repeated(raw: &Raw) -> Body {
     let all = std::iter::once(raw.head.clone())
         .chain(units)
         .chain([raw.tail.clone()]);
-    let frames = all.filter(|piece| !piece.is_empty()).map(|piece| Ok(Frame::data(piece)));
+    let frames = all
+        .filter(|piece| !piece.is_empty())
+        .map(|piece| Ok(Frame::data(piece)));
     StreamBody::new(futures_util::stream::iter(frames)).boxed()
 }
 

@@ -9,17 +9,37 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
     let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
-        ["", "v1" | "v1beta1", "projects", _, "locations", _, "publishers", "google", "models", operation] => {
+        [
+            "",
+            "v1" | "v1beta1",
+            "projects",
+            _,
+            "locations",
+            _,
+            "publishers",
+            "google",
+            "models",
+            operation,
+        ] => {
             let mut plain = seen.clone();
             plain.path = format!("/v1beta/models/{operation}?{query}");
             gemini::answer(&plain, reply)
         }
-        ["", "v1" | "v1beta1", "projects", _, "locations", _, "publishers", "anthropic", "models", operation] => {
-            match operation.rsplit_once(':') {
-                Some((model, "rawPredict" | "streamRawPredict")) => claude(seen, model, reply),
-                _ => missing(path),
-            }
-        }
+        [
+            "",
+            "v1" | "v1beta1",
+            "projects",
+            _,
+            "locations",
+            _,
+            "publishers",
+            "anthropic",
+            "models",
+            operation,
+        ] => match operation.rsplit_once(':') {
+            Some((model, "rawPredict" | "streamRawPredict")) => claude(seen, model, reply),
+            _ => missing(path),
+        },
         _ => missing(path),
     }
 }

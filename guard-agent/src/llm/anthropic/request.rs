@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::llm::few::Few;
 use crate::llm::anthropic::conversation;
 use crate::llm::anthropic::tools::{self, McpServer, Tool, Tools};
+use crate::llm::few::Few;
 use crate::llm::request::{Part, has_elements, is_set, lenient, parts, parts_of};
 use crate::llm::{Malformed, RequestFacts, json_strict};
 

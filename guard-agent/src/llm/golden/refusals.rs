@@ -44,16 +44,16 @@ fn refusal(reason: Reason) -> Refusal {
         reason,
         Reason::BudgetExceeded | Reason::BudgetReserved | Reason::CallTooLarge
     ) {
-        refusal.money = Some(MoneyDetail {
+        refusal.money = Some(Box::new(MoneyDetail {
             scope: "agent",
             name: "coder".into(),
             window: "day".into(),
-            limit: Pico::from_usd_text("20").unwrap(),
-            spent: Pico::from_usd_text("19.990001").unwrap(),
-            reserved: Pico::from_usd_text("0.000000000001").unwrap(),
-            requested: Pico(u64::MAX),
+            limit: Pico::from_usd_text("20").unwrap().into(),
+            spent: Pico::from_usd_text("19.990001").unwrap().into(),
+            reserved: Pico::from_usd_text("0.000000000001").unwrap().into(),
+            requested: Pico(u64::MAX).into(),
             resets_at: Some("2026-11-24T00:00:00Z".parse().unwrap()),
-        });
+        }));
         refusal.retry_after = Some(3600);
     }
     refusal
@@ -114,7 +114,10 @@ fn begun(
 fn a_stream_that_is_ended_says_why_in_the_formats_own_last_event() {
     for kind in DialectKind::ALL {
         let mut all = serde_json::Map::new();
-        for (ending, media) in ENDINGS.into_iter().filter(|(_, media)| *media != "application/json") {
+        for (ending, media) in ENDINGS
+            .into_iter()
+            .filter(|(_, media)| *media != "application/json")
+        {
             for reason in [Reason::ToolDenied, Reason::RunTimeout, Reason::Stopping] {
                 let Some((mut reader, first)) = begun(kind, ending, media, None) else {
                     continue;
@@ -162,7 +165,10 @@ fn no_refusal_makes_a_client_retry_or_log_in_again() {
             let reply = dialect_of(kind).refusal(&refusal(reason), "01JABC");
             let own_decision = reason.class() != Class::Upstream;
             assert_ne!(reply.status, StatusCode::UNAUTHORIZED, "{kind:?} {reason:?}");
-            assert!(takes_403 || reply.status != StatusCode::FORBIDDEN, "{kind:?} {reason:?}");
+            assert!(
+                takes_403 || reply.status != StatusCode::FORBIDDEN,
+                "{kind:?} {reason:?}"
+            );
             assert!(
                 !(own_decision && reply.status.is_server_error()),
                 "{kind:?} {reason:?}"

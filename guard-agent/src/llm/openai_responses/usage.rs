@@ -14,7 +14,8 @@ use crate::llm::openai_chat::OPENAI;
 use crate::llm::openai_responses::calls;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::request::lenient;
-use crate::llm::{Dialect, OtherUsage, ReplyFacts, Unit, Usage, refusal_reply};
+use crate::llm::seen::Output;
+use crate::llm::{Dialect, OtherUsage, ReplyFacts, Seen, Unit, Usage, refusal_reply};
 use crate::refusal::Refusal;
 
 /// One event of a stream, one frame of a socket, or a whole response.
@@ -155,6 +156,7 @@ pub(crate) struct ResponseReply {
     /// What the provider did and bills one by one, by id: an item is told when it begins, when it ends, and in the whole
     /// response.
     actions: Vec<(Unit, String)>,
+    output: Output,
 }
 
 impl ResponseReply {
@@ -170,8 +172,11 @@ impl ResponseReply {
             &*event.r#type,
             "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta"
         );
-        if let Some(delta) = lenient::<Cow<'_, str>>(event.delta.filter(|_| more)) {
-            calls.more(at, &delta);
+        if let Some(delta) = lenient::<Cow<'_, str>>(event.delta) {
+            self.output.piece(delta.len() as u64);
+            if more {
+                calls.more(at, &delta);
+            }
         }
         if matches!(&*event.r#type, "response.output_item.done") {
             calls.end(at);
@@ -333,6 +338,13 @@ impl Format for ResponseReply {
 
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         OPENAI.refusal(refusal, request_id).body
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            input: 0,
+            output: self.output.tokens(),
+        }
     }
 
     fn unread(&mut self) {
