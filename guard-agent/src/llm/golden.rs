@@ -14,6 +14,7 @@ use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead};
 mod calls;
 mod format_rewrites;
 mod formats;
+mod judged;
 mod paths;
 mod properties;
 mod recorded;

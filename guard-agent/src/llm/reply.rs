@@ -294,15 +294,21 @@ impl<F: Format> Reader<F> {
 }
 
 impl<F: Format> ReplyReader for Reader<F> {
-    fn feed(&mut self, chunk: Bytes) -> Bytes {
+    fn feed(&mut self, mut chunk: Bytes) -> Bytes {
+        let gated = self.calls.gate().is_some();
         if let Mode::Undecided = self.mode {
-            match chunk.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            let begins = chunk.iter().position(|byte| !byte.is_ascii_whitespace());
+            match begins.and_then(|at| chunk.get(at)) {
+                None if gated || self.stopped => return Bytes::new(),
                 None => return chunk,
                 Some(b'{' | b'[') => self.mode = Mode::Json(Some(Vec::new())),
                 Some(_) => self.mode = Mode::Events,
             }
+            // White space before the first byte says nothing, and is not held back for what may follow.
+            if let Some(at) = begins.filter(|_| gated) {
+                chunk = chunk.split_off(at);
+            }
         }
-        let gated = self.calls.gate().is_some();
         match &mut self.mode {
             Mode::Json(kept) => {
                 if kept

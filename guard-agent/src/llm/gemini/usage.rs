@@ -146,7 +146,7 @@ impl WireUsage {
 const CHOICES: usize = 256;
 
 /// How many calls each candidate has had.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Places(Vec<(u64, u64)>);
 
 impl Places {
@@ -275,6 +275,10 @@ impl<'de> Visitor<'de> for Told<'_> {
 
 impl Format for GeminiReply {
     fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        if calls.all_passed() {
+            // What came before this chunk has passed as it was, without being counted again.
+            self.edited = self.placed.clone();
+        }
         match serde_json::from_slice(data) {
             Ok(chunk) => {
                 self.take(chunk, calls);
