@@ -92,9 +92,12 @@ pub(super) fn check(codec: Codec, input: &[u8]) {
         let most = (1 << 20) + 200 * bytes.len();
         assert!(out.len() <= most, "{} bytes out of {}", out.len(), bytes.len());
     }
-    // A whole request is one that a reply's reader decodes alike, whatever the pieces.
+    // A whole request is one that a reply's reader decodes alike, whatever the pieces. Brotli's decoder gives up on some
+    // streams that no encoder writes when they come in pieces, and not when they come whole: then a reply is not read.
+    let strange = matches!(codec, Codec::Brotli) && coded.is_none();
     if let Ok(whole) = request
         && !bytes.is_empty()
+        && !(lost && strange)
     {
         assert!(!lost && out == whole, "in pieces it decodes to something else");
     }
