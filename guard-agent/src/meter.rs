@@ -23,6 +23,7 @@ use crate::policy::{Deadline, Outcome, Settle};
 use crate::refusal::{Reason, Refusal};
 
 pub mod linger;
+mod messages;
 
 pub use linger::Linger;
 
@@ -144,13 +145,8 @@ impl Tab {
 
     /// Guard is being stopped: gives the format's own last event.
     fn stop(&mut self) -> Bytes {
-        let mut refusal = Refusal::new(
-            Reason::Stopping,
-            "The host's firewall is being restarted, and this reply did not end in time. Send the request again.",
-        );
-        refusal.retry_after = Some(RESTART);
         let call = std::mem::take(&mut self.call);
-        self.last_words(&refusal, &call)
+        self.last_words(&stopping(), &call)
     }
 
     fn last_words(&mut self, refusal: &Refusal, id: &str) -> Bytes {
@@ -189,6 +185,16 @@ impl Tab {
     }
 }
 
+/// Why a reply ends that outlasts Guard.
+pub(crate) fn stopping() -> Refusal {
+    let mut refusal = Refusal::new(
+        Reason::Stopping,
+        "The host's firewall is being restarted, and this reply did not end in time. Send the request again.",
+    );
+    refusal.retry_after = Some(RESTART);
+    refusal
+}
+
 impl Drop for Tab {
     fn drop(&mut self) {
         drop(self.settle());
@@ -224,7 +230,7 @@ pub struct Metered {
 
 impl Metered {
     /// Meters `body` on this account.
-    pub fn new(body: Incoming, tab: Tab, streams: Streams, linger: Linger) -> Self {
+    pub fn new(body: Incoming, tab: Tab, streams: Option<Streams>, linger: Linger) -> Self {
         let exact = !tab.alters();
         let mut this = Self {
             source: None,
@@ -236,7 +242,7 @@ impl Metered {
                 .map(|deadline| Box::pin(tokio::time::sleep_until(deadline.at.into()))),
             stopped: Box::pin(linger.drain().last_words()),
             linger,
-            streams: Some(streams),
+            streams,
             exact,
         };
         // An empty body may never be polled.

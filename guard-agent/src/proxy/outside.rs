@@ -12,6 +12,7 @@ use crate::identity::Identity;
 use crate::passthrough::{self, Counted, Cut};
 use crate::peek::{First, Rewind};
 use crate::proxy::Snapshot;
+use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, Report, Verdict};
 use crate::route::Route;
 
@@ -109,4 +110,14 @@ impl Outside<'_> {
             received: counted.received.load(Ordering::Relaxed),
         });
     }
+}
+
+/// What a caller is told that could not be identified.
+pub(super) fn unidentified(error: &Unidentified) -> Refusal {
+    Refusal::new(
+        Reason::Unidentified,
+        format!(
+            "The host's firewall could not tell which agent this process belongs to ({error}). Ask the host's owner."
+        ),
+    )
 }

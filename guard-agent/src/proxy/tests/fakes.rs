@@ -1,7 +1,7 @@
 //! A provider, its dialect, the stages around the data path, and clients.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,11 +22,12 @@ use crate::forward::dial::Dialer;
 use crate::identity::Process;
 use crate::keys::Secret;
 use crate::llm::detect::{self, Endpoint};
+use crate::llm::provider::Mount;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader,
     RequestFacts, Usage,
 };
-use crate::policy::{Credential, Outcome, Permit, Settle};
+use crate::policy::{Credential, Deadline, Outcome, Permit, Settle};
 use crate::report::ConnectionReport;
 use crate::route::tests::provider;
 use crate::seam::settings::TrustFiles;
@@ -103,7 +104,7 @@ pub(super) async fn fake_provider(name: &str, alpn: &[u8], handler: Handler) -> 
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                drop(builder.serve_connection(TokioIo::new(stream), service).await);
+                drop(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
             });
         }
     });
@@ -189,14 +190,27 @@ pub(super) struct World {
     pub(super) edits: BodyEdits,
     pub(super) pass_login: bool,
     pub(super) anonymous: bool,
+    /// How long each reply may last.
+    pub(super) lasts: Option<Duration>,
+    pub(super) frozen: AtomicBool,
+    /// What was admitted.
+    pub(super) decided: Mutex<Vec<RequestFacts>>,
     agents: AtomicUsize,
     outcomes: mpsc::Sender<Outcome>,
     told: Mutex<Vec<String>>,
     pub(super) presented: Mutex<Vec<String>>,
 }
 
-struct Settled(mpsc::Sender<Outcome>);
+struct Settled(mpsc::Sender<Outcome>, Option<Duration>);
 impl Settle for Settled {
+    fn deadline(&self) -> Option<Deadline> {
+        Some(Deadline {
+            at: Instant::now() + self.1?,
+            refusal: Refusal::new(Reason::RunTimeout, "the run is over"),
+            id: "01ID".to_owned(),
+        })
+    }
+
     fn settle(self: Box<Self>, outcome: Outcome) {
         self.0.try_send(outcome).unwrap();
     }
@@ -238,12 +252,22 @@ impl Identify for World {
 }
 
 impl Decide for World {
+    fn standing(&self, _: &Identity) -> Option<Refusal> {
+        let frozen = self.frozen.load(Ordering::Relaxed);
+        frozen.then(|| Refusal::new(Reason::Frozen, "stopped by the operator"))
+    }
+
     fn decide(&self, _: &Identity, _: &Provider, call: &Call) -> Result<Permit, Refusal> {
         let secrets = call.said.credentials.iter().map(|c| c.secret.expose().to_owned());
         self.presented.lock().unwrap().extend(secrets);
         if call.endpoint == EndpointKind::Other {
             return Err(Refusal::new(Reason::EndpointDenied, "no"));
         }
+        let facts = call.facts.clone().unwrap_or_default();
+        if facts.model == "denied" {
+            return Err(Refusal::new(Reason::ModelDenied, "not this model"));
+        }
+        self.decided.lock().unwrap().push(facts);
         let credential = if self.pass_login {
             Credential::Pass
         } else {
@@ -252,7 +276,7 @@ impl Decide for World {
                 secret: Secret::new(REAL_KEY),
             }
         };
-        let settlement = Box::new(Settled(self.outcomes.clone()));
+        let settlement = Box::new(Settled(self.outcomes.clone(), self.lasts));
         Ok(Permit::for_test(self.edits.clone(), credential, settlement))
     }
 }
@@ -286,7 +310,7 @@ pub(super) struct Setup {
     pub(super) proxy: Arc<Proxy>,
     pub(super) world: Arc<World>,
     pub(super) address: SocketAddr,
-    roots: rustls::RootCertStore,
+    pub(super) roots: rustls::RootCertStore,
     pub(super) outcomes: mpsc::Receiver<Outcome>,
 }
 
@@ -296,6 +320,10 @@ pub(super) async fn setup(upstream: &FakeProvider) -> Setup {
 
 pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut World)) -> Setup {
     let mut fake = provider("fake", HOST);
+    fake.formats.push(Mount {
+        base: String::new(),
+        dialect: DialectKind::OpenaiResponses,
+    });
     fake.connect_to = Some(upstream.address);
     fake.trust = vec![upstream.trust.path().to_owned()];
     let providers = [Arc::new(fake)];
@@ -318,6 +346,9 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
         edits: BodyEdits::default(),
         pass_login: false,
         anonymous: false,
+        lasts: None,
+        frozen: AtomicBool::new(false),
+        decided: Mutex::default(),
         agents: AtomicUsize::new(0),
         outcomes: sender,
         told: Mutex::default(),
