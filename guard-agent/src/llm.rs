@@ -59,7 +59,7 @@ mod json_strict;
 pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
-mod request;
+pub(crate) mod request;
 pub mod sse;
 pub mod usage;
 

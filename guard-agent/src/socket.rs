@@ -8,7 +8,6 @@
 //! calls to be read to their end, in bounds; a provider that goes away leaves their usage unknown.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -207,12 +206,18 @@ impl Socket {
         }
         match self.over.take() {
             None => Ok(()),
-            Some(Over::Draining) => Err(Ended::both(CloseCode::Restart, "the host's firewall is being restarted")),
+            Some(Over::Draining) => Err(Ended::both(
+                CloseCode::Restart,
+                "the host's firewall is being restarted",
+            )),
             Some(Over::Refused(refusal)) => {
                 if let Some(refusal) = refusal {
                     self.refuse_unread(&refusal, None).await;
                 }
-                Err(Ended::both(CloseCode::Policy, "the host's firewall has stopped this agent"))
+                Err(Ended::both(
+                    CloseCode::Policy,
+                    "the host's firewall has stopped this agent",
+                ))
             }
         }
     }
@@ -233,7 +238,9 @@ impl Socket {
                     self.refuse_unread(&refusal, None).await;
                 }
                 if let (Some(code), Some(client)) = (code, self.client.take()) {
-                    client.close(Some(frame(code, "the host's firewall cannot read this"))).await;
+                    client
+                        .close(Some(frame(code, "the host's firewall cannot read this")))
+                        .await;
                 }
                 self.leave(None);
                 return Ok(());
@@ -386,8 +393,9 @@ impl Socket {
             for tool in &self.tools {
                 if facts.tools.len() < TOOL_LIMIT {
                     // There is room and the name was taken before, so it is taken now.
-                    declare(&mut facts.tools, tool.clone())
-                        .map_err(|error| (Refusal::new(Reason::Malformed, error.to_string()), String::new()))?;
+                    declare(&mut facts.tools, tool.clone()).map_err(|error| {
+                        (Refusal::new(Reason::Malformed, error.to_string()), String::new())
+                    })?;
                 }
             }
         }

@@ -62,7 +62,8 @@ fn each_response_on_a_socket_is_a_call_of_its_own_metered_to_the_pico_dollar() -
     lab.openai().next(Reply::billed(Tokens::new(0, 0)));
     lab.openai().next(Reply::billed(Tokens::new(1000, 100)));
     lab.openai().next(Reply::billed(Tokens::new(2000, 200)));
-    let tools = json!([{"type": "function", "name": "Read", "parameters": {"type": "object"}, "strict": false}]);
+    let tools =
+        json!([{"type": "function", "name": "Read", "parameters": {"type": "object"}, "strict": false}]);
     let told = said(
         &lab,
         &json!([
@@ -75,7 +76,11 @@ fn each_response_on_a_socket_is_a_call_of_its_own_metered_to_the_pico_dollar() -
             {"close": [1000, "done"]},
         ]),
     )?;
-    assert_eq!(told[0], json!({"open": true, "extensions": []}), "no compression is agreed to");
+    assert_eq!(
+        told[0],
+        json!({"open": true, "extensions": []}),
+        "no compression is agreed to"
+    );
     assert_eq!(events(&told, "response.completed").count(), 3, "{told:#?}");
     let texts: String = events(&told, "response.output_text.delta")
         .filter_map(|event| event["delta"].as_str())
@@ -113,7 +118,8 @@ fn each_response_on_a_socket_is_a_call_of_its_own_metered_to_the_pico_dollar() -
 }
 
 #[test]
-fn a_budget_that_is_used_up_between_two_responses_refuses_the_second_and_the_socket_stays_open() -> Result<()> {
+fn a_budget_that_is_used_up_between_two_responses_refuses_the_second_and_the_socket_stays_open() -> Result<()>
+{
     let lab = Lab::builder().coder(&agent("1.0", "")).start()?;
     lab.openai().next(Reply::billed(Tokens::new(900_000, 100)));
     let told = said(
@@ -151,7 +157,10 @@ fn a_tool_is_stripped_and_a_call_of_it_never_reaches_the_agent() -> Result<()> {
     )?;
     assert_eq!(lab.openai().last()?.tools(), ["Read"]);
     let text = format!("{told:?}");
-    assert!(!text.contains("function_call") && !text.contains("\"id\\\"}"), "{text}");
+    assert!(
+        !text.contains("function_call") && !text.contains("\"id\\\"}"),
+        "{text}"
+    );
     assert!(text.contains("Guard stopped a call of the tool"), "{text}");
     let record = calls(&lab, 1, 1)?.remove(0);
     assert_eq!(record["tools_denied"], json!(["Bash"]));
@@ -166,7 +175,10 @@ fn a_client_that_dies_in_the_middle_of_a_response_is_charged_for_all_of_it() -> 
     lab.openai()
         .next(Reply::default().paced(Pace::Stepped(gate.clone())));
     gate.let_pass(3);
-    said(&lab, &json!([ask("hi"), {"until": ["response.content_part.added"]}, {"die": true}]))?;
+    said(
+        &lab,
+        &json!([ask("hi"), {"until": ["response.content_part.added"]}, {"die": true}]),
+    )?;
     gate.open();
     let record = calls(&lab, 1, 1)?.remove(0);
     assert_eq!(record["cost_pico_usd"], 2_250_000_000_u64, "{record}");
@@ -196,7 +208,11 @@ fn an_agent_without_websockets_is_sent_to_https_at_the_handshake() -> Result<()>
         .start()?;
     let told = said(&lab, &json!([]))?;
     assert_eq!(told[0]["refused"], 426, "{told:?}");
-    assert!(told[0]["body"].as_str().is_some_and(|body| body.contains("guard_upgrade_required")));
+    assert!(
+        told[0]["body"]
+            .as_str()
+            .is_some_and(|body| body.contains("guard_upgrade_required"))
+    );
     assert!(lab.openai().seen().is_empty());
     Ok(())
 }
@@ -235,16 +251,102 @@ fn a_freeze_ends_the_socket_with_an_event_that_says_so() -> Result<()> {
         .coder()
         .client(clients::sockets()?)?
         .arg(clients::script("sockets.py"))
-        .arg(json!([ask("hi"), {"until": END}, {"wait": ready}, {"until": ["error"]}, {"until": []}]).to_string())
+        .arg(
+            json!([ask("hi"), {"until": END}, {"wait": ready}, {"until": ["error"]}, {"until": []}])
+                .to_string(),
+        )
         .start()?;
     lab.openai().wait_for(2, patient(Duration::from_secs(20)))?;
     lab.guard(["freeze", "coder", "--why", "a drill"])?.ok()?;
     fs::write(&ready, "")?;
-    let told = waiting.wait(patient(Duration::from_secs(20)))?.ok()?.json_lines()?;
+    let told = waiting
+        .wait(patient(Duration::from_secs(20)))?
+        .ok()?
+        .json_lines()?;
     let error = events(&told, "error").next().context("no word of it")?;
-    assert_eq!((&error["status"], &error["error"]["code"]), (&json!(400), &json!("guard_frozen")));
-    assert!(error["error"]["message"].as_str().is_some_and(|text| text.contains("a drill")), "{error}");
+    assert_eq!(
+        (&error["status"], &error["error"]["code"]),
+        (&json!(400), &json!("guard_frozen"))
+    );
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("a drill")),
+        "{error}"
+    );
     let closed = &told.last().context("nothing was said")?["closed"];
     assert_eq!(closed[0], 1008, "{told:#?}");
     Ok(())
+}
+
+/// Codex with one question, in a home of its own; it prefers a WebSocket.
+fn codex(lab: &Lab) -> Result<Done> {
+    let home = tempfile::Builder::new()
+        .prefix("home-")
+        .tempdir_in(lab.directory())?;
+    let key = lab.coder().variable("OPENAI_API_KEY")?;
+    let words = ["exec", "--skip-git-repo-check", "Say hello."];
+    lab.coder()
+        .client("sh")?
+        .args(["-c", "cd \"$HOME\" && exec \"$@\" </dev/null", "sh"])
+        .arg(clients::codex()?)
+        .args(words)
+        .env("HOME", home.path())
+        .env("CODEX_API_KEY", key)
+        .patience(patient(Duration::from_secs(60)))
+        .run()
+}
+
+#[test]
+fn codex_prefers_a_socket_and_each_of_its_responses_is_metered() -> Result<()> {
+    let lab = Lab::builder()
+        .coder(&agent("100.0", "").replace("gpt-5*", "*"))
+        .start()?;
+    lab.openai().require_key(OPENAI_KEY);
+    let done = codex(&lab)?;
+    ensure!(done.stdout.contains("Hello from the provider."), "{done:?}");
+    let seen = lab.openai().seen();
+    let over_https = seen.iter().filter(|seen| seen.path.contains("/responses"));
+    let over_https = over_https.filter(|seen| seen.header("upgrade").is_none());
+    assert_eq!(over_https.count(), 0, "{done:?}");
+    let records = lab.calls(2)?;
+    let paid: Vec<&Value> = records
+        .iter()
+        .filter(|record| record["usage"]["input"] == 1000)
+        .collect();
+    assert_eq!(paid.len(), lab.openai().billed().len(), "{records:#?}");
+    ensure!(!paid.is_empty(), "{records:#?}");
+    for record in records.iter().filter(|record| record["usage"].is_object()) {
+        assert_eq!(record["decision"], "allowed", "{record}");
+        assert_eq!(record["usage"]["known"], true, "{record}");
+    }
+    Ok(())
+}
+
+#[test]
+fn codex_that_is_refused_on_a_socket_stops_at_once_and_shows_why() -> Result<()> {
+    let lab = Lab::builder()
+        .coder(&agent("100.0", "").replace("gpt-5*", "none"))
+        .start()?;
+    let done = codex(&lab)?;
+    let said = format!("{}{}", done.stdout, done.stderr);
+    let records = calls_on_sockets(&lab)?;
+    ensure!(!done.success(), "{said}");
+    ensure!(said.contains("Guard request"), "{said}");
+    ensure!(
+        records.len() == 1,
+        "{} attempts: {records:#?} {said}",
+        records.len()
+    );
+    assert_eq!(records[0]["reason"], "model_denied");
+    let forwarded = lab.openai().seen();
+    assert_eq!(forwarded.iter().filter(|seen| !seen.body.is_empty()).count(), 0);
+    Ok(())
+}
+
+/// The records of inference so far.
+fn calls_on_sockets(lab: &Lab) -> Result<Vec<Value>> {
+    let mut records = lab.calls(1)?;
+    records.retain(|record| record["model_requested"].is_string());
+    Ok(records)
 }

@@ -99,7 +99,10 @@ impl Upstreams {
     }
 
     /// A connection of its own, for HTTP/1.1: a WebSocket shares none.
-    pub(super) async fn alone(&self, key: &PoolKey) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError> {
+    pub(super) async fn alone(
+        &self,
+        key: &PoolKey,
+    ) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError> {
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "the provider is not known");
         let tls = self.tls.get(&key.provider).ok_or_else(unknown)?;
         let name = ServerName::try_from(key.sni.clone())?;
@@ -200,7 +203,10 @@ fn connector(tls: ClientConfig, name: ServerName<'static>, tcp: Tcp) -> Connecto
     Connector { https }
 }
 
-fn secure(tls: ClientConfig, name: ServerName<'static>) -> HttpsConnectorBuilder<builderstates::WantsProtocols1> {
+fn secure(
+    tls: ClientConfig,
+    name: ServerName<'static>,
+) -> HttpsConnectorBuilder<builderstates::WantsProtocols1> {
     HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_only()

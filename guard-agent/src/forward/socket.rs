@@ -219,7 +219,10 @@ fn agreed(headers: &HeaderMap, nonce: &str) -> Result<(), &'static str> {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
     };
     let accept = derive_accept_key(nonce.as_bytes());
-    if !is(UPGRADE, "websocket") || headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|value| value != accept.as_str())
+    if !is(UPGRADE, "websocket")
+        || headers
+            .get(SEC_WEBSOCKET_ACCEPT)
+            .is_none_or(|value| value != accept.as_str())
     {
         return Err("it agreed to another protocol than WebSocket");
     }
@@ -261,8 +264,8 @@ impl Upstream {
             rewritten.map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?
         };
         let bytes = text.len() as u64;
-        let text = Utf8Bytes::try_from(text)
-            .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+        let text =
+            Utf8Bytes::try_from(text).map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
         // From here on the provider may have it.
         tab.set_forwarded(true, bytes);
         if let Err(why) = self.send(Message::Text(text)).await {

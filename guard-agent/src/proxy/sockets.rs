@@ -1,7 +1,7 @@
 //! A request that asks for a WebSocket: admitted, decided and forwarded as a request is; then the connection becomes the
 //! socket, and stays what it was in all else.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -78,7 +78,9 @@ fn handshake(headers: &HeaderMap) -> Result<&HeaderValue, Refusal> {
     let malformed = |message: &str| Refusal::new(Reason::Malformed, message);
     let body = headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-    let version = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    let version = headers
+        .get(SEC_WEBSOCKET_VERSION)
+        .is_some_and(|version| version == "13");
     if body || !version || !has(headers, CONNECTION, "upgrade") {
         return Err(malformed(
             "This is no proper request for a WebSocket of version 13. Send it as RFC 6455 has it, or use plain HTTPS.",
@@ -87,7 +89,9 @@ fn handshake(headers: &HeaderMap) -> Result<&HeaderValue, Refusal> {
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     match (keys.next(), keys.next()) {
         (Some(key), None) if key.len() == 24 => Ok(key),
-        _ => Err(malformed("A request for a WebSocket has one Sec-WebSocket-Key of 24 characters.")),
+        _ => Err(malformed(
+            "A request for a WebSocket has one Sec-WebSocket-Key of 24 characters.",
+        )),
     }
 }
 

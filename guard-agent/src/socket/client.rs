@@ -77,12 +77,14 @@ pub(super) fn fault(error: &Error) -> (Option<CloseCode>, Option<Refusal>) {
             (Some(CloseCode::Size), Some(refusal))
         }
         Error::Utf8(_) => (Some(CloseCode::Invalid), malformed("The message is not UTF-8.")),
-        Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            (None, None)
-        }
+        Error::Protocol(
+            tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        ) => (None, None),
         Error::Protocol(_) => (
             Some(CloseCode::Protocol),
-            malformed("The frame is none of a WebSocket without extensions; Guard agrees to no compression here."),
+            malformed(
+                "The frame is none of a WebSocket without extensions; Guard agrees to no compression here.",
+            ),
         ),
         Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
             let refusal = Refusal::new(
@@ -105,7 +107,11 @@ struct Counted<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         self.since = self.since.saturating_add(buf.filled().len() - before);

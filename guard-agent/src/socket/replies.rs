@@ -118,7 +118,11 @@ impl Socket {
         }
         tracing::debug!(why, "the provider's side of a socket has ended");
         Ended {
-            client: Some(told.unwrap_or_else(|| frame(CloseCode::Error, "the provider's side of the socket broke off"))),
+            client: Some(
+                told.unwrap_or_else(|| {
+                    frame(CloseCode::Error, "the provider's side of the socket broke off")
+                }),
+            ),
             provider: Some(frame(CloseCode::Normal, "")),
         }
     }

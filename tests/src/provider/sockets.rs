@@ -105,7 +105,13 @@ async fn in_turn(
 }
 
 /// Answers one request. `None`: the socket is gone.
-async fn answer(shared: &Shared, seen: &Seen, body: &Value, reply: &Reply, out: &mpsc::Sender<Out>) -> Option<()> {
+async fn answer(
+    shared: &Shared,
+    seen: &Seen,
+    body: &Value,
+    reply: &Reply,
+    out: &mpsc::Sender<Out>,
+) -> Option<()> {
     let model = body["model"].as_str().unwrap_or_default();
     let lane = body["stream_id"].as_str();
     if let Fault::Status(status) = reply.fault {

@@ -104,7 +104,11 @@ pub(super) async fn fake_provider(name: &str, alpn: &[u8], handler: Handler) -> 
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                drop(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
+                drop(
+                    builder
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                        .await,
+                );
             });
         }
     });

@@ -40,8 +40,7 @@ fn sockets(change: fn(&mut HeaderMap)) -> (mpsc::Receiver<(HeaderMap, Provider)>
             let accept = derive_accept_key(asked[SEC_WEBSOCKET_KEY].as_bytes());
             tokio::spawn(async move {
                 let Ok(stream) = upgraded.await else { return };
-                let socket =
-                    WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None).await;
+                let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None).await;
                 drop(sender.send((asked, socket)).await);
             });
             let mut response = http::Response::new(full(""));
@@ -91,7 +90,10 @@ async fn open_with(change: impl FnOnce(&mut World)) -> Open {
     let mut setup = setup_with(&upstream, change).await;
     let offered = [
         ("authorization", "Bearer placeholder"),
-        ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
+        (
+            "sec-websocket-extensions",
+            "permessage-deflate; client_max_window_bits",
+        ),
         ("session_id", "s-1"),
     ];
     let (agent, answered) = connect(&setup, &offered).await.unwrap();
@@ -121,12 +123,16 @@ fn create(model: &str) -> String {
 }
 
 fn created(lane: Option<&str>) -> String {
-    laned(json!({"type": "response.created", "response": {"id": "r", "object": "response"}}), lane)
+    laned(
+        json!({"type": "response.created", "response": {"id": "r", "object": "response"}}),
+        lane,
+    )
 }
 
 fn completed(output: u64, lane: Option<&str>) -> String {
     let usage = json!({"input_tokens": 10, "output_tokens": output, "total_tokens": 10 + output});
-    let response = json!({"id": "r", "object": "response", "status": "completed", "output": [], "usage": usage});
+    let response =
+        json!({"id": "r", "object": "response", "status": "completed", "output": [], "usage": usage});
     laned(json!({"type": "response.completed", "response": response}), lane)
 }
 
@@ -137,20 +143,29 @@ fn laned(mut event: Value, lane: Option<&str>) -> String {
     event.to_string()
 }
 
-async fn say<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, text: &str) {
+async fn say<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    text: &str,
+) {
     socket.send(Message::text(text)).await.unwrap();
 }
 
-async fn next<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Message {
+async fn next<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> Message {
     let next = tokio::time::timeout(Duration::from_secs(5), socket.next()).await;
     next.expect("a message in time").expect("open").unwrap()
 }
 
-async fn hear<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> String {
+async fn hear<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> String {
     next(socket).await.into_text().unwrap().to_string()
 }
 
-async fn closed<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> CloseCode {
+async fn closed<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> CloseCode {
     match next(socket).await {
         Message::Close(Some(frame)) => frame.code,
         other => panic!("{other:?}"),
@@ -189,7 +204,9 @@ async fn a_key_among_the_subprotocols_is_judged_and_taken_out() {
     let upstream = fake_provider(HOST, b"http/1.1", handler).await;
     let setup = setup(&upstream).await;
     let offered = "realtime, openai-insecure-api-key.placeholder";
-    let (_agent, answered) = connect(&setup, &[("sec-websocket-protocol", offered)]).await.unwrap();
+    let (_agent, answered) = connect(&setup, &[("sec-websocket-protocol", offered)])
+        .await
+        .unwrap();
     let (asked, _provider) = sockets.recv().await.unwrap();
     assert_eq!(asked[SEC_WEBSOCKET_PROTOCOL], "realtime");
     assert_eq!(answered[SEC_WEBSOCKET_PROTOCOL], "realtime");
@@ -241,7 +258,11 @@ async fn a_lane_has_one_call_at_a_time_and_lanes_do_not_wait_for_each_other() {
     assert_eq!(hear(&mut provider).await, asked[0]);
     assert_eq!(hear(&mut provider).await, asked[2]);
     silent(&mut provider).await;
-    assert_eq!(setup.world.decided.lock().unwrap().len(), 3, "what waits is undecided");
+    assert_eq!(
+        setup.world.decided.lock().unwrap().len(),
+        3,
+        "what waits is undecided"
+    );
     say(&mut provider, &completed(3, Some("b"))).await;
     assert_eq!(next_outcome(&mut setup).await.facts.usage.unwrap().output, 3);
     say(&mut provider, &completed(1, Some("a"))).await;
@@ -272,7 +293,10 @@ async fn a_refused_call_is_an_error_message_and_the_socket_goes_on() {
     for (message, code) in [
         (create("denied"), "guard_model_denied"),
         ("{".to_owned(), "guard_malformed"),
-        (json!({"type": "response.steer", "input": "x"}).to_string(), "guard_malformed"),
+        (
+            json!({"type": "response.steer", "input": "x"}).to_string(),
+            "guard_malformed",
+        ),
     ] {
         say(&mut agent, &message).await;
         assert_eq!(error(&hear(&mut agent).await), (400, code.to_owned()));
@@ -369,7 +393,11 @@ async fn a_provider_that_leaves_leaves_usage_unknown_and_its_code_reaches_the_cl
             drop(provider);
         }
         let code = closed(&mut agent).await;
-        let wanted = if orderly { CloseCode::Library(4008) } else { CloseCode::Error };
+        let wanted = if orderly {
+            CloseCode::Library(4008)
+        } else {
+            CloseCode::Error
+        };
         assert_eq!(code, wanted);
         let outcome = next_outcome(&mut setup).await;
         assert!(outcome.forwarded && outcome.upstream_error.is_some());
@@ -406,7 +434,11 @@ async fn a_response_that_nobody_asked_for_does_not_pass() {
     let aside = json!({"type": "codex.rate_limits", "limits": []}).to_string();
     say(&mut provider, &aside).await;
     assert_eq!(hear(&mut agent).await, aside);
-    say(&mut provider, &json!({"type": "response.output_item.done", "item": {}}).to_string()).await;
+    say(
+        &mut provider,
+        &json!({"type": "response.output_item.done", "item": {}}).to_string(),
+    )
+    .await;
     say(&mut provider, &created(None)).await;
     assert_eq!(closed(&mut agent).await, CloseCode::Error);
 }
@@ -415,9 +447,17 @@ async fn a_response_that_nobody_asked_for_does_not_pass() {
 async fn frames_that_are_compressed_or_too_large_end_the_socket_with_a_reason() {
     for (frame, code, reason) in [
         // Final, text, with the bit of permessage-deflate.
-        (&[0xc1_u8, 0x81, 0, 0, 0, 0, b'x'][..], CloseCode::Protocol, "guard_malformed"),
+        (
+            &[0xc1_u8, 0x81, 0, 0, 0, 0, b'x'][..],
+            CloseCode::Protocol,
+            "guard_malformed",
+        ),
         // One million bytes announced.
-        (&[0x81, 0xff, 0, 0, 0, 0, 0, 0x0f, 0x42, 0x40, 0, 0, 0, 0], CloseCode::Size, "guard_body_too_large"),
+        (
+            &[0x81, 0xff, 0, 0, 0, 0, 0, 0x0f, 0x42, 0x40, 0, 0, 0, 0],
+            CloseCode::Size,
+            "guard_body_too_large",
+        ),
         // Not masked.
         (&[0x81, 0x01, b'x'], CloseCode::Protocol, "guard_malformed"),
     ] {
@@ -441,7 +481,10 @@ async fn a_reply_ends_with_a_readable_event_when_the_run_s_time_is_over() {
     say(&mut provider, &created(None)).await;
     hear(&mut agent).await;
     let last = hear(&mut agent).await;
-    assert!(last.contains("response.failed") && last.contains("the run is over"), "{last}");
+    assert!(
+        last.contains("response.failed") && last.contains("the run is over"),
+        "{last}"
+    );
     assert_eq!(closed(&mut agent).await, CloseCode::Policy);
     let outcome = next_outcome(&mut setup).await;
     assert_eq!(outcome.cut, Some(crate::refusal::Reason::RunTimeout));
@@ -484,10 +527,16 @@ async fn a_drain_closes_sockets_at_rest_and_gives_the_others_their_last_words() 
     let proxy = setup.proxy.clone();
     let finished = tokio::spawn(async move { proxy.drain().finish(Duration::from_millis(300)).await });
     let last = hear(&mut agent).await;
-    assert!(last.contains("response.failed") && last.contains("restarted"), "{last}");
+    assert!(
+        last.contains("response.failed") && last.contains("restarted"),
+        "{last}"
+    );
     assert_eq!(closed(&mut agent).await, CloseCode::Restart);
     assert!(finished.await.unwrap() > 0);
-    assert_eq!(next_outcome(&mut setup).await.cut, Some(crate::refusal::Reason::Stopping));
+    assert_eq!(
+        next_outcome(&mut setup).await.cut,
+        Some(crate::refusal::Reason::Stopping)
+    );
 }
 
 #[tokio::test]
@@ -506,7 +555,10 @@ async fn another_answer_than_a_socket_reaches_the_client_and_is_settled() {
         Err(tungstenite::Error::Http(answer)) => assert_eq!(answer.status(), StatusCode::UNAUTHORIZED),
         other => panic!("{:?}", other.map(|_| ())),
     }
-    assert_eq!(next_outcome(&mut setup).await.status, Some(StatusCode::UNAUTHORIZED));
+    assert_eq!(
+        next_outcome(&mut setup).await.status,
+        Some(StatusCode::UNAUTHORIZED)
+    );
 }
 
 #[tokio::test]
@@ -545,7 +597,11 @@ async fn a_handshake_that_is_none_is_refused() {
             .connect(HOST.try_into().unwrap(), tcp(setup.address).await)
             .await
             .unwrap();
-        let path = if drop_header.is_empty() { "/v1/realtime" } else { "/v1/responses" };
+        let path = if drop_header.is_empty() {
+            "/v1/realtime"
+        } else {
+            "/v1/responses"
+        };
         let mut text = format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\n");
         for (name, value) in [
             ("connection", "Upgrade"),

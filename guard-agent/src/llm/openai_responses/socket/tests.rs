@@ -21,10 +21,16 @@ fn a_create_is_read_as_the_body_of_a_post_is() {
     let (facts, request) = request(
         r#"{"type":"response.create","model":"gpt-5","input":"hi","max_output_tokens":9,"tools":[{"type":"function","name":"Read"}]}"#,
     );
-    assert_eq!((facts.model.as_str(), facts.output_cap, facts.stream), ("gpt-5", Some(9), true));
+    assert_eq!(
+        (facts.model.as_str(), facts.output_cap, facts.stream),
+        ("gpt-5", Some(9), true)
+    );
     assert_eq!(facts.tools[0].name, "Read");
     assert!(!facts.unseen_input);
-    assert_eq!((request.lane, request.generates, request.continues), (None, true, false));
+    assert_eq!(
+        (request.lane, request.generates, request.continues),
+        (None, true, false)
+    );
 }
 
 #[test]
@@ -34,23 +40,42 @@ fn what_goes_on_from_before_has_input_that_is_not_seen() {
     );
     assert!(facts.unseen_input && asked.continues && !asked.generates);
     assert_eq!(asked.lane.as_deref(), Some("a"));
-    let (_, none) = request(r#"{"type":"response.create","model":"m","previous_response_id":null,"generate":true}"#);
+    let (_, none) =
+        request(r#"{"type":"response.create","model":"m","previous_response_id":null,"generate":true}"#);
     assert!(!none.continues && none.generates);
 }
 
 #[test]
 fn what_would_not_be_bounded_does_not_go_on() {
     for (message, lane) in [
-        (r#"{"type":"response.steer","previous_response_id":"r","input":"more"}"#, None),
-        (r#"{"type":"response.create","stream_id":"a","model":"m","background":true}"#, Some("a")),
-        (r#"{"type":"response.create","stream_id":"a","response":{"model":"m"}}"#, Some("a")),
-        (r#"{"type":"response.create","stream_id":"a","input":"no model"}"#, Some("a")),
+        (
+            r#"{"type":"response.steer","previous_response_id":"r","input":"more"}"#,
+            None,
+        ),
+        (
+            r#"{"type":"response.create","stream_id":"a","model":"m","background":true}"#,
+            Some("a"),
+        ),
+        (
+            r#"{"type":"response.create","stream_id":"a","response":{"model":"m"}}"#,
+            Some("a"),
+        ),
+        (
+            r#"{"type":"response.create","stream_id":"a","input":"no model"}"#,
+            Some("a"),
+        ),
         (r#"{"type":"response.create","model":"m","model":"n"}"#, None),
-        (r#"{"type":"response.create","type":"response.cancel","model":"m"}"#, None),
+        (
+            r#"{"type":"response.create","type":"response.cancel","model":"m"}"#,
+            None,
+        ),
         (r#"{"Type":"response.create","type":"response.cancel"}"#, None),
         (r#"{"type":"response.create","model":"m","Generate":false}"#, None),
         (r#"{"type":"response.create","model":"m","generate":"no"}"#, None),
-        (r#"{"type":"response.create","model":"m"} {"type":"response.create"}"#, None),
+        (
+            r#"{"type":"response.create","model":"m"} {"type":"response.create"}"#,
+            None,
+        ),
         (r#"{"type":"session.update","session":{}}"#, None),
         (r#"{"type":"response.cancel","input":["more"]}"#, None),
         (r#"{"model":"m"}"#, None),
@@ -61,7 +86,10 @@ fn what_would_not_be_bounded_does_not_go_on() {
         assert_eq!(unfit.lane.as_deref(), lane, "{message}");
         assert!(!unfit.why.is_empty());
     }
-    let long = format!(r#"{{"type":"response.create","model":"m","stream_id":"{}"}}"#, "a".repeat(LANE + 1));
+    let long = format!(
+        r#"{{"type":"response.create","model":"m","stream_id":"{}"}}"#,
+        "a".repeat(LANE + 1)
+    );
     asked(&long).unwrap_err();
     let stop = r#"{"type":"response.cancel","response_id":"resp_1"}"#;
     assert_eq!(asked(stop), Ok(Asked::Stop));
@@ -70,12 +98,24 @@ fn what_would_not_be_bounded_does_not_go_on() {
 #[test]
 fn an_event_is_placed_by_its_type_and_lane() {
     for (message, lane, mark) in [
-        (r#"{"type":"response.created","response":{"id":"r"}}"#, None, Mark::Begin),
-        (r#"{"type":"response.output_text.delta","stream_id":"a","delta":"x"}"#, Some("a"), Mark::Part),
+        (
+            r#"{"type":"response.created","response":{"id":"r"}}"#,
+            None,
+            Mark::Begin,
+        ),
+        (
+            r#"{"type":"response.output_text.delta","stream_id":"a","delta":"x"}"#,
+            Some("a"),
+            Mark::Part,
+        ),
         (r#"{"type":"response.completed"}"#, None, Mark::End),
         (r#"{"type":"response.incomplete"}"#, None, Mark::End),
         (r#"{"type":"response.failed"}"#, None, Mark::End),
-        (r#"{"type":"error","status":400,"error":{}}"#, None, Mark::Failed(Some(400))),
+        (
+            r#"{"type":"error","status":400,"error":{}}"#,
+            None,
+            Mark::Failed(Some(400)),
+        ),
         (r#"{"type":"error"}"#, None, Mark::Failed(None)),
         (r#"{"type":"codex.rate_limits"}"#, None, Mark::Aside),
         ("not JSON", None, Mark::Part),
@@ -92,7 +132,10 @@ fn a_refusal_is_an_error_message_with_the_names_that_clients_read() {
     let event: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&event["type"], &event["status"]), (&json!("error"), &json!(400)));
     assert_eq!(event["error"]["code"], "guard_budget_exceeded");
-    assert_eq!(event["error"]["message"], "The budget is used up. (Guard request 01ID)");
+    assert_eq!(
+        event["error"]["message"],
+        "The budget is used up. (Guard request 01ID)"
+    );
     assert_eq!(event.as_object().unwrap().len(), 3, "{text}");
     let laned: Value = serde_json::from_str(&SOCKET.refusal(&refusal, "01ID", Some("a"))).unwrap();
     assert_eq!(laned["stream_id"], "a");
@@ -122,7 +165,12 @@ impl Gate for OnlyRead {
     }
 }
 
-fn read(lane: Option<&str>, generates: bool, how: Option<InReply>, messages: &[Value]) -> (Vec<Value>, ReplyFacts) {
+fn read(
+    lane: Option<&str>,
+    generates: bool,
+    how: Option<InReply>,
+    messages: &[Value],
+) -> (Vec<Value>, ReplyFacts) {
     let request = Request {
         lane: lane.map(str::to_owned),
         generates,
@@ -138,13 +186,14 @@ fn read(lane: Option<&str>, generates: bool, how: Option<InReply>, messages: &[V
     out.extend_from_slice(&rest);
     let told = out.split(|byte| *byte == crate::llm::frames::MESSAGE_END);
     let told = told.filter(|text| !text.is_empty());
-    (told.map(|text| serde_json::from_slice(text).unwrap()).collect(), facts)
+    (
+        told.map(|text| serde_json::from_slice(text).unwrap()).collect(),
+        facts,
+    )
 }
 
 fn call(tool: &str, lane: Option<&str>) -> Vec<Value> {
-    let item = |status: &str, arguments: &str| {
-        json!({"type": "function_call", "id": "fc", "call_id": "c", "name": tool, "status": status, "arguments": arguments})
-    };
+    let item = |status: &str, arguments: &str| json!({"type": "function_call", "id": "fc", "call_id": "c", "name": tool, "status": status, "arguments": arguments});
     let usage = json!({"input_tokens": 10, "output_tokens": 5, "total_tokens": 15});
     let mut events = vec![
         json!({"type": "response.created", "response": {"id": "r", "object": "response", "model": "m", "status": "in_progress"}}),
@@ -165,7 +214,10 @@ fn a_reply_in_messages_is_read_as_one_in_events_and_passes_unchanged() {
         let (told, facts) = read(None, true, how, &events);
         assert_eq!(told, events);
         assert_eq!((facts.usage.unwrap().input, facts.usage.unwrap().output), (10, 5));
-        assert_eq!((facts.tools_called, facts.complete), (vec!["Read".to_owned()], true));
+        assert_eq!(
+            (facts.tools_called, facts.complete),
+            (vec!["Read".to_owned()], true)
+        );
     }
 }
 
@@ -174,10 +226,17 @@ fn no_byte_of_a_denied_call_passes_and_what_takes_its_place_is_in_the_same_lane(
     for how in [InReply::Replace, InReply::Strip, InReply::Refuse] {
         let (told, facts) = read(Some("a"), true, Some(how), &call("Bash", Some("a")));
         let text = format!("{told:?}");
-        assert!(!text.contains("Bash") && !text.contains("function_call"), "{text}");
+        assert!(
+            !text.contains("Bash") && !text.contains("function_call"),
+            "{text}"
+        );
         assert!(told.iter().all(|event| event["stream_id"] == "a"), "{text}");
         assert_eq!(text.contains("no such tool"), how != InReply::Strip, "{text}");
-        let last = if how == InReply::Refuse { "response.failed" } else { "response.completed" };
+        let last = if how == InReply::Refuse {
+            "response.failed"
+        } else {
+            "response.completed"
+        };
         assert_eq!(told.last().unwrap()["type"], last);
         assert_eq!(facts.tools_denied, ["Bash"]);
         assert_eq!(facts.usage.unwrap().output, 5, "what was cut is metered");
@@ -187,8 +246,10 @@ fn no_byte_of_a_denied_call_passes_and_what_takes_its_place_is_in_the_same_lane(
 #[test]
 fn what_prepares_a_later_response_is_free_unless_the_provider_says_otherwise() {
     let end = |usage: Value| {
-        vec![json!({"type": "response.completed", "response": {"id": "r", "object": "response", "model": "m",
-            "status": "completed", "output": [], "usage": usage}})]
+        vec![
+            json!({"type": "response.completed", "response": {"id": "r", "object": "response", "model": "m",
+            "status": "completed", "output": [], "usage": usage}}),
+        ]
     };
     let (_, free) = read(None, false, None, &end(Value::Null));
     assert_eq!(free.usage, Some(Usage::default()));
@@ -209,10 +270,15 @@ fn a_reply_that_is_cut_ends_with_a_failed_response() {
         continues: false,
     };
     let mut reader = SOCKET.reader(&request, None);
-    drop(reader.feed(Bytes::from(message(call("Read", Some("a"))[0].to_string().as_bytes()))));
+    drop(reader.feed(Bytes::from(message(
+        call("Read", Some("a"))[0].to_string().as_bytes(),
+    ))));
     let words = reader.cut(&Refusal::new(Reason::RunTimeout, "The time is over."), "01ID");
     let event: Value = serde_json::from_slice(words.strip_suffix(&[0xff]).unwrap()).unwrap();
-    assert_eq!((&event["type"], &event["stream_id"]), (&json!("response.failed"), &json!("a")));
+    assert_eq!(
+        (&event["type"], &event["stream_id"]),
+        (&json!("response.failed"), &json!("a"))
+    );
     assert_eq!(event["response"]["error"]["code"], "invalid_prompt");
     assert_eq!(event["response"]["id"], "r");
     assert!(reader.stopped());
