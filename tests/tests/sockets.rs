@@ -47,12 +47,17 @@ fn ask(input: &str) -> Value {
 
 const END: [&str; 3] = ["response.completed", "response.failed", "error"];
 
-/// Audit records of calls on sockets: without those of the handshakes.
-fn calls(lab: &Lab, handshakes: usize, count: usize) -> Result<Vec<Value>> {
-    let mut records = lab.calls(handshakes + count)?;
-    let (openings, calls): (Vec<_>, Vec<_>) = records.drain(..).partition(|record| record["side"] == true);
-    ensure!(openings.len() == handshakes, "{openings:#?}");
-    Ok(calls)
+/// Audit records of this many calls, on one socket.
+fn calls(lab: &Lab, count: usize) -> Result<Vec<Value>> {
+    let records = lab.calls(count)?;
+    ensure!(records.len() == count, "{records:#?}");
+    let all = lab.audit()?;
+    let openings: Vec<_> = all.iter().filter(|record| record["kind"] == "side").collect();
+    ensure!(
+        openings.len() == 1 && openings[0]["status"] == 101,
+        "{openings:#?}"
+    );
+    Ok(records)
 }
 
 #[test]
@@ -94,7 +99,7 @@ fn each_response_on_a_socket_is_a_call_of_its_own_metered_to_the_pico_dollar() -
     assert_eq!(seen[2].json()["previous_response_id"], "resp_lab000001");
 
     // $1.25 and $10 a million
-    let records = calls(&lab, 1, 3)?;
+    let records = calls(&lab, 3)?;
     for (record, (cost, tools)) in records.iter().zip([
         (0_u64, json!(["Read"])),
         (2_250_000_000, json!(["Read"])),
@@ -134,7 +139,7 @@ fn a_budget_that_is_used_up_between_two_responses_refuses_the_second_and_the_soc
         assert_eq!(error["error"]["type"], "invalid_request_error");
     }
     assert_eq!(lab.openai().seen().len(), 2, "a handshake and one request");
-    let records = calls(&lab, 1, 3)?;
+    let records = calls(&lab, 3)?;
     let decisions: Vec<_> = records.iter().map(|record| record["decision"].clone()).collect();
     assert_eq!(decisions, ["allowed", "refused", "refused"]);
     Ok(())
@@ -162,7 +167,7 @@ fn a_tool_is_stripped_and_a_call_of_it_never_reaches_the_agent() -> Result<()> {
         "{text}"
     );
     assert!(text.contains("Guard stopped a call of the tool"), "{text}");
-    let record = calls(&lab, 1, 1)?.remove(0);
+    let record = calls(&lab, 1)?.remove(0);
     assert_eq!(record["tools_denied"], json!(["Bash"]));
     assert_eq!(record["usage"]["output"], 100, "{record}");
     Ok(())
@@ -180,7 +185,7 @@ fn a_client_that_dies_in_the_middle_of_a_response_is_charged_for_all_of_it() -> 
         &json!([ask("hi"), {"until": ["response.content_part.added"]}, {"die": true}]),
     )?;
     gate.open();
-    let record = calls(&lab, 1, 1)?.remove(0);
+    let record = calls(&lab, 1)?.remove(0);
     assert_eq!(record["cost_pico_usd"], 2_250_000_000_u64, "{record}");
     let metrics = lab.metrics()?;
     let labels = [("agent", "coder"), ("outcome", "client_gone")];
@@ -195,7 +200,7 @@ fn a_provider_that_breaks_off_leaves_the_cost_unknown_and_the_reservation_is_cha
     let told = said(&lab, &json!([ask("hi"), {"until": END}]))?;
     let closed = &told.last().context("nothing was said")?["closed"];
     assert_eq!(closed[0], 1011, "{told:#?}");
-    let record = calls(&lab, 1, 1)?.remove(0);
+    let record = calls(&lab, 1)?.remove(0);
     assert_eq!(record["usage"]["known"], false, "{record}");
     assert_eq!(record["cost_pico_usd"], record["reserved_pico_usd"], "{record}");
     Ok(())
@@ -330,23 +335,20 @@ fn codex_that_is_refused_on_a_socket_stops_at_once_and_shows_why() -> Result<()>
         .start()?;
     let done = codex(&lab)?;
     let said = format!("{}{}", done.stdout, done.stderr);
-    let records = calls_on_sockets(&lab)?;
     ensure!(!done.success(), "{said}");
     ensure!(said.contains("Guard request"), "{said}");
-    ensure!(
-        records.len() == 1,
-        "{} attempts: {records:#?} {said}",
-        records.len()
-    );
-    assert_eq!(records[0]["reason"], "model_denied");
+    // It prepares first, without tools; then it asks, once.
+    let records = lab.calls(2)?;
+    let asks = |record: &&Value| {
+        record["tools_declared"]
+            .as_array()
+            .is_some_and(|tools| !tools.is_empty())
+    };
+    assert_eq!(records.iter().filter(asks).count(), 1, "{records:#?}");
+    for record in &records {
+        assert_eq!(record["reason"], "model_denied", "{record}");
+    }
     let forwarded = lab.openai().seen();
     assert_eq!(forwarded.iter().filter(|seen| !seen.body.is_empty()).count(), 0);
     Ok(())
-}
-
-/// The records of inference so far.
-fn calls_on_sockets(lab: &Lab) -> Result<Vec<Value>> {
-    let mut records = lab.calls(1)?;
-    records.retain(|record| record["model_requested"].is_string());
-    Ok(records)
 }

@@ -461,7 +461,11 @@ async fn frames_that_are_compressed_or_too_large_end_the_socket_with_a_reason() 
         // Not masked.
         (&[0x81, 0x01, b'x'], CloseCode::Protocol, "guard_malformed"),
     ] {
-        let Open { mut agent, .. } = open().await;
+        let Open {
+            mut agent,
+            provider: _open,
+            ..
+        } = open().await;
         agent.get_mut().write_all(frame).await.unwrap();
         assert_eq!(error(&hear(&mut agent).await), (400, reason.to_owned()));
         assert_eq!(closed(&mut agent).await, code);
@@ -511,7 +515,12 @@ async fn a_frozen_agent_s_socket_ends_with_a_readable_event_once_its_replies_hav
 
 #[tokio::test]
 async fn a_drain_closes_sockets_at_rest_and_gives_the_others_their_last_words() {
-    let Open { setup, mut agent, .. } = open().await;
+    let Open {
+        setup,
+        mut agent,
+        provider: _open,
+        ..
+    } = open().await;
     let finished = tokio::spawn(async move { setup.proxy.drain().finish(Duration::from_secs(5)).await });
     assert_eq!(closed(&mut agent).await, CloseCode::Restart);
     assert_eq!(finished.await.unwrap(), 0);
