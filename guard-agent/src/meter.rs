@@ -20,17 +20,16 @@ use crate::forward::pool::Streams;
 use crate::llm::encoding::reader_for;
 use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader};
 use crate::policy::{Deadline, Outcome, Settle};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::Refusal;
 
 pub mod linger;
 mod messages;
 
 pub use linger::Linger;
+pub(crate) use messages::stopping;
 
 /// A provider that sends nothing for this long has stalled; reasoning models are silent for minutes.
 const SILENCE: Duration = Duration::from_secs(10 * 60);
-/// Seconds after which another Guard serves.
-const RESTART: u32 = 2;
 
 /// The open account of one forwarded call. It is settled exactly once: by [`Tab::close`], or when it is dropped.
 pub struct Tab {
@@ -183,16 +182,6 @@ impl Tab {
         settlement.settle(std::mem::take(&mut self.outcome));
         rest
     }
-}
-
-/// Why a reply ends that outlasts Guard.
-pub(crate) fn stopping() -> Refusal {
-    let mut refusal = Refusal::new(
-        Reason::Stopping,
-        "The host's firewall is being restarted, and this reply did not end in time. Send the request again.",
-    );
-    refusal.retry_after = Some(RESTART);
-    refusal
 }
 
 impl Drop for Tab {

@@ -51,7 +51,7 @@ pub enum Opened {
     /// The socket, and the headers that the client is to get.
     Socket(Box<Upstream>, HeaderMap),
     /// Another answer than a socket.
-    Answer(Response<Metered>),
+    Answer(Box<Response<Metered>>),
 }
 
 /// The provider's side of a socket.
@@ -101,7 +101,7 @@ pub async fn open(
         tab.head(parts.status, &parts.headers);
         clean(&mut parts, &tab, &credential);
         let answer = Metered::new(body, tab, None, linger.clone());
-        return Ok(Opened::Answer(Response::from_parts(parts, answer)));
+        return Ok(Opened::Answer(Box::new(Response::from_parts(parts, answer))));
     }
     if let Err(error) = agreed(response.headers(), &nonce) {
         return Err(failed(&mut tab, error.to_owned()));

@@ -6,9 +6,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::{Tab, stopping};
+use super::Tab;
 use crate::llm::{Gate, ReplyReader};
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
+
+/// Seconds after which another Guard serves.
+const RESTART: u32 = 2;
 
 impl Tab {
     /// The request has left, and its reply is read so. There is no head: what is refused is told in a message.
@@ -56,4 +59,14 @@ impl Tab {
             None => Bytes::new(),
         }
     }
+}
+
+/// Why a reply ends that outlasts Guard.
+pub(crate) fn stopping() -> Refusal {
+    let mut refusal = Refusal::new(
+        Reason::Stopping,
+        "The host's firewall is being restarted, and this reply did not end in time. Send the request again.",
+    );
+    refusal.retry_after = Some(RESTART);
+    refusal
 }

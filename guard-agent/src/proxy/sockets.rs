@@ -153,7 +153,7 @@ impl Proxy {
         let upstreams = &connection.snapshot.upstreams;
         let opened = open(upstreams, &self.linger, identity, &destination, call, permit).await;
         let (upstream, headers) = match opened.map_err(Refused::Decided)? {
-            Opened::Answer(answer) => return Ok(answer.map(Either::Right)),
+            Opened::Answer(answer) => return Ok((*answer).map(Either::Right)),
             Opened::Socket(upstream, headers) => (upstream, headers),
         };
         let (share, largest, drain) = (connection.share.clone(), self.limits.bytes, self.drain.clone());

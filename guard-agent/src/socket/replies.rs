@@ -13,7 +13,7 @@ use crate::llm::frames::{MESSAGE_END, message};
 use crate::llm::socket::{Mark, Told};
 
 impl Socket {
-    pub(super) async fn from_provider(&mut self, message: Option<Result<Message, Error>>) -> Goes {
+    pub(super) async fn hear_provider(&mut self, message: Option<Result<Message, Error>>) -> Goes {
         self.heard.1 = Instant::now();
         let (bytes, binary) = match message {
             Some(Ok(Message::Text(text))) => (Bytes::from(text), false),
@@ -58,14 +58,14 @@ impl Socket {
                 .refused_by_provider(status.unwrap_or(StatusCode::BAD_REQUEST));
         }
         let out = call.tab.feed(Bytes::from(message(bytes)));
-        self.to_client_all(out, binary).await;
+        self.say_all(out, binary).await;
         if !matches!(told.mark, Mark::End | Mark::Failed(_)) {
             return Ok(());
         }
         let ended = self.lanes.get_mut(at).and_then(|lane| lane.call.take());
         if let Some(call) = ended {
             let rest = call.tab.close();
-            self.to_client_all(rest, binary).await;
+            self.say_all(rest, binary).await;
         }
         self.begin(at).await
     }
@@ -77,7 +77,7 @@ impl Socket {
             Mark::Aside | Mark::Failed(_) => {
                 let mut ended = message(&bytes);
                 ended.shrink_to_fit();
-                self.to_client_all(Bytes::from(ended), binary).await;
+                self.say_all(Bytes::from(ended), binary).await;
                 Ok(())
             }
             Mark::Part | Mark::End => Ok(()),
@@ -99,7 +99,7 @@ impl Socket {
             let late = call.filter(|call| call.tab.deadline().is_some_and(|deadline| deadline <= now));
             if let Some(call) = late {
                 let words = call.tab.expire_messages();
-                self.to_client_all(words, false).await;
+                self.say_all(words, false).await;
                 over = true;
             }
         }

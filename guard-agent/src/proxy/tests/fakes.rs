@@ -29,6 +29,7 @@ use crate::llm::{
 };
 use crate::policy::{Credential, Deadline, Outcome, Permit, Settle};
 use crate::report::ConnectionReport;
+use crate::route::addresses::ProviderAddresses;
 use crate::route::tests::provider;
 use crate::seam::settings::TrustFiles;
 
@@ -199,6 +200,8 @@ pub(super) struct World {
     pub(super) frozen: AtomicBool,
     /// What was admitted.
     pub(super) decided: Mutex<Vec<RequestFacts>>,
+    /// Nobody is an agent, and this host is a provider's.
+    pub(super) bystander: bool,
     agents: AtomicUsize,
     outcomes: mpsc::Sender<Outcome>,
     told: Mutex<Vec<String>>,
@@ -235,6 +238,9 @@ impl Identify for World {
         Box::pin(async {
             if self.anonymous {
                 std::future::pending::<()>().await;
+            }
+            if self.bystander {
+                return Err(Unidentified::Bystander);
             }
             let number = self.agents.fetch_add(1, Ordering::Relaxed);
             Ok(Identity {
@@ -322,6 +328,24 @@ pub(super) async fn setup(upstream: &FakeProvider) -> Setup {
     setup_with(upstream, |_| {}).await
 }
 
+/// What tests change.
+fn world(outcomes: mpsc::Sender<Outcome>) -> World {
+    World {
+        original_destination: "203.0.113.1:443".parse().unwrap(),
+        edits: BodyEdits::default(),
+        pass_login: false,
+        anonymous: false,
+        lasts: None,
+        frozen: AtomicBool::new(false),
+        decided: Mutex::default(),
+        bystander: false,
+        agents: AtomicUsize::new(0),
+        outcomes,
+        told: Mutex::default(),
+        presented: Mutex::default(),
+    }
+}
+
 pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut World)) -> Setup {
     let mut fake = provider("fake", HOST);
     fake.formats.push(Mount {
@@ -332,8 +356,11 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
     fake.trust = vec![upstream.trust.path().to_owned()];
     let providers = [Arc::new(fake)];
     let (terminator, roots) = crate::tls::tests::terminator(&[HOST]);
+    let addresses = Arc::new(ProviderAddresses::new(|_name| {
+        Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()])
+    }));
     let snapshot = Snapshot {
-        router: Router::new(&providers),
+        router: Router::new(&providers).with_addresses(addresses.clone()),
         upstreams: Upstreams::new(
             &providers,
             &[],
@@ -345,20 +372,15 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
         terminator,
     };
     let (sender, outcomes) = mpsc::channel(64);
-    let mut world = World {
-        original_destination: "203.0.113.1:443".parse().unwrap(),
-        edits: BodyEdits::default(),
-        pass_login: false,
-        anonymous: false,
-        lasts: None,
-        frozen: AtomicBool::new(false),
-        decided: Mutex::default(),
-        agents: AtomicUsize::new(0),
-        outcomes: sender,
-        told: Mutex::default(),
-        presented: Mutex::default(),
-    };
+    let mut world = world(sender);
     change(&mut world);
+    if world.bystander {
+        addresses.watch(vec![HOST.to_owned()]);
+        addresses.keep_current().unwrap();
+        while !addresses.is_provider(std::net::Ipv4Addr::LOCALHOST.into()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
     let world = Arc::new(world);
     let stages = Stages {
         dns: None,
