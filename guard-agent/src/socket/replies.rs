@@ -58,7 +58,13 @@ impl Socket {
                 .refused_by_provider(status.unwrap_or(StatusCode::BAD_REQUEST));
         }
         let out = call.tab.feed(Bytes::from(message(bytes)));
+        let over = call.tab.outgrown_messages();
         self.say_all(out, binary).await;
+        if let Some(words) = over {
+            self.say_all(words, false).await;
+            // Only a provider that is let go makes no more.
+            return Err(Ended::both(CloseCode::Policy, "the budget is used up"));
+        }
         if !matches!(told.mark, Mark::End | Mark::Failed(_)) {
             return Ok(());
         }

@@ -22,7 +22,7 @@ use crate::llm::openai_responses::usage::ResponseReply;
 use crate::llm::reply::{Calls, Edit, Format, Reader, Verdict};
 use crate::llm::request::is_set;
 use crate::llm::socket::{Asked, Mark, Request, SocketFormat, Told, Unfit};
-use crate::llm::{Dialect, Gate, Malformed, ReplyFacts, ReplyHead, ReplyReader, Usage, json_strict};
+use crate::llm::{Dialect, Gate, Malformed, ReplyFacts, ReplyHead, ReplyReader, Seen, Usage, json_strict};
 use crate::refusal::{Class, Refusal};
 
 /// Longest name of a lane; longer ones are refused.
@@ -219,6 +219,10 @@ impl Format for SocketReply {
 
     fn unread(&mut self) {
         self.reply.unread();
+    }
+
+    fn seen(&self) -> Seen {
+        self.reply.seen()
     }
 
     fn facts(&mut self) -> ReplyFacts {

@@ -25,7 +25,7 @@ use crate::llm::detect::{self, Endpoint};
 use crate::llm::provider::Mount;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader,
-    RequestFacts, Usage,
+    RequestFacts, Seen, Usage,
 };
 use crate::policy::{Credential, Deadline, Outcome, Permit, Settle};
 use crate::report::ConnectionReport;
@@ -197,6 +197,8 @@ pub(super) struct World {
     pub(super) anonymous: bool,
     /// How long each reply may last.
     pub(super) lasts: Option<Duration>,
+    /// How many tokens of output are paid for.
+    pub(super) room: Option<u64>,
     pub(super) frozen: AtomicBool,
     /// What was admitted.
     pub(super) decided: Mutex<Vec<RequestFacts>>,
@@ -208,7 +210,7 @@ pub(super) struct World {
     pub(super) presented: Mutex<Vec<String>>,
 }
 
-struct Settled(mpsc::Sender<Outcome>, Option<Duration>);
+struct Settled(mpsc::Sender<Outcome>, Option<Duration>, Option<u64>);
 impl Settle for Settled {
     fn deadline(&self) -> Option<Deadline> {
         Some(Deadline {
@@ -216,6 +218,13 @@ impl Settle for Settled {
             refusal: Refusal::new(Reason::RunTimeout, "the run is over"),
             id: "01ID".to_owned(),
         })
+    }
+    fn room(&self) -> Option<Seen> {
+        let output = self.2?;
+        Some(Seen { input: 0, output })
+    }
+    fn extend(&mut self, _: Seen) -> Result<Seen, Refusal> {
+        Err(Refusal::new(Reason::BudgetExceeded, "the money is spent"))
     }
 
     fn settle(self: Box<Self>, outcome: Outcome) {
@@ -286,7 +295,7 @@ impl Decide for World {
                 secret: Secret::new(REAL_KEY),
             }
         };
-        let settlement = Box::new(Settled(self.outcomes.clone(), self.lasts));
+        let settlement = Box::new(Settled(self.outcomes.clone(), self.lasts, self.room));
         Ok(Permit::for_test(self.edits.clone(), credential, settlement))
     }
 }
@@ -336,6 +345,7 @@ fn world(outcomes: mpsc::Sender<Outcome>) -> World {
         pass_login: false,
         anonymous: false,
         lasts: None,
+        room: None,
         frozen: AtomicBool::new(false),
         decided: Mutex::default(),
         bystander: false,

@@ -495,6 +495,32 @@ async fn a_reply_ends_with_a_readable_event_when_the_run_s_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_reply_that_outgrows_its_budget_ends_with_a_readable_event_and_the_provider_is_let_go() {
+    let Open {
+        mut setup,
+        mut agent,
+        mut provider,
+        ..
+    } = open_with(|world| world.room = Some(20)).await;
+    say(&mut agent, &create("m")).await;
+    hear(&mut provider).await;
+    say(&mut provider, &created(None)).await;
+    hear(&mut agent).await;
+    let delta = json!({"type": "response.output_text.delta", "output_index": 0, "delta": "word ".repeat(200)});
+    say(&mut provider, &delta.to_string()).await;
+    assert_eq!(hear(&mut agent).await, delta.to_string());
+    let last = hear(&mut agent).await;
+    assert!(
+        last.contains("response.failed") && last.contains("the money is spent"),
+        "{last}"
+    );
+    assert_eq!(closed(&mut agent).await, CloseCode::Policy);
+    assert_eq!(closed(&mut provider).await, CloseCode::Normal);
+    let outcome = next_outcome(&mut setup).await;
+    assert_eq!(outcome.cut, Some(crate::refusal::Reason::BudgetExceeded));
+}
+
+#[tokio::test]
 async fn a_frozen_agent_s_socket_ends_with_a_readable_event_once_its_replies_have() {
     let Open {
         mut setup,

@@ -46,6 +46,13 @@ impl Tab {
         }
     }
 
+    /// The same as over HTTP: more than is paid for, and no more can be reserved.
+    pub fn outgrown_messages(&mut self) -> Option<Bytes> {
+        let refusal = self.beyond()?;
+        let call = std::mem::take(&mut self.call);
+        Some(self.last_message(&refusal, &call))
+    }
+
     /// Guard is being stopped: gives the format's own last message.
     pub fn stop_messages(&mut self) -> Bytes {
         let call = std::mem::take(&mut self.call);
