@@ -181,11 +181,9 @@ impl Socket {
         let mut declared = facts.tools.clone();
         if request.continues {
             for tool in &self.tools {
-                if facts.tools.len() < TOOL_LIMIT {
-                    // There is room and the name was taken before, so it is taken now.
-                    declare(&mut facts.tools, tool.clone()).map_err(|error| {
-                        (Refusal::new(Reason::Malformed, error.to_string()), String::new())
-                    })?;
+                // What does not fit is not remembered for this call; the allow list decides on its calls.
+                if declare(&mut facts.tools, tool.clone()).is_err() {
+                    break;
                 }
             }
         }

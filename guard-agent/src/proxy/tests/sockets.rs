@@ -506,7 +506,8 @@ async fn a_reply_that_outgrows_its_budget_ends_with_a_readable_event_and_the_pro
     hear(&mut provider).await;
     say(&mut provider, &created(None)).await;
     hear(&mut agent).await;
-    let delta = json!({"type": "response.output_text.delta", "output_index": 0, "delta": "word ".repeat(200)});
+    let delta =
+        json!({"type": "response.output_text.delta", "output_index": 0, "delta": "word ".repeat(200)});
     say(&mut provider, &delta.to_string()).await;
     assert_eq!(hear(&mut agent).await, delta.to_string());
     let last = hear(&mut agent).await;
