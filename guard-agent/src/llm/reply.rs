@@ -134,6 +134,7 @@ impl<F: Format> Reader<F> {
             // The second half of the CRLF that ended the event before shares that event's fate.
             start = 1;
             match (self.last, self.queue.last_mut()) {
+                _ if self.stopped => {}
                 (Fate::Forwarded, _) => out.extend_from_slice(b"\n"),
                 (Fate::Queued, Some((raw, _))) => raw.push(b'\n'),
                 (Fate::Queued | Fate::Dropped, _) => {}
