@@ -38,6 +38,7 @@ pub use self::{
     events::KernelEvent,
     flow::{Flow, NoFlow, flow_of},
     netns::{Listeners, ask_resolver, inside, namespace_of, namespaces_of, netns_cookie, open_listeners},
+    policy::Direct,
     stats::KernelStats,
 };
 pub use guard_common::{event::Reason, policy::UNIDENTIFIED};
@@ -120,6 +121,12 @@ impl Kernel {
         self.policy.is_governed(cgroup_id)
     }
 
+    /// Whose this very cgroup is; [`UNIDENTIFIED`] if it is held back.
+    #[must_use]
+    pub fn agent_of(&self, cgroup_id: u64) -> Option<u32> {
+        self.policy.agent_of(cgroup_id)
+    }
+
     /// Every governed cgroup with its agent, those of an earlier daemon among them.
     #[must_use]
     pub fn governed(&self) -> Vec<(u64, u32)> {
@@ -164,10 +171,16 @@ impl Kernel {
         self.policy.set_generation(generation)
     }
 
-    /// `when_down`: with a timeout, governed processes go direct once [`Self::heartbeat`] is older than it;
-    /// with none they are refused.
-    pub fn set_direct_when_down(&self, after: Option<Duration>) -> Result<(), KernelError> {
-        self.policy.set_direct_when_down(after)
+    /// `when_down` and `unknown_when_down`: who is left alone once [`Self::heartbeat`] is older than this; everybody
+    /// else is refused. This counts as a heartbeat.
+    pub fn set_direct_when_down(&self, direct: Direct, after: Duration) -> Result<(), KernelError> {
+        self.policy.set_direct_when_down(direct, after)
+    }
+
+    /// Whether governed processes may have gone direct until this daemon started.
+    #[must_use]
+    pub fn was_direct(&self) -> bool {
+        self.policy.was_direct()
     }
 
     /// Whether governed sockets answer clients that are not on loopback: they do unless told otherwise.

@@ -4,6 +4,8 @@
 pub const FAIL_OPEN: u32 = 1;
 /// `Config::flags`: governed sockets do not answer connections from outside.
 pub const REFUSE_INBOUND: u32 = 2;
+/// `Config::flags`: while the daemon's heartbeat is stale, whoever is not identified yet is left alone.
+pub const FAIL_OPEN_UNKNOWN: u32 = 4;
 
 /// `NetnsEntry::flags`: the namespace has `::1`, so that IPv6 connections can stay IPv6.
 pub const HAS_V6_LOOPBACK: u16 = 1;
@@ -33,7 +35,7 @@ pub const EVENTS_BYTES: u32 = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Config {
-    /// [`FAIL_OPEN`], [`REFUSE_INBOUND`].
+    /// [`FAIL_OPEN`], [`REFUSE_INBOUND`], [`FAIL_OPEN_UNKNOWN`].
     pub flags: u32,
     /// Bit N: some agent is registered at cgroup level N. Keeps the look-up short for everyone else.
     pub levels: u32,
@@ -43,7 +45,7 @@ pub struct Config {
     pub parent_levels: u32,
     /// The monotonic clock when the daemon last said that it lives.
     pub heartbeat_ns: u64,
-    /// How old the heartbeat may be before [`FAIL_OPEN`] applies.
+    /// How old the heartbeat may be before [`FAIL_OPEN`] and [`FAIL_OPEN_UNKNOWN`] apply.
     pub heartbeat_timeout_ns: u64,
     /// Counter-measures that the lab switched off ([`crate::countermeasure`]); zero in a daemon.
     pub disabled: u32,

@@ -4,6 +4,7 @@
     reason = "a command-line tool talks on its standard output"
 )]
 
+mod bench;
 mod check;
 mod demo;
 mod kernels;
@@ -41,6 +42,8 @@ enum Chore {
     },
     /// Run every test; what cannot run here fails
     Test(test::Options),
+    /// Measure, and print the tables of docs/performance.md
+    Bench(bench::Options),
 }
 
 fn main() -> Result<()> {
@@ -50,5 +53,6 @@ fn main() -> Result<()> {
         Chore::Check => check::run(),
         Chore::Prices { file } => prices::run(&file),
         Chore::Test(options) => test::run(options),
+        Chore::Bench(options) => bench::run(options),
     }
 }

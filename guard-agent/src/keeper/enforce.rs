@@ -9,13 +9,14 @@ use std::sync::{Arc, PoisonError};
 use anyhow::Context;
 use tokio::sync::mpsc;
 
+use super::heartbeat;
 use super::listeners::Listening;
 use super::store::{self, Stored};
-use crate::config::Config;
+use crate::config::{Config, Host, WhenDown};
 use crate::identify::containers::{Containers, Door, Hallway, Kept};
 use crate::identify::{self, Identifier};
 use crate::kernel::governed::GovernedSet;
-use crate::kernel::{self, Kernel, KernelSettings, cgroup};
+use crate::kernel::{self, Direct, Kernel, KernelSettings, cgroup};
 
 /// Doors that may wait to be taken over.
 const DOORS: usize = 1024;
@@ -42,6 +43,10 @@ impl Enforcement {
                 .context("the daemon's own cgroup cannot be found")?,
         };
         let kernel = Arc::new(Kernel::start(&settings).context("the kernel programs cannot be attached")?);
+        // Before anything is cut, which is for what was opened before this moment.
+        kernel
+            .set_direct_when_down(direct_when_down(host), heartbeat::STALE)
+            .context("the programs cannot be told what to do while Guard is down")?;
         kernel
             .deny_ports(&[host.metrics.port()])
             .context("the metrics port cannot be closed to agents")?;
@@ -166,6 +171,21 @@ async fn take_doors(mut doors: mpsc::Receiver<Door>, listening: Arc<Listening>) 
             Door::Closed { netns_cookie } => listening.remove(netns_cookie),
         }
     }
+}
+
+fn direct_when_down(host: &Host) -> Direct {
+    let direct = Direct {
+        governed: host.when_down == WhenDown::Direct,
+        unknown: host.unknown_when_down == WhenDown::Direct,
+    };
+    if direct != Direct::default() {
+        tracing::warn!(
+            governed = direct.governed,
+            unknown = direct.unknown,
+            "while Guard is down, connections go direct: unseen and unlimited"
+        );
+    }
+    direct
 }
 
 fn patterns(config: &Config) -> Vec<(u32, Vec<String>)> {

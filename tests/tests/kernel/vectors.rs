@@ -56,6 +56,8 @@ const ATTACKS: &[Attack] = &[
         &[Redirect, Egress],
         Way::Out("s = socket.socket(); s.setblocking(False); s.sendto(MARK, 0x20000000, (FAR4, T))"),
     ),
+    attack("io_uring", &[Redirect, Egress], Way::Out("ring(socket.socket(), 0)")),
+    attack("io_uring_async", &[Redirect, Egress], Way::Out("ring(socket.socket(), 16)")),
     attack("multipath_tcp", &[Multipath, Redirect, Egress], Way::Out("go(socket.socket(V4, TCP, 262), FAR4)")),
     attack(
         "udp_connected_v4",
