@@ -14,6 +14,7 @@ mod dns;
 mod egress;
 mod error;
 mod events;
+mod family;
 mod flow;
 pub mod governed;
 #[doc(hidden)]
@@ -60,6 +61,8 @@ pub struct KernelSettings {
 /// The programs, attached. Dropping this leaves them attached: [`detach`] takes them away.
 pub struct Kernel {
     links: attach::Links,
+    /// None where the kernel cannot.
+    family: Option<family::Family>,
     policy: policy::Policy,
     stats: stats::Counters,
     events: events::Source,
@@ -79,10 +82,19 @@ impl Kernel {
         let egress = egress::EgressLinks::new(loaded.egress, &pins.links(), root.clone())?;
         let policy = policy::Policy::new(loaded.policy, egress, root.clone())?;
         let links = attach::attach(&loaded.programs, &pins, settings).map_err(probe::explain)?;
+        let attached = loaded
+            .family
+            .and_then(|program| family::Family::attach(program, &pins.links()));
+        let family = attached
+            .inspect_err(|error| {
+                tracing::warn!(%error, "packet sockets and other families are not refused to agents: see docs/kernels.md");
+            })
+            .ok();
         pins.sweep_other_versions();
         let dropped = Arc::default();
         Ok(Self {
             links,
+            family,
             policy,
             stats: stats::Counters::new(loaded.stats, Arc::clone(&dropped)),
             events: events::Source::new(loaded.events, dropped),
@@ -206,6 +218,9 @@ impl Kernel {
         attached
             .programs
             .push((egress::PROGRAM, self.policy.egress_holds()));
+        if let Some(family) = &self.family {
+            attached.programs.push((family::PROGRAM, family.holds()));
+        }
         attached
     }
 
@@ -216,6 +231,11 @@ impl Kernel {
         let mut repaired = self.links.repair();
         if !self.policy.egress_holds() {
             repaired.push((egress::PROGRAM, self.policy.repair_egress()));
+        }
+        if let Some(family) = &self.family
+            && !family.holds()
+        {
+            repaired.push((family::PROGRAM, family.repair()));
         }
         repaired
     }

@@ -41,11 +41,13 @@ pub enum Countermeasure {
     Egress = 15,
     /// DNS over UDP goes to Guard's own socket.
     Dns = 16,
+    /// `socket()` of families that no cgroup hook sees.
+    Family = 17,
 }
 
 impl Countermeasure {
     /// Every one.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Redirect,
         Self::CurrentTask,
         Self::Creator,
@@ -63,6 +65,7 @@ impl Countermeasure {
         Self::SocketOption,
         Self::Egress,
         Self::Dns,
+        Self::Family,
     ];
 
     /// Its bit.

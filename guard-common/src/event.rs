@@ -36,10 +36,12 @@ pub enum Reason {
     SocketOption = 13,
     /// A packet that was about to leave by a device other than loopback.
     Egress = 14,
+    /// `socket()` of a family other than IPv4, IPv6, local and netlink.
+    Family = 15,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 14] = [
+pub const REASONS: [Reason; 15] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -54,6 +56,7 @@ pub const REASONS: [Reason; 14] = [
     Reason::Unidentified,
     Reason::SocketOption,
     Reason::Egress,
+    Reason::Family,
 ];
 
 impl Reason {
@@ -82,6 +85,7 @@ impl Reason {
             Self::Unidentified => "unidentified",
             Self::SocketOption => "socket_option",
             Self::Egress => "egress",
+            Self::Family => "family",
         }
     }
 }
@@ -110,7 +114,8 @@ pub struct Event {
     pub uid: u32,
     /// The destination's port, host order.
     pub port: u16,
-    /// The IP protocol number (262 for Multipath TCP); the option's level for `setsockopt`.
+    /// The IP protocol number (262 for Multipath TCP); the option's level for `setsockopt`; for [`Reason::Family`] the
+    /// family.
     pub protocol: u16,
     /// Zero.
     pub reserved: u32,

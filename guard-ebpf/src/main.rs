@@ -25,6 +25,8 @@ mod egress;
 #[cfg(target_arch = "bpf")]
 mod entry;
 #[cfg(target_arch = "bpf")]
+mod family;
+#[cfg(target_arch = "bpf")]
 mod getsockopt;
 #[cfg(target_arch = "bpf")]
 mod maps;

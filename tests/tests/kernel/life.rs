@@ -169,6 +169,25 @@ fn a_link_that_somebody_unpinned_is_noticed_and_put_back_by_the_next_start() {
 }
 
 #[test]
+fn the_program_in_front_of_socket_outlives_its_daemon_and_is_put_back_where_somebody_took_it_away() {
+    let mut world = World::new();
+    let packet = "attempt(lambda: socket.socket(17, 3))";
+    world.close_listeners();
+    assert_eq!(world.agent(packet), "EAFNOSUPPORT");
+    let next = world.start_again();
+    assert_eq!(world.agent(packet), "EAFNOSUPPORT", "the next daemon's");
+    let pin = world.settings.bpffs.join("v2/links/fw_family");
+    world.mounts.run(|| Ok(std::fs::remove_file(&pin)?)).unwrap();
+    assert_eq!(world.attached(&next).missing(), ["fw_family"]);
+    let repaired = world.mounts.run(|| Ok(next.repair())).unwrap();
+    assert!(matches!(&repaired[..], [("fw_family", Ok(()))]), "{repaired:?}");
+    assert!(world.attached(&next).all());
+    assert_eq!(world.agent(packet), "EAFNOSUPPORT");
+    world.mounts.run(|| Ok(kernel::detach(&world.settings.bpffs)?)).unwrap();
+    assert_eq!(world.agent(packet), "ok", "detach takes it out");
+}
+
+#[test]
 fn pins_of_another_layout_are_swept_after_the_take_over() {
     let world = World::new();
     let current = world.settings.bpffs.join("v2");

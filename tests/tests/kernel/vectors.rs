@@ -9,7 +9,7 @@ use guard_agent::kernel::lab::{
     self,
     Countermeasure::{
         self, Ancestors, BindPort, Creator, CurrentTask, DatagramConnect, DatagramSend, DeniedPort,
-        DeviceBound, Dns, Egress, LinkLocal, Listener, Multipath, ProxyPort, Redirect, SocketKind,
+        DeviceBound, Dns, Egress, Family, LinkLocal, Listener, Multipath, ProxyPort, Redirect, SocketKind,
         SocketOption,
     },
 };
@@ -115,6 +115,23 @@ socket.socket(V4, socket.SOCK_RAW, 255).sendto(header + MARK, (FAR4, 0))"),
         Way::Out("open('/proc/sys/net/ipv4/ping_group_range', 'w').write('0 1000')
 socket.socket(V4, UDP, 1).sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + MARK, (FAR4, 0))"),
     ),
+    attack(
+        "packet_socket",
+        &[Family],
+        Way::Out("s = socket.socket(17, 3, 0); s.bind(('near', 0x800)); s.send(frame())"),
+    ),
+    attack(
+        "packet_socket_past_the_queue",
+        &[Family],
+        Way::Out("s = socket.socket(17, 3, 0); s.setsockopt(263, 20, 1); s.bind(('near', 0x800)); s.send(frame())"),
+    ),
+    attack(
+        "packet_socket_of_io_uring",
+        &[Family],
+        Way::Out("s = ring_socket(17, 3); s.bind(('near', 0x800)); s.send(frame())"),
+    ),
+    attack("xdp_socket", &[Family], Way::Ok("socket.socket(44, 3, 0)")),
+    attack("hypervisor_socket", &[Family], Way::Ok("socket.socket(40, 1, 0)")),
     attack(
         "udp_lite",
         &[SocketKind, DatagramSend, Egress],
