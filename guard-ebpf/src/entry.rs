@@ -7,7 +7,9 @@ use aya_ebpf::{
     programs::{FEntryContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext},
 };
 
-use crate::{bind, connect, create, egress, family, getsockopt, peername, recvmsg, sendmsg, setsockopt, sockops};
+use crate::{
+    bind, connect, create, egress, family, getsockopt, peername, recvmsg, sendmsg, setsockopt, sockops,
+};
 
 #[cgroup_sock_addr(connect4)]
 fn fw_connect4(ctx: SockAddrContext) -> i32 {

@@ -67,7 +67,9 @@ impl Doctor {
         let findings = probe::probe(&host.cgroup_root, &host.bpffs);
         let lookups = lookups::find(Path::new("/"));
         if self.json {
-            print(&serde_json::to_string_pretty(&report(&release, &findings, &lookups))?)?;
+            print(&serde_json::to_string_pretty(&report(
+                &release, &findings, &lookups,
+            ))?)?;
         } else {
             print(&(text(&release, &findings) + &look_ups(&lookups)))?;
         }
@@ -76,7 +78,8 @@ impl Doctor {
 }
 
 fn can_enforce(findings: &[Finding]) -> bool {
-    !findings.is_empty() && findings
+    !findings.is_empty()
+        && findings
             .iter()
             .all(|finding| finding.present() || !finding.required)
 }
@@ -118,7 +121,9 @@ fn look_ups(found: &[lookups::LookUp]) -> String {
     if found.is_empty() {
         return String::new();
     }
-    let mut out = String::from("\nThese look names up for whoever asks, and Guard sees no question that goes to them:\n\n");
+    let mut out = String::from(
+        "\nThese look names up for whoever asks, and Guard sees no question that goes to them:\n\n",
+    );
     for one in found {
         let _written = writeln!(out, "  {:<28}{}", one.service, one.socket.display());
     }
@@ -206,7 +211,10 @@ mod tests {
         all[1].required = false;
         assert!(can_enforce(&all));
         let said = text("6.1.0", &all);
-        assert!(said.contains("\n  without  own errors (Linux 6.1)\n           lost: identity"), "{said}");
+        assert!(
+            said.contains("\n  without  own errors (Linux 6.1)\n           lost: identity"),
+            "{said}"
+        );
         assert!(said.ends_with("`guard-agent status` says.\n"), "{said}");
     }
 
@@ -214,8 +222,14 @@ mod tests {
     fn services_that_look_names_up_are_named_with_what_to_do() {
         assert_eq!(look_ups(&[]), "");
         let socket = "/run/nscd/socket".into();
-        let said = look_ups(&[lookups::LookUp { service: "nscd", socket }]);
-        assert!(said.contains("nscd") && said.contains("/run/nscd/socket"), "{said}");
+        let said = look_ups(&[lookups::LookUp {
+            service: "nscd",
+            socket,
+        }]);
+        assert!(
+            said.contains("nscd") && said.contains("/run/nscd/socket"),
+            "{said}"
+        );
         assert!(said.contains("InaccessiblePaths="), "{said}");
     }
 

@@ -52,7 +52,10 @@ pub(super) fn load(object: &[u8], loaded: &Ebpf) -> Result<OwnedFd, KernelError>
         .relocate_maps(known, &sections)
         .and_then(|()| object.relocate_calls(&sections))
         .map_err(|error| refused(error.to_string()))?;
-    let program = object.programs.get(PROGRAM).ok_or(KernelError::Missing(PROGRAM))?;
+    let program = object
+        .programs
+        .get(PROGRAM)
+        .ok_or(KernelError::Missing(PROGRAM))?;
     let code = object
         .functions
         .get(&program.function_key())

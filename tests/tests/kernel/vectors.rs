@@ -183,7 +183,11 @@ fn each_countermeasure_is_what_stops_its_attack() {
     let range = Range::new();
     range.world.kernel.deny_ports(&[DENIED]).unwrap();
     let mut wrong = Vec::new();
+    let families = range.world.refuses_families();
     for attack in ATTACKS {
+        if attack.stopped_by == [Family] && !families {
+            continue;
+        }
         let mut expect = |off: &[Countermeasure], success: bool| {
             lab::switch_off(&range.world.kernel, off).unwrap();
             if attack.succeeds(&range) != success {
