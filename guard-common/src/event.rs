@@ -36,12 +36,14 @@ pub enum Reason {
     SocketOption = 13,
     /// A packet that was about to leave by a device other than loopback.
     Egress = 14,
+    /// Loopback, which this agent's `egress` rules refuse.
+    Loopback = 15,
     /// `socket()` of a family other than IPv4, IPv6, local and netlink.
-    Family = 15,
+    Family = 16,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 15] = [
+pub const REASONS: [Reason; 16] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -56,6 +58,7 @@ pub const REASONS: [Reason; 15] = [
     Reason::Unidentified,
     Reason::SocketOption,
     Reason::Egress,
+    Reason::Loopback,
     Reason::Family,
 ];
 
@@ -85,6 +88,7 @@ impl Reason {
             Self::Unidentified => "unidentified",
             Self::SocketOption => "socket_option",
             Self::Egress => "egress",
+            Self::Loopback => "loopback",
             Self::Family => "family",
         }
     }

@@ -10,6 +10,7 @@ mod demo;
 mod kernels;
 mod prices;
 mod setup;
+mod systemd;
 mod test;
 
 use anyhow::Result;
@@ -40,10 +41,10 @@ enum Chore {
         /// The file; PyPI's `litellm` ships it as `litellm/model_prices_and_context_window_backup.json`
         file: std::path::PathBuf,
     },
+    /// Measure, and write the numbers to docs/performance.md
+    Bench(bench::Options),
     /// Run every test; what cannot run here fails
     Test(test::Options),
-    /// Measure, and print the tables of docs/performance.md
-    Bench(bench::Options),
 }
 
 fn main() -> Result<()> {
@@ -52,7 +53,7 @@ fn main() -> Result<()> {
         Chore::Demo { json } => demo::run(json),
         Chore::Check => check::run(),
         Chore::Prices { file } => prices::run(&file),
-        Chore::Test(options) => test::run(options),
         Chore::Bench(options) => bench::run(options),
+        Chore::Test(options) => test::run(options),
     }
 }
