@@ -116,7 +116,10 @@ impl Keeper {
                 },
                 next = self.next_worker(seat, pause) => match next {
                     Ok(next) => worker = Some(next),
-                    Err(why) => tracing::error!("the worker did not start: {why:#}"),
+                    Err(why) => {
+                        self.restarts.fetch_add(1, Ordering::Relaxed);
+                        tracing::error!("the worker did not start: {why:#}");
+                    }
                 },
             }
             pause = LONGEST_PAUSE.min((pause * 2).max(FIRST_PAUSE));
