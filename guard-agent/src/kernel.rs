@@ -23,6 +23,7 @@ mod load;
 mod netns;
 mod policy;
 pub mod probe;
+mod relays;
 mod stats;
 mod sys;
 
@@ -42,7 +43,10 @@ pub use self::{
     policy::Direct,
     stats::KernelStats,
 };
-pub use guard_common::{event::Reason, policy::UNIDENTIFIED};
+pub use guard_common::{
+    event::Reason,
+    policy::{AGENT_REFUSES_RELAYS, UNIDENTIFIED},
+};
 
 /// The number of Guard's own canary, which no agent has.
 pub const CANARY: u32 = u32::MAX - 1;
@@ -64,6 +68,7 @@ pub struct Kernel {
     /// None where the kernel cannot.
     family: Option<family::Family>,
     policy: policy::Policy,
+    relays: relays::Relays,
     stats: stats::Counters,
     events: events::Source,
     /// Made by [`lab::start`].
@@ -96,6 +101,7 @@ impl Kernel {
             links,
             family,
             policy,
+            relays: relays::Relays::new(loaded.relays),
             stats: stats::Counters::new(loaded.stats, Arc::clone(&dropped)),
             events: events::Source::new(loaded.events, dropped),
             is_lab: false,
@@ -126,6 +132,11 @@ impl Kernel {
     /// what was set before.
     pub fn set_agent_flags(&self, flags: HashMap<u32, u32>) -> Result<(), KernelError> {
         self.policy.set_agent_flags(flags)
+    }
+
+    /// The loopback ports that agents, by their numbers, may reach whoever listens there; replaces the earlier list.
+    pub fn set_relays(&self, listed: &[(u32, u16)]) -> Result<(), KernelError> {
+        self.relays.replace(listed)
     }
 
     /// Takes a cgroup out again.

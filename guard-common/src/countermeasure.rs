@@ -43,11 +43,13 @@ pub enum Countermeasure {
     Dns = 16,
     /// `socket()` of families that no cgroup hook sees.
     Family = 17,
+    /// Loopback listeners that no governed process made.
+    Relay = 18,
 }
 
 impl Countermeasure {
     /// Every one.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Redirect,
         Self::CurrentTask,
         Self::Creator,
@@ -66,6 +68,7 @@ impl Countermeasure {
         Self::Egress,
         Self::Dns,
         Self::Family,
+        Self::Relay,
     ];
 
     /// Its bit.

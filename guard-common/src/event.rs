@@ -40,10 +40,14 @@ pub enum Reason {
     Loopback = 15,
     /// `socket()` of a family other than IPv4, IPv6, local and netlink.
     Family = 16,
+    /// A loopback listener that no governed process made, and that the agent's rules do not list.
+    Relay = 17,
+    /// The same, seen and let pass: the agent's rules allow what they do not list.
+    RelayPassed = 18,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 16] = [
+pub const REASONS: [Reason; 18] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -60,6 +64,8 @@ pub const REASONS: [Reason; 16] = [
     Reason::Egress,
     Reason::Loopback,
     Reason::Family,
+    Reason::Relay,
+    Reason::RelayPassed,
 ];
 
 impl Reason {
@@ -90,6 +96,8 @@ impl Reason {
             Self::Egress => "egress",
             Self::Loopback => "loopback",
             Self::Family => "family",
+            Self::Relay => "relay",
+            Self::RelayPassed => "relay_passed",
         }
     }
 }

@@ -12,6 +12,10 @@ pub const AGENT_REFUSES_INBOUND: u32 = 1;
 /// `AgentEntry::flags`: this agent does not reach loopback, a resolver on it apart.
 pub const AGENT_REFUSES_LOOPBACK: u32 = 2;
 
+/// `AgentEntry::flags`: this agent does not reach listeners on loopback that no governed process made, unless they are
+/// listed.
+pub const AGENT_REFUSES_RELAYS: u32 = 4;
+
 /// `NetnsEntry::flags`: the namespace has `::1`, so that IPv6 connections can stay IPv6.
 pub const HAS_V6_LOOPBACK: u16 = 1;
 
@@ -27,6 +31,12 @@ pub const MAX_PARENTS: u32 = 64;
 pub const MAX_KNOWN: u32 = 16_384;
 /// Entries of `AGENTS`. A full map refuses the next agent; nothing is evicted.
 pub const MAX_AGENTS: u32 = 4096;
+/// Entries of `RELAYS`.
+pub const MAX_RELAYS: u32 = 4096;
+/// Relays that are remembered as reported; the oldest is forgotten.
+pub const MAX_SEEN: u32 = 1024;
+/// How long one is.
+pub const MAX_SEEN_NS: u64 = 60_000_000_000;
 /// Entries of `NETNS`.
 pub const MAX_NETNS: u32 = 4096;
 /// Entries of `DENY_PORTS`.
@@ -64,7 +74,7 @@ pub struct Config {
 pub struct AgentEntry {
     /// The agent's number in the configuration.
     pub agent: u32,
-    /// [`AGENT_REFUSES_INBOUND`], [`AGENT_REFUSES_LOOPBACK`].
+    /// [`AGENT_REFUSES_INBOUND`], [`AGENT_REFUSES_LOOPBACK`], [`AGENT_REFUSES_RELAYS`].
     pub flags: u32,
 }
 
@@ -102,6 +112,13 @@ pub enum Stat {
     FailedOpen = 7,
     /// DNS queries (or UDP sockets connected for them) sent to Guard's own socket.
     DnsRedirected = 8,
+}
+
+/// The key of `RELAYS`: an agent and a loopback port.
+#[inline(always)]
+#[must_use]
+pub const fn relay(agent: u32, port: u16) -> u64 {
+    (agent as u64) << 16 | port as u64
 }
 
 /// How many counters `STATS` has (room to grow without a new layout).

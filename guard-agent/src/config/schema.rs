@@ -250,7 +250,7 @@ pub const KEYS: &[Key] = &[
     key("agent.egress", "allow", "list of hosts and addresses", "`[]`",
         "Destinations allowed that are not on `deny`. A connection that may pass for its name, or for the name that was looked up where its protocol has none, is dialled by Guard to where that name leads, as this host resolves it, and never to a private address that is not listed. Public resolvers over HTTPS or TLS pass only if they are listed here."),
     key("agent.egress", "loopback", "`own` or `deny`", "`own`",
-        "Loopback of the agent's own network namespace: left alone, or refused; a resolver on it (port 53) is reachable all the same."),
+        "Loopback of the agent's own network namespace: left alone, or refused; a resolver on it (port 53) is reachable all the same. With `default = \"deny\"` a listener that no governed process made is refused unless `allow` lists its address (`127.0.0.1:5432`) or `localhost`; otherwise it is reported."),
     key("agent.egress", "private", "`allow` or `deny`", "the value of `default`, and metadata services refused",
         "Private, shared and link-local networks that `allow` does not list by address. `allow`, written out, admits the metadata services of clouds (169.254.0.0/16 and others) too; it never admits what `default` or `deny` refuses."),
     key("agent.egress", "inbound", "`allow` or `deny`", "`allow`",

@@ -28,13 +28,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gu
 
 pub(super) const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// Maps that outlive the daemon. Not EVENTS: a ring belongs to its reader.
-const PINNED: [&str; 13] = [
+const PINNED: [&str; 14] = [
     "CFG",
     "AGENTS",
     "PARENTS",
     "KNOWN",
     "NETNS",
     "DENY_PORTS",
+    "RELAYS",
     "TAG",
     "CLIENT",
     "ACCEPTED",
@@ -111,6 +112,7 @@ pub(super) struct Loaded {
     /// Not every kernel takes it.
     pub(super) family: Result<OwnedFd, KernelError>,
     pub(super) policy: PolicyMaps,
+    pub(super) relays: HashMap<MapData, u64, u32>,
     pub(super) stats: PerCpuArray<MapData, u64>,
     pub(super) events: RingBuf<MapData>,
 }
@@ -144,6 +146,7 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
             netns: map(&mut object, "NETNS")?,
             deny_ports: map(&mut object, "DENY_PORTS")?,
         },
+        relays: map(&mut object, "RELAYS")?,
         stats: map(&mut object, "STATS")?,
         events: map(&mut object, "EVENTS")?,
     })
