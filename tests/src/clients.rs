@@ -47,6 +47,37 @@ pub fn formats() -> Result<PathBuf> {
     environment("venv-formats", &FORMATS)
 }
 
+/// The independent fake provider of the suite `independent`: a program of an npm package.
+const AIMOCK: &str = "@copilotkit/aimock@1.43.0";
+
+/// That program, installed on first use.
+///
+/// # Errors
+/// `npm` is missing, or the package cannot be installed.
+pub fn aimock() -> Result<PathBuf> {
+    let directory = repository().join(".lab/aimock");
+    fs::create_dir_all(&directory)?;
+    let lock = File::create(directory.join("lock"))?;
+    lock.lock().context("waiting for another installation")?;
+    let program = directory.join("node_modules/.bin/llmock");
+    let marker = directory.join("packages");
+    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == AIMOCK) {
+        return Ok(program);
+    }
+    fs::write(directory.join("package.json"), "{\"private\": true}\n")?;
+    Spawn::new("npm")
+        .args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"])
+        .arg(&directory)
+        .arg(AIMOCK)
+        .inherit()
+        .patience(Duration::from_secs(600))
+        .run()?
+        .ok()
+        .context("installing the independent provider with npm (Debian: apt-get install npm)")?;
+    fs::write(marker, AIMOCK)?;
+    Ok(program)
+}
+
 fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let lab = repository().join(".lab");
     fs::create_dir_all(&lab)?;

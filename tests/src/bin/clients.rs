@@ -1,5 +1,6 @@
-//! The matrix of clients: `clients [NAME…]`. Run it with `cargo xtask test --clients`. Without names it runs all and
-//! writes `docs/clients.md`.
+//! The matrix of clients: `clients [NAME…]`. Run it with `cargo xtask test --clients`. Without names it runs all,
+//! writes `docs/clients.md`, and asks genai-prices for the costs that the unit tests compare with; `prices` does that
+//! alone.
 
 use std::process::ExitCode;
 
@@ -19,6 +20,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     let only: Vec<String> = std::env::args().skip(1).collect();
+    if only.is_empty() || only == ["prices"] {
+        let compared = matrix::compare_prices(&matrix::Installed::ensure()?)?;
+        eprintln!("{compared} costs are what genai-prices says");
+    }
+    if only == ["prices"] {
+        return Ok(true);
+    }
     let rows = matrix::run(&only, |line| eprintln!("{line}"))?;
     if only.is_empty() {
         matrix::write(&rows)?;

@@ -16,7 +16,11 @@ const USUAL: [(Speaks, &str, &str); 7] = [
     (Speaks::OpenAi, "api.openai.com", "203.0.113.10"),
     (Speaks::Anthropic, "api.anthropic.com", "203.0.113.20"),
     (Speaks::Site, "www.example.org", "203.0.113.30"),
-    (Speaks::Gemini, "generativelanguage.googleapis.com", "203.0.113.40"),
+    (
+        Speaks::Gemini,
+        "generativelanguage.googleapis.com",
+        "203.0.113.40",
+    ),
     (
         Speaks::Bedrock,
         "bedrock-runtime.us-east-1.amazonaws.com",

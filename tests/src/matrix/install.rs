@@ -25,6 +25,7 @@ const PYTHON: [(&str, &[&str]); 2] = [
             "pydantic-ai-slim[openai,anthropic,google]==2.68.0",
             "openai-agents==0.24.0",
             "claude-agent-sdk==0.2.187",
+            "genai-prices==0.2.3",
         ],
     ),
     // it wants an older openai; tool calls need mcp

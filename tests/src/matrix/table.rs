@@ -188,7 +188,12 @@ pub const CLIENTS: &[Client] = &[
         Kind::Node("google-genai"),
         Speaks::Gemini,
     ),
-    sdk("mistralai (Python)", "mistralai", python("mistralai"), Speaks::Mistral),
+    sdk(
+        "mistralai (Python)",
+        "mistralai",
+        python("mistralai"),
+        Speaks::Mistral,
+    ),
     sdk(
         "@mistralai/mistralai",
         "@mistralai/mistralai",
@@ -260,6 +265,65 @@ pub const CLIENTS: &[Client] = &[
                     "claude-haiku-4-5",
                     "--allowedTools",
                     "Bash",
+                ],
+                &[],
+            ),
+            Speaks::Anthropic,
+        )
+    },
+    Client {
+        tool: "exec",
+        arguments: r#"const said = await tools.exec_command({ cmd: "echo sunny" }); text(said.output);"#,
+        ..sdk(
+            "Codex",
+            "@openai/codex",
+            cli(
+                "codex",
+                &["exec", "--skip-git-repo-check", QUESTION],
+                &[("CODEX_API_KEY", "$OPENAI_API_KEY")],
+            ),
+            Speaks::OpenAi,
+        )
+    },
+    Client {
+        tool: "run_shell_command",
+        arguments: r#"{"command":"echo sunny"}"#,
+        ..sdk(
+            "Gemini CLI",
+            "@google/gemini-cli",
+            cli(
+                "gemini",
+                &[
+                    "--skip-trust",
+                    "--yolo",
+                    "--model",
+                    "gemini-2.5-flash",
+                    "--prompt",
+                    QUESTION,
+                ],
+                &[],
+            ),
+            Speaks::Gemini,
+        )
+    },
+    Client {
+        tool: "exec",
+        arguments: r#"{"command":"echo sunny"}"#,
+        slow_exit: Duration::from_secs(30),
+        ..sdk(
+            "OpenClaw, Anthropic",
+            "openclaw",
+            cli(
+                "openclaw",
+                &[
+                    "agent",
+                    "--local",
+                    "--session-id",
+                    "lab",
+                    "--model",
+                    "anthropic/claude-haiku-4-5",
+                    "--message",
+                    QUESTION,
                 ],
                 &[],
             ),

@@ -87,7 +87,12 @@ fn stream(model: &str, reply: &Reply) -> Vec<String> {
     if reply.tool.is_some() {
         events.push(chunk(message(reply), true));
     } else {
-        events.extend(reply.words.iter().map(|word| chunk(json!({"content": word}), false)));
+        events.extend(
+            reply
+                .words
+                .iter()
+                .map(|word| chunk(json!({"content": word}), false)),
+        );
         events.push(chunk(json!({"content": ""}), true));
     }
     events.push("data: [DONE]\n\n".to_owned());

@@ -101,7 +101,10 @@ fn golden_replies_are_read_alike_in_every_coding_wherever_they_are_split() {
             let packed = pack(coding, &body);
             let mut check = |pieces: &[&[u8]]| {
                 let (out, facts) = read_packed(dialect, media, coding, pieces);
-                assert!(out == packed, "{kind:?} {name} {coding}: other bytes in {pieces:?}");
+                assert!(
+                    out == packed,
+                    "{kind:?} {name} {coding}: other bytes in {pieces:?}"
+                );
                 assert_eq!(facts, plain, "{kind:?} {name} {coding} in {pieces:?}");
                 readings += 1;
             };
@@ -126,6 +129,9 @@ fn golden_replies_are_read_alike_wherever_they_are_split() {
             assert!(split == whole, "{kind:?} {name} at {at}: {:?}", split.1);
         }
         let bytes: Vec<_> = body.chunks(1).collect();
-        assert!(super::read_media(dialect, media, &bytes) == whole, "{kind:?} {name}");
+        assert!(
+            super::read_media(dialect, media, &bytes) == whole,
+            "{kind:?} {name}"
+        );
     }
 }

@@ -76,7 +76,11 @@ fn binary(lines: &[u8]) -> Vec<u8> {
 
 /// A reply of this media type on the wire, from its fixture.
 pub(super) fn wire(media: &str, fixture: Vec<u8>) -> Vec<u8> {
-    if media == BINARY { binary(&fixture) } else { fixture }
+    if media == BINARY {
+        binary(&fixture)
+    } else {
+        fixture
+    }
 }
 
 /// The media type of the binary framing.

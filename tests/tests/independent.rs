@@ -1,0 +1,121 @@
+//! Every dialect that an independent fake provider speaks, served through Guard: npm `@copilotkit/aimock`, which nobody
+//! here wrote, behind TLS.
+//!
+//! It needs npm, so it runs with `cargo xtask test --clients` and not by itself.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use guard_tests::clients;
+use guard_tests::lab::Lab;
+use guard_tests::process::{Running, Spawn};
+use serde_json::{Value, json};
+
+/// The providers that it plays beside the usual ones, at a host of each.
+const FURTHER: [(&str, &str); 5] = [
+    ("vertex", "us-central1-aiplatform.googleapis.com"),
+    ("azure", "lab.openai.azure.com"),
+    ("groq", "api.groq.com"),
+    ("openrouter", "openrouter.ai"),
+    ("ollama", "ollama.com"),
+];
+
+const AGENT: &str = r#"
+providers = ["openai", "anthropic", "gemini", "bedrock", "cohere", "mistral", "vertex", "azure", "groq", "openrouter", "ollama"]
+models = ["*"]
+budget = [{ window = "day", usd = 100.0 }]
+"#;
+
+/// What it answers, and what it says that the answer costs.
+fn fixtures() -> Value {
+    let usage = json!({"prompt_tokens": 1234, "completion_tokens": 56, "total_tokens": 1290});
+    let call = json!([{"name": "get_weather", "arguments": {"city": "Paris"}}]);
+    json!({"fixtures": [
+        {"match": {"userMessage": "Say something."}, "response": {"content": "It is sunny in Paris.", "usage": usage}},
+        {"match": {"userMessage": "Use the tool."}, "response": {"toolCalls": call, "usage": usage}},
+    ]})
+}
+
+/// The provider as a process of its own on the loopback.
+fn start(lab: &Lab) -> Result<(Running, SocketAddr)> {
+    let file = lab.directory().join("fixtures.json");
+    std::fs::write(&file, fixtures().to_string())?;
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let running = Spawn::new(clients::aimock()?)
+        .args([
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &address.port().to_string(),
+            "--fixtures",
+        ])
+        .arg(&file)
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .start()?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while TcpStream::connect(address).is_err() {
+        ensure!(
+            Instant::now() < deadline,
+            "the provider does not listen: {:?}",
+            running.said()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok((running, address))
+}
+
+/// What Guard recorded, in the words of the client's reading.
+fn recorded(record: &Value) -> Value {
+    let usage = &record["usage"];
+    let known = usage["known"] == true;
+    let count = |name: &str| if known { usage[name].clone() } else { Value::Null };
+    json!({
+        "provider": record["provider"], "dialect": record["dialect"], "stream": record["stream"],
+        "input": count("input"), "output": count("output"), "tools": record["tools_called"],
+    })
+}
+
+#[test]
+#[ignore = "needs npm: cargo xtask test --clients runs it"]
+fn an_independent_provider_is_served_in_every_dialect_and_metered_as_it_says() -> Result<()> {
+    let builder = Lab::builder().coder(AGENT);
+    let lab = FURTHER
+        .into_iter()
+        .fold(builder, |lab, (provider, host)| lab.relayed(provider, host))
+        .start()?;
+    let (_running, address) = start(&lab)?;
+    lab.relay(address);
+    let begun = Instant::now();
+    let done = lab.coder().python("independent.py", "")?.run()?.ok()?;
+    let said = done.json_lines()?;
+    let (served, refused): (Vec<&Value>, Vec<&Value>) = said.iter().partition(|line| line["status"] == 200);
+    let metered: Vec<&&Value> = served.iter().filter(|line| line["dialect"] != "media").collect();
+    let mut records = lab.calls(metered.len())?;
+    records.retain(|record| record["decision"] == "allowed");
+    let mut problems = Vec::new();
+    for (line, record) in metered.iter().zip(&records) {
+        let mut wanted = (***line).clone();
+        for name in ["status", "path"] {
+            wanted.as_object_mut().context("not an object")?.remove(name);
+        }
+        if wanted != recorded(record) {
+            problems.push(format!("{line}: recorded {}", recorded(record)));
+        }
+    }
+    ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    ensure!(records.len() == metered.len(), "{} records", records.len());
+    // what Guard's prices have no unit for is refused, with the reason
+    let paths: Vec<&str> = refused.iter().filter_map(|line| line["path"].as_str()).collect();
+    assert_eq!(
+        paths,
+        ["/v1/images/generations", "/v1/audio/speech", "/v2/rerank"],
+        "{refused:#?}"
+    );
+    for line in refused {
+        let text = line["said"].as_str().unwrap_or_default();
+        ensure!(text.contains("Guard request"), "{line}");
+    }
+    eprintln!("{} calls in {:.1?}", said.len(), begun.elapsed());
+    Ok(())
+}
