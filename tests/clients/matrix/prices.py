@@ -16,21 +16,20 @@ from decimal import Decimal
 
 from genai_prices import Usage, calc_price
 
-# Prices change on days: everything is asked for one day, noon, when nobody has an hour of lower prices.
-DAY = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+# Prices change on days, and DeepSeek's by the hour: everything is asked for one hour at which nobody charges less.
+DAY = datetime(2026, 11, 23, 8, tzinfo=timezone.utc)
 PICO = Decimal(10) ** 12
 
 PROVIDERS = {"gemini": "google", "xai": "x-ai", "bedrock": "aws"}
 
-# Rows of the snapshot with prices of audio and images of their own.
+# Models with prices of audio and images of their own: provider, model, and what of it they take or make.
 MEDIA = [
-    ("openai", "gpt-4o-audio-preview"),
-    ("openai", "gpt-audio"),
-    ("openai", "gpt-realtime"),
-    ("openai", "gpt-image-1"),
-    ("gemini", "gemini-2.5-flash"),
-    ("gemini", "gemini-2.5-flash-image"),
-    ("gemini", "gemini-2.0-flash"),
+    ("openai", "gpt-audio", ["audio in", "audio out"]),
+    ("openai", "gpt-realtime", ["audio in", "audio in, cached", "audio out", "image in"]),
+    ("openai", "gpt-image-1", ["image in"]),
+    ("gemini", "gemini-2.5-flash", ["audio in", "audio in, cached", "image in"]),
+    ("gemini", "gemini-2.5-flash-image", ["image in", "image out"]),
+    ("gemini", "gemini-2.0-flash", ["audio in", "image in"]),
 ]
 
 USAGES = {
@@ -76,14 +75,15 @@ def theirs(usage):
 
 
 def cost(provider, model, usage, tier):
-    context = {"service_tier": tier} if tier else None
+    name = "processing" if tier == "batch" else "service_tier"
+    context = {name: tier} if tier else None
     try:
         price = calc_price(
             theirs(usage), model, provider_id=PROVIDERS.get(provider, provider), genai_request_timestamp=DAY, price_context=context
         )
     except (LookupError, ValueError):
         return None
-    tiers = {variant.when.get("service_tier") for variant in price.model.price_variants or []}
+    tiers = {variant.when.get(name) for variant in price.model.price_variants or []}
     if tier and tier not in tiers:
         return None  # it would give the standard price
     pico = price.total_price * PICO
@@ -95,7 +95,8 @@ def main():
     with open(sys.argv[1], "rb") as file:
         rows = tomllib.load(file)["model"]
     for row in rows:
-        asked = [(name, usage, None) for name, usage in USAGES.items() if bucket_sold(row, name)]
+        usages = {"input": USAGES["input"]} if "embed" in row["model"] else USAGES  # an embedding has no output
+        asked = [(name, usage, None) for name, usage in usages.items() if bucket_sold(row, name)]
         sold = {name: count for name, count in USAGES["everything"].items() if bucket_sold(row, name)}
         asked = [(name, sold if name == "everything" else usage, tier) for name, usage, tier in asked]
         asked += [("everything", sold, tier) for tier in row.get("tiers", {})]
@@ -106,9 +107,9 @@ def main():
                 asked.append((f"up to {mark['above']}", {"input": mark["above"], "output": 100}, None))
         for name, usage, tier in asked:
             tell(row["provider"], row["model"], name, usage, tier)
-    for provider, model in MEDIA:
-        for name, usage in MEDIA_USAGES.items():
-            tell(provider, model, name, usage, None)
+    for provider, model, names in MEDIA:
+        for name in names:
+            tell(provider, model, name, MEDIA_USAGES[name], None)
 
 
 def bucket_sold(row, name):

@@ -24,7 +24,20 @@ struct Line {
 }
 
 /// Where the two differ, and why Guard's price stands: provider, model and case (`*` at the end: whatever follows).
-const DIFFERENCES: &[(&str, &str, &str, &str)] = &[];
+#[rustfmt::skip]
+const DIFFERENCES: &[(&str, &str, &str, &str)] = &[
+    // OpenAI sells two lifetimes of what is written to its cache since gpt-5.6; genai-prices has the price of one.
+    ("openai", "gpt-5.6-*", "cache_write_1h", "it prices twelve hours as it does thirty minutes"),
+    ("openai", "gpt-5.6-*", "everything*", "the same"),
+    ("openai", "gpt-5.6-*", "above 272000", "the same"),
+    ("openai", "gpt-6*", "cache_write_1h", "the same"),
+    ("openai", "gpt-6*", "everything*", "the same"),
+    ("openai", "gpt-6*", "above 272000", "the same"),
+    // OpenAI quotes no price for cached tokens of these in a batch, so Guard takes that of a batch's plain input.
+    ("openai", "gpt-4.1*", "everything at batch", "it takes the standard price of cached tokens"),
+    ("openai", "o3", "everything at batch", "the same"),
+    ("openai", "o4-mini", "everything at batch", "the same"),
+];
 
 impl Line {
     fn usage(&self) -> Usage {
@@ -99,7 +112,7 @@ fn what_calls_cost_is_what_an_independent_calculator_says_or_is_explained() {
         assert!(count > 0, "explains nothing: {row:?}");
     }
     assert!(
-        equal > 500 && unpriced < 100,
+        equal > 550 && unpriced < 20,
         "{equal} are equal, {unpriced} have no price there"
     );
 }
