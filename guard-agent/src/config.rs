@@ -15,6 +15,7 @@ mod agents;
 mod alerts;
 mod budget;
 mod caps;
+mod egress;
 mod files;
 mod host;
 mod loops;
@@ -37,6 +38,7 @@ pub use tools::{ArgumentRule, Matcher, ToolRules};
 use globset::GlobMatcher;
 
 use crate::llm::provider::Provider;
+use crate::route::egress::Egress;
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -318,6 +320,8 @@ pub struct Agent {
     pub loops: LoopRules,
     /// Budgets.
     pub budgets: Vec<Budget>,
+    /// Where it may connect to beside its providers.
+    pub egress: Egress,
 }
 
 /// What to do with a credential of the caller's own.

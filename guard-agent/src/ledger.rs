@@ -18,6 +18,7 @@
 //! stays in the latest one in which something was booked until that one has ended (`ledger/book/periods.rs`). The price of that rule: after a clock that ran far ahead, windows stay in that future until the clock is
 //! there again, and `resets_at` says so.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::tz::TimeZone;
@@ -27,10 +28,15 @@ use crate::clock::SharedClock;
 use crate::money::Pico;
 
 mod book;
+mod codec;
+mod files;
+mod frames;
 mod journal;
 mod record;
+mod recovery;
 mod rows;
 mod sqlite;
+mod text;
 mod types;
 pub mod window;
 
@@ -43,6 +49,7 @@ pub use book::NO_SESSION;
 pub use window::Window;
 
 use book::{Book, Posting};
+use files::{Directory, Files};
 use journal::Journal;
 use record::{Outcome, Record};
 
@@ -55,6 +62,7 @@ pub struct Ledger {
 /// What the ledger, its reservations and the projection share.
 struct Inner {
     state: Mutex<State>,
+    files: Arc<dyn Files>,
     timezone: TimeZone,
     clock: SharedClock,
     recovery: Recovery,
@@ -67,7 +75,7 @@ struct State {
     journal: Journal,
     /// Steps that happened but are not in the journal yet, because it could not be written. Bounded by the
     /// reservations that were open when writing failed, since nothing new is admitted meanwhile.
-    unwritten: Vec<Record>,
+    unwritten: VecDeque<Record>,
     stopped: Option<String>,
 }
 
@@ -144,12 +152,13 @@ impl Inner {
     fn open(settings: LedgerSettings) -> Result<Self, LedgerError> {
         let LedgerSettings { dir, timezone, clock } = settings;
         let lock = journal::lock_directory(&dir)?;
-        let opened = journal::recover(&dir, clock.now(), sqlite::balances(&dir))?;
+        let files: Arc<dyn Files> = Arc::new(Directory(dir.clone()));
+        let opened = recovery::recover(&files, &dir, clock.now(), sqlite::balances(&dir))?;
         let mut recovery = opened.recovery;
         let mut state = State {
             book: opened.book,
             journal: opened.journal,
-            unwritten: Vec::new(),
+            unwritten: VecDeque::new(),
             stopped: None,
         };
         let now = clock.now().as_microsecond();
@@ -160,17 +169,18 @@ impl Inner {
                     .charged_amount
                     .checked_add(posting.amount)
                     .unwrap_or(Pico(u64::MAX));
-                state.note(Record::close(
+                state.note(Record::Close {
+                    at: now,
                     id,
-                    now,
-                    &posting,
-                    posting.amount,
-                    Outcome::Recovered,
-                ));
+                    cost: posting.amount,
+                    outcome: Outcome::Recovered,
+                    posting,
+                });
             }
         }
         Ok(Self {
             state: Mutex::new(state),
+            files,
             timezone,
             clock,
             recovery,
@@ -202,16 +212,16 @@ impl Inner {
             .map_err(ReserveError::Exhausted)?;
         // Only an amount that no limit bounds can be larger.
         let amount = amount.min(book::MOST);
-        let posting = Posting {
+        let posting = Arc::new(Posting {
             call,
             amount,
             accounts: slots.iter().map(|slot| slot.account.clone()).collect(),
-        };
+        });
         let id = state.journal.next_seq();
         state
             .append(&Record::Reserve {
                 at: now.as_microsecond(),
-                posting: posting.clone(),
+                posting: Arc::clone(&posting),
             })
             .map_err(ReserveError::Stopped)?;
         state.book.hold(id, posting);
@@ -235,7 +245,13 @@ impl Inner {
             return Pico::ZERO;
         };
         let cost = cost.unwrap_or(posting.amount).min(book::MOST);
-        state.note(Record::close(id, at, &posting, cost, outcome));
+        state.note(Record::Close {
+            at,
+            id,
+            cost,
+            outcome,
+            posting,
+        });
         cost
     }
 }
@@ -263,17 +279,19 @@ impl State {
     /// process dies first, the reservation is charged in full at the next start: no less than the call cost, unless it
     /// cost more than was reserved.
     fn note(&mut self, record: Record) {
-        self.unwritten.push(record);
-        if self.flush().is_err() {
-            // `stopped` says so, and the next reserve tries again.
+        // Order counts: nothing overtakes what waits. `stopped` says so, and the next reserve tries again.
+        if self.flush().is_err() || self.append(&record).is_err() {
+            self.unwritten.push_back(record);
         }
     }
 
     /// Writes what is waiting, in order.
     fn flush(&mut self) -> Result<(), String> {
-        while let Some(record) = self.unwritten.first().cloned() {
-            self.append(&record)?;
-            self.unwritten.remove(0);
+        while let Some(record) = self.unwritten.pop_front() {
+            if let Err(why) = self.append(&record) {
+                self.unwritten.push_front(record);
+                return Err(why);
+            }
         }
         Ok(())
     }

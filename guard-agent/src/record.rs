@@ -315,7 +315,19 @@ impl Report for Recorder {
             None => Head::of_stranger(self.clock.now(), id, connection.stranger),
         };
         let (decision, rule) = match &connection.verdict {
-            Verdict::Passed | Verdict::Broken => (Decision::Allowed, None),
+            Verdict::Passed | Verdict::Broken => {
+                let would = connection.would_refuse;
+                (
+                    Decision::Allowed,
+                    would.map(|rule| format!("would be refused: {rule}")),
+                )
+            }
+            Verdict::Egress(refused) => {
+                if let Some(who) = connection.identity {
+                    self.metrics.egress_refused(&who.agent, refused.cause.label());
+                }
+                (Decision::Refused, Some(refused.to_string()))
+            }
             Verdict::Denied(why) => (Decision::Refused, Some(why.clone())),
             Verdict::Unreachable(why) => (Decision::Failed, Some(why.clone())),
         };

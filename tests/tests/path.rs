@@ -509,8 +509,8 @@ fn a_providers_address_without_its_name_is_no_way_around() -> Result<()> {
             "::203.0.113.10:443",
             "https://www.example.org/v1/models",
         ],
-        // no TLS at all
-        &["http://203.0.113.10:443/v1/models"],
+        // no TLS at all; Guard answers that itself, with 403
+        &["--fail", "http://203.0.113.10:443/v1/models"],
     ];
     // The daemon looks the addresses up when it has started.
     let deadline = Instant::now() + Duration::from_secs(10);

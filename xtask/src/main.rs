@@ -4,11 +4,13 @@
     reason = "a command-line tool talks on its standard output"
 )]
 
+mod bench;
 mod check;
 mod demo;
 mod kernels;
 mod prices;
 mod setup;
+mod systemd;
 mod test;
 
 use anyhow::Result;
@@ -39,6 +41,8 @@ enum Chore {
         /// The file; PyPI's `litellm` ships it as `litellm/model_prices_and_context_window_backup.json`
         file: std::path::PathBuf,
     },
+    /// Measure, and write the numbers to docs/performance.md
+    Bench(bench::Options),
     /// Run every test; what cannot run here fails
     Test(test::Options),
 }
@@ -49,6 +53,7 @@ fn main() -> Result<()> {
         Chore::Demo { json } => demo::run(json),
         Chore::Check => check::run(),
         Chore::Prices { file } => prices::run(&file),
+        Chore::Bench(options) => bench::run(options),
         Chore::Test(options) => test::run(options),
     }
 }

@@ -7,8 +7,6 @@ pub enum Status {
     Works,
     /// The feature is planned; of its values only this one, which means what Guard does anyway, is accepted.
     Only(&'static str),
-    /// The feature is planned; only an empty list is accepted.
-    OnlyEmpty,
     /// The feature is planned; the key is refused.
     Planned,
 }
@@ -245,12 +243,18 @@ pub const KEYS: &[Key] = &[
     key("agent.loops.rule", "warn", "count", "none", "From here on there is an alert too, once until the user speaks."),
     key("agent.loops.rule", "trip", "count", "none", "From here on the call is refused."),
 
-    key("agent.egress", "default", "`allow` or `deny`", "`allow`", "Hosts that are on neither list.").only("allow"),
-    key("agent.egress", "deny", "list of host patterns", "`[]`", "Hosts refused.").status(Status::OnlyEmpty),
-    key("agent.egress", "allow", "list of host patterns", "`[]`", "Hosts allowed.").status(Status::OnlyEmpty),
-    key("agent.egress", "loopback", "`own` or `deny`", "`own`", "Loopback of its own namespace.").only("own"),
-    key("agent.egress", "private", "`allow` or `deny`", "`allow`", "Private networks.").only("allow"),
-    key("agent.egress", "inbound", "`allow` or `deny`", "`allow`", "Inbound connections.").only("allow"),
+    key("agent.egress", "default", "`allow` or `deny`", "`allow`",
+        "What happens to destinations that are on neither list. The agent's providers are always reachable, through Guard."),
+    key("agent.egress", "deny", "list of hosts and addresses", "`[]`",
+        "Destinations refused, whatever else is written. A host (`*.internal`, `mail.example.com:25`) is compared with the name that the connection carries (SNI or `Host`), and with the names for which the agent's DNS answers gave it the address; addresses (`10.0.0.0/8`, `10.0.0.0/8:5432`, `[fd00::]/8:443`, `192.0.2.7`) with where it is going. A client can hide a name that it never looked up, but no address: to keep it from a host for good, deny the addresses, or set `default = \"deny\"`."),
+    key("agent.egress", "allow", "list of hosts and addresses", "`[]`",
+        "Destinations allowed that are not on `deny`. A connection that may pass for its name, or for the name that was looked up where its protocol has none, is dialled by Guard to where that name leads, as this host resolves it, and never to a private address that is not listed. Public resolvers over HTTPS or TLS pass only if they are listed here."),
+    key("agent.egress", "loopback", "`own` or `deny`", "`own`",
+        "Loopback of the agent's own network namespace: left alone, or refused; a resolver on it (port 53) is reachable all the same."),
+    key("agent.egress", "private", "`allow` or `deny`", "the value of `default`, and metadata services refused",
+        "Private, shared and link-local networks that `allow` does not list by address. `allow`, written out, admits the metadata services of clouds (169.254.0.0/16 and others) too; it never admits what `default` or `deny` refuses."),
+    key("agent.egress", "inbound", "`allow` or `deny`", "`allow`",
+        "TCP connections from outside its network namespace. With `deny` none of its listeners answers them; over loopback they still do."),
 
     key("shared", "owner", "owner", "one of four is required", "Counts the calls of every agent of this owner."),
     key("shared", "key", "`PROVIDER/KEY`", "one of four is required", "Counts the calls with this key, by its name in `provider.keys`."),

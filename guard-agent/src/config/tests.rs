@@ -203,9 +203,6 @@ fn what_does_not_work_yet_is_refused_by_name() {
         "[host]\nwhen_down = \"direct\"",
         "[host]\nunknown_when_down = \"direct\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
-        &format!("{CODER}egress = {{ default = \"deny\" }}"),
-        &format!("{CODER}egress = {{ deny = [\"*.internal\"] }}"),
-        &format!("{CODER}egress = {{ inbound = \"deny\" }}"),
         &format!("{CODER}budget = [{{ window = \"day\", usd = 1.0, on_soft = {{ model = \"m\" }} }}]"),
         "[[provider]]\nname = \"openai\"\nkeys = [{ name = \"a\", from = \"vault:secret/x#y\" }]",
     ] {
@@ -591,9 +588,6 @@ fn markdown() -> String {
             schema::Status::Only(word) => {
                 format!(" *Only `{word}` is accepted: the rest is not available in this version.*")
             }
-            schema::Status::OnlyEmpty => {
-                " *Only an empty list is accepted: the rest is not available in this version.*".to_owned()
-            }
             schema::Status::Planned => " *Not available in this version: an error.*".to_owned(),
         };
         let row = [key.form, key.default, key.effect].map(|cell| cell.replace('|', "\\|"));
@@ -606,6 +600,34 @@ fn markdown() -> String {
     }
     out.push('\n');
     out
+}
+
+#[test]
+fn egress_rules_are_read_and_a_bad_one_is_told_with_its_line() {
+    let text = format!(
+        "{CODER}egress = {{ default = \"deny\", deny = [\"*.internal\"], allow = [\"10.0.0.0/8:5432\"], private = \"deny\" }}"
+    );
+    let config = check(&text).config.unwrap();
+    let egress = &config.agents[0].egress;
+    assert!(egress.judge("10.1.1.1:5432".parse().unwrap(), None, &[]).is_ok());
+    assert!(
+        egress
+            .judge("203.0.113.1:443".parse().unwrap(), None, &[])
+            .is_err()
+    );
+    let bad = format!("{CODER}egress = {{ allow = [\"https://example.com\", \"10.0.0.1/8\"] }}");
+    let problems = check(&bad).problems;
+    let fixes: Vec<&str> = problems.iter().map(|problem| problem.fix.as_str()).collect();
+    assert!(
+        fixes[0].contains("\"example.com\"") && fixes[1].contains("10.0.0.0/8"),
+        "{problems:#?}"
+    );
+    assert!(
+        problems
+            .iter()
+            .all(|problem| problem.line == text.lines().count()),
+        "{problems:#?}"
+    );
 }
 
 #[test]

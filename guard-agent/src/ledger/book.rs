@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use ulid::Ulid;
 
 use super::record::{Balance, Numbered, Record};
@@ -25,7 +26,7 @@ pub const NO_SESSION: &str = "-";
 
 /// One scope in one window (one bucket of a rolling one). Its end is no part of what it is: a change of the time zone
 /// may put it off.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct AccountId {
     pub scope: Scope,
     pub window: Window,
@@ -71,7 +72,7 @@ impl AccountId {
 }
 
 /// An amount in all the accounts that one call is charged to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Posting {
     pub call: Ulid,
     pub amount: Pico,
@@ -95,7 +96,7 @@ struct Account {
 #[derive(Debug, Default)]
 pub(super) struct Book {
     accounts: HashMap<AccountId, Account>,
-    held: BTreeMap<u64, Posting>,
+    held: BTreeMap<u64, Arc<Posting>>,
     /// Latest window begun, by kind: a clock that steps back stays in it.
     floors: HashMap<Window, (i64, i64)>,
     /// Begins of the buckets of each rolling account; some may be gone.
@@ -139,10 +140,14 @@ impl Book {
         if id.window.rolling().is_some() {
             let key = (id.scope.clone(), id.window);
             self.buckets.entry(key).or_default().insert(id.starts);
-        } else if let Some((known, account)) = self.accounts.remove_entry(id) {
+        } else if self
+            .accounts
+            .get_key_value(id)
+            .is_some_and(|(known, _)| known.ends < id.ends)
+            && let Some(account) = self.accounts.remove(id)
+        {
             // The latest end counts.
-            let ends = known.ends.max(id.ends);
-            self.accounts.insert(AccountId { ends, ..known }, account);
+            self.accounts.insert(id.clone(), account);
         }
         self.accounts.entry(id.clone()).or_default()
     }
@@ -210,7 +215,7 @@ impl Book {
     }
 
     /// Sets an admitted amount aside.
-    pub(super) fn hold(&mut self, id: u64, posting: Posting) {
+    pub(super) fn hold(&mut self, id: u64, posting: Arc<Posting>) {
         for key in &posting.accounts {
             self.enter(key);
             let account = self.account(key);
@@ -220,7 +225,7 @@ impl Book {
     }
 
     /// Ends a reservation at a cost (none: in full). Gives its posting, or `None` when there is no such reservation.
-    pub(super) fn close(&mut self, id: u64, cost: Option<Pico>) -> Option<Posting> {
+    pub(super) fn close(&mut self, id: u64, cost: Option<Pico>) -> Option<Arc<Posting>> {
         let posting = self.held.remove(&id)?;
         let cost = cost.unwrap_or(posting.amount);
         for key in &posting.accounts {
@@ -243,7 +248,7 @@ impl Book {
             self.ended
                 .retain(|scope| self.accounts.keys().any(|id| id.scope == *scope));
         }
-        self.debug_check_held();
+        self.debug_check_held(&posting);
         Some(posting)
     }
 
@@ -380,17 +385,16 @@ impl Book {
         })
     }
 
-    /// In test builds: what each account has reserved is exactly the sum of its open reservations.
-    fn debug_check_held(&self) {
-        #[cfg(debug_assertions)]
-        for (id, account) in &self.accounts {
-            let sum: u64 = self
-                .held
-                .values()
-                .filter(|p| p.accounts.contains(id))
-                .map(|p| p.amount.0)
-                .sum();
-            assert_eq!(sum, account.reserved.0, "{id:?}");
+    /// In test builds: what each of these accounts has reserved is exactly the sum of its open reservations.
+    fn debug_check_held(&self, touched: &Posting) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        for id in &touched.accounts {
+            let open = self.held.values().filter(|p| p.accounts.contains(id));
+            let sum: u64 = open.map(|p| p.amount.0).sum();
+            let reserved = self.accounts.get(id).map_or(0, |account| account.reserved.0);
+            assert_eq!(sum, reserved, "{id:?}");
         }
     }
 }

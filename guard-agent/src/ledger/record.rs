@@ -1,20 +1,15 @@
-//! What the journal holds: one record a line, framed with its length and checksum.
-//!
-//! `LLLLLLLL CCCCCCCC {json}\n`: length and CRC-32 of the JSON text in hexadecimal, so that a person can read the file.
+//! What the journal holds. `codec.rs` has the bytes of it.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use serde::Deserialize;
 
 use super::Scope;
 use super::book::{AccountId, Posting};
 use crate::money::Pico;
 
-/// Bytes before the JSON text.
-const HEAD: usize = 18;
-/// No record is longer; a longer length field is damage, not a record.
-const MAX_JSON: usize = 64 << 20;
-
 /// A record with its place in the sequence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Numbered {
     /// One more than the record before; a reservation is known by the number of its record.
     pub seq: u64,
@@ -23,7 +18,7 @@ pub(super) struct Numbered {
 }
 
 /// One step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "t", rename_all = "snake_case")]
 pub(super) enum Record {
     /// Everything that must survive the segments before this one. The first record of every segment.
@@ -33,26 +28,26 @@ pub(super) enum Record {
         /// Settled amounts; reserved ones follow from `held`.
         accounts: Vec<Balance>,
         /// Open reservations.
-        held: Vec<(u64, Posting)>,
+        held: Vec<(u64, Arc<Posting>)>,
         /// Latest window start seen, by kind of window.
         floors: Vec<(super::Window, i64, i64)>,
     },
     /// An amount was set aside.
-    Reserve { at: i64, posting: Posting },
+    Reserve { at: i64, posting: Arc<Posting> },
     /// A reservation ended. Repeats its posting, so that the record can be booked without its reserve record.
     Close {
         at: i64,
         id: u64,
         cost: Pico,
         outcome: Outcome,
-        posting: Posting,
+        posting: Arc<Posting>,
     },
     /// A run ended.
     Forget { at: i64, scope: Scope },
 }
 
 /// How a reservation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
     /// At the cost that was reported or estimated.
@@ -66,6 +61,8 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    pub(super) const ALL: [Self; 4] = [Self::Settled, Self::Released, Self::Abandoned, Self::Recovered];
+
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Settled => "settled",
@@ -77,41 +74,8 @@ impl Outcome {
 }
 
 /// One account in a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Balance {
     pub account: AccountId,
     pub settled: Pico,
-}
-
-impl Record {
-    pub(super) fn close(id: u64, at: i64, posting: &Posting, cost: Pico, outcome: Outcome) -> Self {
-        Self::Close {
-            at,
-            id,
-            cost,
-            outcome,
-            posting: posting.clone(),
-        }
-    }
-}
-
-/// The line of a record.
-pub(super) fn encode(numbered: &Numbered) -> Result<Vec<u8>, serde_json::Error> {
-    let json = serde_json::to_vec(numbered)?;
-    let mut line = format!("{:08x} {:08x} ", json.len(), crc32fast::hash(&json)).into_bytes();
-    line.extend_from_slice(&json);
-    line.push(b'\n');
-    Ok(line)
-}
-
-/// The record of a line (without its newline); `None` when length, checksum or content is wrong.
-pub(super) fn decode(line: &[u8]) -> Option<Numbered> {
-    let hex = |range| u32::from_str_radix(std::str::from_utf8(line.get(range)?).ok()?, 16).ok();
-    let length = usize::try_from(hex(0..8)?).ok()?;
-    let checksum = hex(9..17)?;
-    let json = line.get(HEAD..)?;
-    if length > MAX_JSON || json.len() != length || crc32fast::hash(json) != checksum {
-        return None;
-    }
-    serde_json::from_slice(json).ok()
 }

@@ -20,8 +20,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::book::AccountId;
-use super::journal::{self, Position, SEGMENT_BYTES};
-use super::record::{self, Balance};
+use super::files::{Files, segment_path};
+use super::frames::{Format, Step, step};
+use super::journal::{Position, SEGMENT_BYTES};
+use super::record::{Balance, Numbered};
 use super::rows;
 use super::{Inner, LedgerError, Scope, ScopeKind, Window};
 use crate::money::Pico;
@@ -165,7 +167,8 @@ fn catch_up(dir: &Path, inner: &Inner, slot: &mut Option<Connection>) -> Result<
     {
         return Ok(());
     }
-    let known = journal::segments(dir).map_err(|e| ProjectionError::Io(dir.into(), e))?;
+    let files = inner.files.as_ref();
+    let known = files.segments().map_err(|e| ProjectionError::Io(dir.into(), e))?;
     let start = at.map_or(0, |at| at.segment);
     for segment in known.into_iter().filter(|s| (start..=end.segment).contains(s)) {
         at = Some(project_segment(dir, connection, segment, at, end)?);
@@ -177,21 +180,22 @@ fn catch_up(dir: &Path, inner: &Inner, slot: &mut Option<Connection>) -> Result<
         if state.unwritten.is_empty() {
             state
                 .journal
-                .rotate(checkpoint)
+                .rotate(&checkpoint)
                 .map_err(|e| ProjectionError::Io(dir.into(), e))?;
         }
     }
-    remove_projected(dir, at)
+    remove_projected(files, dir, at)
 }
 
 /// Removes segments that the database holds entirely and that recovery does not need: those before the one it is in.
-fn remove_projected(dir: &Path, at: Option<Position>) -> Result<(), ProjectionError> {
+fn remove_projected(files: &dyn Files, dir: &Path, at: Option<Position>) -> Result<(), ProjectionError> {
     let Some(at) = at else { return Ok(()) };
     let io = |path: &Path| {
         let path = path.to_owned();
         move |e| ProjectionError::Io(path, e)
     };
-    let old: Vec<_> = journal::segments(dir)
+    let old: Vec<_> = files
+        .segments()
         .map_err(io(dir))?
         .into_iter()
         .filter(|s| *s < at.segment)
@@ -200,10 +204,9 @@ fn remove_projected(dir: &Path, at: Option<Position>) -> Result<(), ProjectionEr
         return Ok(());
     }
     // The directory entry of the segment that replaces them must be on disk first.
-    File::open(dir).and_then(|d| d.sync_all()).map_err(io(dir))?;
+    files.sync_directory().map_err(io(dir))?;
     for segment in old {
-        let path = journal::segment_path(dir, segment);
-        std::fs::remove_file(&path).map_err(io(&path))?;
+        files.remove(segment).map_err(io(&files.path(segment)))?;
     }
     Ok(())
 }
@@ -216,7 +219,7 @@ fn project_segment(
     from: Option<Position>,
     end: Position,
 ) -> Result<Position, ProjectionError> {
-    let path = journal::segment_path(dir, segment);
+    let path = segment_path(dir, segment);
     let io = |e| ProjectionError::Io(path.clone(), e);
     let file = File::open(&path).map_err(io)?;
     let limit = if segment == end.segment {
@@ -230,31 +233,51 @@ fn project_segment(
     let fresh = from.is_none();
     // The journal is on disk before the database can be: the database never knows of more than the journal.
     file.sync_data().map_err(io)?;
+    let format = format(&file).map_err(io)?;
     while at.offset < limit {
-        let mut want = BATCH_BYTES.min(limit - at.offset);
-        let (bytes, used) = loop {
-            let mut bytes = vec![0; usize::try_from(want).unwrap_or(usize::MAX)];
-            file.read_exact_at(&mut bytes, at.offset).map_err(io)?;
-            match memchr::memrchr(b'\n', &bytes) {
-                Some(last) => break (bytes, last + 1),
-                // One record (a checkpoint) longer than a batch.
-                None if want < limit - at.offset => want = (want * 2).min(limit - at.offset),
-                None => break (Vec::new(), usize::try_from(want).unwrap_or(usize::MAX)),
-            }
-        };
+        let (records, used) = batch(&file, format, at.offset, limit).map_err(io)?;
         let transaction = connection.transaction()?;
-        let mut next_seq = None;
-        for line in bytes.get(..used).unwrap_or_default().split(|b| *b == b'\n') {
-            if let Some(numbered) = record::decode(line) {
-                next_seq = Some(numbered.seq.saturating_add(1));
-                rows::apply(&transaction, &numbered, fresh)?;
-            }
+        for numbered in &records {
+            rows::apply(&transaction, numbered, fresh)?;
         }
-        at.offset = at.offset.saturating_add(u64::try_from(used).unwrap_or(u64::MAX));
+        let next_seq = records.last().map(|last| last.seq.saturating_add(1));
+        at.offset = at.offset.saturating_add(used);
         store_position(&transaction, at, next_seq)?;
         transaction.commit()?;
     }
     Ok(at)
+}
+
+fn format(file: &File) -> std::io::Result<Format> {
+    let mut first = [0; 1];
+    file.read_exact_at(&mut first, 0)?;
+    Ok(Format::of(&first))
+}
+
+/// The records that begin at a place, about a batch of them, and how many bytes they take; `limit` ends the last one.
+fn batch(file: &File, format: Format, offset: u64, limit: u64) -> std::io::Result<(Vec<Numbered>, u64)> {
+    let mut want = BATCH_BYTES.min(limit - offset);
+    loop {
+        let mut bytes = vec![0; usize::try_from(want).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, offset)?;
+        let complete = want == limit - offset;
+        let (mut records, mut used) = (Vec::new(), 0);
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+            match step(format, rest, complete) {
+                Step::Record(record, length) => {
+                    records.push(record);
+                    used += length;
+                }
+                Step::Damaged(length) => used += length,
+                Step::More => break,
+            }
+        }
+        if used > 0 || complete {
+            return Ok((records, u64::try_from(used).unwrap_or(u64::MAX)));
+        }
+        // One record (a checkpoint) longer than a batch.
+        want = want.saturating_mul(2).min(limit - offset);
+    }
 }
 
 fn open(dir: &Path) -> Result<Connection, ProjectionError> {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::journal::Storage;
+use super::files::{Storage, segment_path};
 use super::*;
 use crate::clock::Clock;
 
@@ -95,9 +95,21 @@ fn crash(dir: &Path) -> TempDir {
     copy
 }
 
+fn segments(dir: &Path) -> Vec<u64> {
+    Directory(dir.to_owned()).segments().unwrap()
+}
+
+/// The payload of the record with this number begins here.
+fn payload_of(bytes: &[u8], number: usize) -> usize {
+    memchr::memmem::find_iter(bytes, &codec::MARKER)
+        .nth(number - 1)
+        .unwrap()
+        + codec::HEAD
+}
+
 fn journal_file(dir: &Path) -> PathBuf {
-    let last = *journal::segments(dir).unwrap().last().unwrap();
-    journal::segment_path(dir, last)
+    let last = *segments(dir).last().unwrap();
+    segment_path(dir, last)
 }
 
 fn balance(ledger: &Ledger, charge: &Charge) -> (u64, u64) {
@@ -381,9 +393,10 @@ fn a_damaged_record_inside_is_skipped_and_reported_and_its_end_still_booked() {
         .settle(Pico(7));
     drop(ledger);
     let path = journal_file(dir.path());
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.contains("\"t\":\"reserve\""));
-    std::fs::write(&path, text.replacen("\"t\":\"reserve\"", "\"t\":\"rEserve\"", 1)).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let reserve = payload_of(&bytes, 2);
+    bytes[reserve] ^= 0x40;
+    std::fs::write(&path, bytes).unwrap();
     let after = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
     assert_eq!(after.recovery().damaged, 1);
     assert_eq!(balance(&after, &charges[0]), (7, 0));
@@ -400,8 +413,10 @@ fn a_journal_without_a_checkpoint_is_not_taken_for_an_empty_one() {
         .settle(Pico(7));
     drop(ledger);
     let path = journal_file(dir.path());
-    let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replacen("checkpoint", "chEckpoint", 1)).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let checkpoint = payload_of(&bytes, 1);
+    bytes[checkpoint] ^= 0x40;
+    std::fs::write(&path, bytes).unwrap();
     let opened = Ledger::without_projection(settings(dir.path(), &clock));
     assert!(matches!(opened, Err(LedgerError::NoCheckpoint(_))));
 }
@@ -414,18 +429,18 @@ struct FullDisk {
 }
 
 impl Storage for FullDisk {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         if self.full.load(Ordering::Relaxed) {
-            return Storage::write(&mut self.file, &bytes[..bytes.len() / 2]);
+            return Storage::write(&self.file, &bytes[..bytes.len() / 2]);
         }
-        Storage::write(&mut self.file, bytes)
+        Storage::write(&self.file, bytes)
     }
 
-    fn set_len(&mut self, len: u64) -> io::Result<()> {
+    fn set_len(&self, len: u64) -> io::Result<()> {
         if self.cannot_cut.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        Storage::set_len(&mut self.file, len)
+        Storage::set_len(&self.file, len)
     }
 }
 
@@ -448,7 +463,7 @@ fn a_full_disk_stops_admission_and_room_resumes_it() {
             full: Arc::clone(&full),
             cannot_cut: Arc::clone(&stuck),
         };
-        ledger.inner.lock().journal.replace_storage(Box::new(storage));
+        ledger.inner.lock().journal.replace_storage(Arc::new(storage));
 
         let refused = ledger.reserve(call(), &charges, Pico(10));
         assert!(
@@ -620,12 +635,12 @@ fn a_long_journal_is_rotated_and_old_segments_go_when_the_database_holds_them() 
         calls += 1;
     }
     for _ in 0..600 {
-        if journal::segments(dir.path()).unwrap() == [2] {
+        if segments(dir.path()) == [2] {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    assert_eq!(journal::segments(dir.path()).unwrap(), [2]);
+    assert_eq!(segments(dir.path()), [2]);
     open.settle(Pico(4));
     drop(ledger);
     let after = Ledger::open(settings(dir.path(), &clock)).unwrap();
@@ -649,7 +664,7 @@ fn a_segment_whose_checkpoint_is_torn_falls_back_to_the_one_before() {
         .unwrap()
         .settle(Pico(7));
     drop(ledger);
-    std::fs::write(journal::segment_path(dir.path(), 2), b"0000ffff 00").unwrap();
+    std::fs::write(segment_path(dir.path(), 2), b"0000ffff 00").unwrap();
     for _ in 0..2 {
         let after = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
         assert_eq!(balance(&after, &charges[0]).1, 0);

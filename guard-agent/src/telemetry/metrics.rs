@@ -86,6 +86,7 @@ pub struct Metrics {
     added: HistogramVec,
     connections: IntGaugeVec,
     passthrough: IntCounterVec,
+    egress_refused: IntCounterVec,
     bypass_attempts: IntCounterVec,
     findings: IntCounterVec,
     dns_queries: IntCounterVec,
@@ -240,6 +241,11 @@ impl Metrics {
             &["agent"],
             "Bytes relayed, both ways, on connections that are not a provider's.",
         )?;
+        let egress_refused = make.counters(
+            "egress_refused_total",
+            &["agent", "cause"],
+            "Connections that the agent's `egress` rules refused, by cause.",
+        )?;
         let bypass_attempts = make.counters(
             "bypass_attempts_total",
             &["agent", "vector"],
@@ -313,6 +319,7 @@ impl Metrics {
             added,
             connections,
             passthrough,
+            egress_refused,
             bypass_attempts,
             findings,
             dns_queries,

@@ -151,7 +151,7 @@ fn a_ledger_of_the_first_version_opens_with_every_balance() {
             posting(6)
         )),
     ];
-    std::fs::write(journal::segment_path(dir.path(), 1), text.concat()).unwrap();
+    std::fs::write(segment_path(dir.path(), 1), text.concat()).unwrap();
     let clock = TestClock(AtomicI64::new(starts + HOUR));
     let ledger = Ledger::open(settings(dir.path(), &Arc::new(clock))).unwrap();
     let recovery = ledger.recovery();
@@ -169,6 +169,12 @@ fn a_ledger_of_the_first_version_opens_with_every_balance() {
         database(dir.path()),
         [("agent a".into(), 17, 0), ("run r".into(), 10, 0)]
     );
+    // It goes on in a segment of the new format, and the next start reads that one.
+    assert!(segments(dir.path()).contains(&2));
+    let clock = TestClock(AtomicI64::new(starts + HOUR));
+    let ledger = Ledger::open(settings(dir.path(), &Arc::new(clock))).unwrap();
+    assert_eq!(ledger.recovery().charged_in_full, 0);
+    assert_eq!(balance(&ledger, &day("a", 0)), (17, 0));
 }
 
 // --- a random schedule over all scopes and windows ----------------------------------------------------------------

@@ -235,6 +235,13 @@ impl Metrics {
             .with_label_values(&[self.labels.load().agent(agent)])
     }
 
+    /// An agent's `egress` rules refused a connection.
+    pub fn egress_refused(&self, agent: &str, cause: &'static str) {
+        self.egress_refused
+            .with_label_values(&[self.labels.load().agent(agent), cause])
+            .inc();
+    }
+
     /// The kernel programs refused a way around Guard.
     pub fn bypass_attempts(&self, agent: &str, vector: &'static str, count: u64) {
         self.bypass_attempts

@@ -80,6 +80,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.added(Stage::Decide, second);
     drop(metrics.connection(junk));
     metrics.passthrough(junk).inc_by(5);
+    metrics.egress_refused(junk, "listed");
     metrics.bypass_attempts(junk, "raw_socket", 1);
     metrics.finding(junk, "real_key");
     metrics.dns(junk, crate::dns::Outcome::Answered);

@@ -1,0 +1,404 @@
+//! The bytes of a record, written by hand: a call costs two of them, and JSON was most of that cost.
+//!
+//! A frame is a marker (with the version of the format), the length and the CRC-32 of the payload, and the payload:
+//! kind, number, time, and the record's own fields. Integers are little-endian and of fixed size; lists and names have
+//! their count first. Every record names its accounts in full, so each can be read without the others.
+
+use ulid::Ulid;
+
+use super::book::{AccountId, Posting};
+use super::record::{Balance, Numbered, Outcome, Record};
+use super::{Scope, ScopeKind, Window};
+use crate::money::Pico;
+
+/// Begins every frame. No name that a client chooses can hold it: it has control characters.
+pub(super) const MARKER: [u8; 4] = [0xa7, b'G', 0x02, 0x00];
+/// Marker, length, checksum.
+pub(super) const HEAD: usize = 12;
+/// No payload is longer; a longer length field is damage, not a record.
+pub(super) const MAX_PAYLOAD: usize = 64 << 20;
+
+const CHECKPOINT: u8 = 1;
+const RESERVE: u8 = 2;
+const CLOSE: u8 = 3;
+const FORGET: u8 = 4;
+
+/// Appends the frame of a record to `out`.
+pub(super) fn encode(seq: u64, record: &Record, out: &mut Vec<u8>) {
+    let begin = out.len();
+    out.extend_from_slice(&MARKER);
+    out.extend_from_slice(&[0; HEAD - MARKER.len()]);
+    let mut writer = Writer(out);
+    writer.record(seq, record);
+    let Some((head, payload)) = out
+        .get_mut(begin..)
+        .and_then(|frame| frame.split_at_mut_checked(HEAD))
+    else {
+        return;
+    };
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let fields = length
+        .to_le_bytes()
+        .into_iter()
+        .chain(crc32fast::hash(payload).to_le_bytes());
+    for (byte, value) in head.iter_mut().skip(MARKER.len()).zip(fields) {
+        *byte = value;
+    }
+}
+
+/// Length and checksum in the head of a frame; `None` when it does not begin like one.
+pub(super) fn head(bytes: &[u8]) -> Option<(usize, u32)> {
+    let rest = bytes.strip_prefix(&MARKER)?;
+    let length = u32::from_le_bytes(*rest.first_chunk()?);
+    let checksum = u32::from_le_bytes(*rest.get(4..)?.first_chunk()?);
+    let length = usize::try_from(length).ok()?;
+    (length <= MAX_PAYLOAD).then_some((length, checksum))
+}
+
+/// The record of a payload; `None` when the checksum or the content is wrong.
+pub(super) fn decode(payload: &[u8], checksum: u32) -> Option<Numbered> {
+    if crc32fast::hash(payload) != checksum {
+        return None;
+    }
+    let mut reader = Reader(payload);
+    let numbered = reader.record()?;
+    reader.0.is_empty().then_some(numbered)
+}
+
+struct Writer<'a>(&'a mut Vec<u8>);
+
+impl Writer<'_> {
+    fn record(&mut self, seq: u64, record: &Record) {
+        match record {
+            Record::Checkpoint {
+                at,
+                accounts,
+                held,
+                floors,
+            } => {
+                self.begin(CHECKPOINT, seq, *at);
+                self.list(accounts, |w, Balance { account, settled }| {
+                    w.account(account);
+                    w.u64(settled.0);
+                });
+                self.list(held, |w, (id, posting)| {
+                    w.u64(*id);
+                    w.posting(posting);
+                });
+                self.list(floors, |w, (window, starts, ends)| {
+                    w.window(*window);
+                    w.i64(*starts);
+                    w.i64(*ends);
+                });
+            }
+            Record::Reserve { at, posting } => {
+                self.begin(RESERVE, seq, *at);
+                self.posting(posting);
+            }
+            Record::Close {
+                at,
+                id,
+                cost,
+                outcome,
+                posting,
+            } => {
+                self.begin(CLOSE, seq, *at);
+                self.u64(*id);
+                self.u64(cost.0);
+                self.one_of(&Outcome::ALL, *outcome);
+                self.posting(posting);
+            }
+            Record::Forget { at, scope } => {
+                self.begin(FORGET, seq, *at);
+                self.scope(scope);
+            }
+        }
+    }
+
+    fn begin(&mut self, kind: u8, seq: u64, at: i64) {
+        self.0.push(kind);
+        self.u64(seq);
+        self.i64(at);
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn i64(&mut self, value: i64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn count(&mut self, count: usize) {
+        self.0
+            .extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+    }
+
+    fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Self, &T)) {
+        self.count(items.len());
+        for item in items {
+            each(self, item);
+        }
+    }
+
+    /// The place of a value among all of its kind.
+    fn one_of<T: PartialEq + Copy>(&mut self, all: &[T], value: T) {
+        let place = all.iter().position(|other| *other == value);
+        self.0
+            .push(place.and_then(|p| u8::try_from(p).ok()).unwrap_or(u8::MAX));
+    }
+
+    fn scope(&mut self, scope: &Scope) {
+        self.one_of(&ScopeKind::ALL, scope.kind);
+        self.count(scope.name.len());
+        self.0.extend_from_slice(scope.name.as_bytes());
+    }
+
+    /// Minutes of a rolling one; a calendar one is its place after the longest of those.
+    fn window(&mut self, window: Window) {
+        let number = match window {
+            Window::Rolling(minutes) => minutes,
+            calendar => {
+                let place = Window::CALENDAR.iter().position(|other| *other == calendar);
+                u32::MAX - place.and_then(|p| u32::try_from(p).ok()).unwrap_or(0)
+            }
+        };
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn account(&mut self, account: &AccountId) {
+        self.scope(&account.scope);
+        self.window(account.window);
+        self.i64(account.starts);
+        self.i64(account.ends);
+    }
+
+    fn posting(&mut self, posting: &Posting) {
+        self.0.extend_from_slice(&posting.call.0.to_le_bytes());
+        self.u64(posting.amount.0);
+        self.list(&posting.accounts, |w, account| w.account(account));
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn record(&mut self) -> Option<Numbered> {
+        let [kind] = self.array()?;
+        let seq = self.u64()?;
+        let at = self.i64()?;
+        let record = match kind {
+            CHECKPOINT => Record::Checkpoint {
+                at,
+                accounts: self.list(|r| {
+                    Some(Balance {
+                        account: r.account()?,
+                        settled: Pico(r.u64()?),
+                    })
+                })?,
+                held: self.list(|r| Some((r.u64()?, r.posting()?.into())))?,
+                floors: self.list(|r| Some((r.window()?, r.i64()?, r.i64()?)))?,
+            },
+            RESERVE => Record::Reserve {
+                at,
+                posting: self.posting()?.into(),
+            },
+            CLOSE => Record::Close {
+                at,
+                id: self.u64()?,
+                cost: Pico(self.u64()?),
+                outcome: self.one_of(&Outcome::ALL)?,
+                posting: self.posting()?.into(),
+            },
+            FORGET => Record::Forget {
+                at,
+                scope: self.scope()?,
+            },
+            _ => return None,
+        };
+        Some(Numbered { seq, record })
+    }
+
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.array()?))
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        Some(i64::from_le_bytes(self.array()?))
+    }
+
+    fn count(&mut self) -> Option<usize> {
+        usize::try_from(u32::from_le_bytes(self.array()?)).ok()
+    }
+
+    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = self.count()?;
+        // No item is empty: a count beyond what is left is wrong, and nothing is set aside for it.
+        let mut items = Vec::with_capacity(count.min(self.0.len()));
+        for _ in 0..count {
+            items.push(each(self)?);
+        }
+        Some(items)
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
+        let [place] = self.array()?;
+        all.get(usize::from(place)).copied()
+    }
+
+    fn scope(&mut self) -> Option<Scope> {
+        let kind = self.one_of(&ScopeKind::ALL)?;
+        let length = self.count()?;
+        let name = std::str::from_utf8(self.bytes(length)?).ok()?;
+        Some(Scope {
+            kind,
+            name: name.into(),
+        })
+    }
+
+    fn window(&mut self) -> Option<Window> {
+        let number = u32::from_le_bytes(self.array()?);
+        if number <= Window::LONGEST_ROLLING {
+            return (number > 0).then_some(Window::Rolling(number));
+        }
+        let place = usize::try_from(u32::MAX - number).ok()?;
+        Window::CALENDAR.get(place).copied()
+    }
+
+    fn account(&mut self) -> Option<AccountId> {
+        Some(AccountId {
+            scope: self.scope()?,
+            window: self.window()?,
+            starts: self.i64()?,
+            ends: self.i64()?,
+        })
+    }
+
+    fn posting(&mut self) -> Option<Posting> {
+        Some(Posting {
+            call: Ulid(u128::from_le_bytes(self.array()?)),
+            amount: Pico(self.u64()?),
+            accounts: self.list(Self::account)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn window() -> impl Strategy<Value = Window> {
+        prop_oneof![
+            prop::sample::select(Window::CALENDAR.to_vec()),
+            (1..=Window::LONGEST_ROLLING).prop_map(Window::Rolling),
+        ]
+    }
+
+    fn scope() -> impl Strategy<Value = Scope> {
+        (prop::sample::select(ScopeKind::ALL.to_vec()), ".{0,20}").prop_map(|(kind, name)| Scope {
+            kind,
+            name: name.into(),
+        })
+    }
+
+    fn account() -> impl Strategy<Value = AccountId> {
+        (scope(), window(), any::<i64>(), any::<i64>()).prop_map(|(scope, window, starts, ends)| AccountId {
+            scope,
+            window,
+            starts,
+            ends,
+        })
+    }
+
+    fn posting() -> impl Strategy<Value = Posting> {
+        let accounts = prop::collection::vec(account(), 0..5);
+        (any::<u128>(), any::<u64>(), accounts).prop_map(|(call, amount, accounts)| Posting {
+            call: Ulid(call),
+            amount: Pico(amount),
+            accounts,
+        })
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let balance = (account(), any::<u64>()).prop_map(|(account, settled)| Balance {
+            account,
+            settled: Pico(settled),
+        });
+        let checkpoint = (
+            any::<i64>(),
+            prop::collection::vec(balance, 0..5),
+            prop::collection::vec((any::<u64>(), posting().prop_map_into()), 0..5),
+            prop::collection::vec((window(), any::<i64>(), any::<i64>()), 0..5),
+        );
+        prop_oneof![
+            checkpoint.prop_map(|(at, accounts, held, floors)| Record::Checkpoint {
+                at,
+                accounts,
+                held,
+                floors,
+            }),
+            (any::<i64>(), posting()).prop_map(|(at, posting)| Record::Reserve {
+                at,
+                posting: posting.into()
+            }),
+            (
+                any::<i64>(),
+                any::<u64>(),
+                any::<u64>(),
+                prop::sample::select(Outcome::ALL.to_vec()),
+                posting(),
+            )
+                .prop_map(|(at, id, cost, outcome, posting)| Record::Close {
+                    at,
+                    id,
+                    cost: Pico(cost),
+                    outcome,
+                    posting: posting.into(),
+                }),
+            (any::<i64>(), scope()).prop_map(|(at, scope)| Record::Forget { at, scope }),
+        ]
+    }
+
+    fn read(frame: &[u8]) -> Option<Numbered> {
+        let (length, checksum) = head(frame)?;
+        let payload = frame.get(HEAD..)?;
+        (payload.len() == length).then(|| decode(payload, checksum))?
+    }
+
+    proptest! {
+        #[test]
+        fn every_record_is_read_back_as_it_was(seq in any::<u64>(), record in record()) {
+            let mut frame = Vec::new();
+            encode(seq, &record, &mut frame);
+            prop_assert_eq!(read(&frame), Some(Numbered { seq, record }));
+        }
+
+        #[test]
+        fn a_record_with_one_bit_turned_is_no_record(record in record(), bit in any::<prop::sample::Index>()) {
+            let mut frame = Vec::new();
+            encode(7, &record, &mut frame);
+            let bit = bit.index(frame.len() * 8);
+            frame[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(read(&frame), None);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic_or_ask_for_much(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _outcome = Reader(&bytes).record();
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Reading the journal back: from the newest segment that begins with a readable checkpoint to the end of what is
+//! readable.
+//!
+//! In: the files, and what `ledger.db` knew. Out: the book and the journal, open for more. On failure: an error that
+//! says which file; nothing is changed that was readable.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::book::Book;
+use super::files::Files;
+use super::frames::{self, Format};
+use super::journal::{Journal, Position};
+use super::record::{Numbered, Record};
+use super::sqlite::{self, Balances, ProjectionError};
+use super::{LedgerError, Recovery};
+
+/// What recovery gives.
+pub(super) struct Recovered {
+    pub book: Book,
+    pub journal: Journal,
+    pub recovery: Recovery,
+}
+
+/// One segment as read back.
+struct Segment {
+    number: u64,
+    format: Format,
+    /// Complete records, the unreadable ones as `None`.
+    records: Vec<Option<Numbered>>,
+    /// Where the last readable record ends.
+    end: u64,
+    /// What stands behind it.
+    tail: Vec<u8>,
+}
+
+/// Reads the journal back, cuts an unfinished last record off, and opens the journal for more.
+pub(super) fn recover(
+    files: &Arc<dyn Files>,
+    dir: &Path,
+    now: Timestamp,
+    database: Result<Option<Balances>, ProjectionError>,
+) -> Result<Recovered, LedgerError> {
+    let mut recovery = Recovery::default();
+    let mut chain = Vec::new();
+    let numbers = files.segments().map_err(LedgerError::io(dir))?;
+    // From the newest segment back to the first one that begins with a readable checkpoint.
+    for number in numbers.iter().rev() {
+        let segment = read_segment(files.as_ref(), *number)?;
+        let whole =
+            matches!(segment.records.first(), Some(Some(n)) if matches!(n.record, Record::Checkpoint { .. }));
+        chain.push(segment);
+        if whole {
+            break;
+        }
+    }
+    chain.reverse();
+    let started = matches!(chain.first().and_then(|s| s.records.first()), Some(Some(_)));
+    if !started
+        && chain
+            .iter()
+            .any(|segment| segment.records.iter().any(Option::is_some))
+    {
+        return Err(LedgerError::NoCheckpoint(dir.to_owned()));
+    }
+    let mut book = Book::default();
+    let mut next_seq = 1;
+    for segment in &mut chain {
+        keep_aside(files.as_ref(), segment, now, &mut recovery)?;
+        for record in segment.records.drain(..) {
+            match record {
+                Some(numbered) => {
+                    recovery.replayed += 1;
+                    next_seq = numbered.seq.saturating_add(1);
+                    book.replay(numbered);
+                }
+                None => recovery.damaged += 1,
+            }
+        }
+    }
+    let last = chain.iter().rev().find(|segment| segment.end > 0);
+    let end = last.map(|segment| Position {
+        segment: segment.number,
+        offset: segment.end,
+    });
+    let database = match database {
+        Ok(known) => known,
+        Err(error) if end.is_some() => {
+            sqlite::set_aside(dir, &error, now)?;
+            None
+        }
+        Err(error) => return Err(error.into_ledger_error(dir)),
+    };
+    match database {
+        // The database knows of more than the journal: power was lost under a disk that did not keep its word, or the
+        // journal was removed. What the database knows counts.
+        Some(known) if end.is_none_or(|end| end < known.position) => {
+            recovery.from_database = true;
+            book.seed(known.balances);
+            sqlite::close_lost(dir)?;
+            let segment = known
+                .position
+                .segment
+                .max(numbers.last().copied().unwrap_or(0))
+                .saturating_add(1);
+            let journal = begin(files, segment, next_seq.max(known.next_seq), &book, now)?;
+            Ok(Recovered {
+                book,
+                journal,
+                recovery,
+            })
+        }
+        _ => {
+            let newest = numbers.last().copied();
+            let journal = match last {
+                Some(segment) if segment.format == Format::Binary => resume(files, segment, next_seq)?,
+                // A segment never mixes formats.
+                Some(_) => begin(files, newest.unwrap_or(0).saturating_add(1), next_seq, &book, now)?,
+                None => begin(files, newest.unwrap_or(1), next_seq, &book, now)?,
+            };
+            Ok(Recovered {
+                book,
+                journal,
+                recovery,
+            })
+        }
+    }
+}
+
+fn begin(
+    files: &Arc<dyn Files>,
+    segment: u64,
+    seq: u64,
+    book: &Book,
+    now: Timestamp,
+) -> Result<Journal, LedgerError> {
+    Journal::create(files, segment, seq, &book.checkpoint(now.as_microsecond()))
+        .map_err(LedgerError::io(files.path(segment)))
+}
+
+fn resume(files: &Arc<dyn Files>, segment: &Segment, next_seq: u64) -> Result<Journal, LedgerError> {
+    Journal::resume(files, segment.number, segment.end, next_seq)
+        .map_err(LedgerError::io(files.path(segment.number)))
+}
+
+fn read_segment(files: &dyn Files, number: u64) -> Result<Segment, LedgerError> {
+    let bytes = files.read(number).map_err(LedgerError::io(files.path(number)))?;
+    let contents = frames::read(&bytes);
+    Ok(Segment {
+        number,
+        format: Format::of(&bytes),
+        records: contents.records,
+        end: u64::try_from(contents.end).unwrap_or(u64::MAX),
+        tail: bytes.get(contents.end..).unwrap_or_default().to_vec(),
+    })
+}
+
+/// Copies an unfinished tail to a file of its own, then cuts it off.
+fn keep_aside(
+    files: &dyn Files,
+    segment: &Segment,
+    now: Timestamp,
+    recovery: &mut Recovery,
+) -> Result<(), LedgerError> {
+    if segment.tail.is_empty() {
+        return Ok(());
+    }
+    let path = files.path(segment.number);
+    let aside = format!("journal-{:08}.torn-{}", segment.number, now.as_microsecond());
+    files
+        .keep(&aside, &segment.tail)
+        .and_then(|()| files.resume(segment.number)?.set_len(segment.end))
+        .map_err(LedgerError::io(path))?;
+    recovery.torn_bytes = recovery
+        .torn_bytes
+        .saturating_add(u64::try_from(segment.tail.len()).unwrap_or(u64::MAX));
+    tracing::warn!(%aside, bytes = segment.tail.len(), "the journal ended inside a record; the rest was kept aside");
+    Ok(())
+}
