@@ -26,10 +26,13 @@ PROVIDERS = {"gemini": "google", "xai": "x-ai", "bedrock": "aws"}
 MEDIA = [
     ("openai", "gpt-audio", ["audio in", "audio out"]),
     ("openai", "gpt-realtime", ["audio in", "audio in, cached", "audio out", "image in"]),
-    ("openai", "gpt-image-1", ["image in"]),
     ("gemini", "gemini-2.5-flash", ["audio in", "audio in, cached", "image in"]),
+    ("gemini", "gemini-2.5-flash-lite", ["audio in", "audio in, cached"]),
+    ("gemini", "gemini-2.5-pro", ["audio in", "audio in, cached"]),
+    ("gemini", "gemini-3-flash-preview", ["audio in", "audio in, cached"]),
+    ("gemini", "gemini-3-pro-preview", ["audio in", "audio in, cached"]),
+    ("gemini", "gemini-3.5-flash", ["audio in", "audio in, cached"]),
     ("gemini", "gemini-2.5-flash-image", ["image in", "image out"]),
-    ("gemini", "gemini-2.0-flash", ["audio in", "image in"]),
 ]
 
 USAGES = {
