@@ -139,6 +139,7 @@ impl Seen {
             "\"function_call_output\"",
             "\"custom_tool_call_output\"",
             "\"functionResponse\"",
+            "\"function_response\"",
             "\"toolResult\"",
         ];
         let text = self.text();

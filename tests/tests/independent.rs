@@ -6,7 +6,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use guard_tests::clients;
 use guard_tests::lab::Lab;
 use guard_tests::process::{Running, Spawn};
@@ -76,6 +76,24 @@ fn recorded(record: &Value) -> Value {
     })
 }
 
+/// What Guard must have recorded of a call, from what the client read in the answer.
+fn wanted(line: &Value) -> Value {
+    let mut wanted = line.clone();
+    let path = line["path"].as_str().unwrap_or_default();
+    if path.ends_with("/invoke-with-response-stream") {
+        // Amazon wraps each event in `bytes` (InvokeModelWithResponseStream, PayloadPart); this provider does not, so no
+        // client of Amazon's reads it either. What can't be read is not known, and charged as it was reserved.
+        (wanted["input"], wanted["output"], wanted["tools"]) = (Value::Null, Value::Null, json!([]));
+    } else if !wanted["input"].is_null() && wanted["output"].is_null() {
+        // an embedding has no output
+        wanted["output"] = json!(0);
+    }
+    if let Some(fields) = wanted.as_object_mut() {
+        fields.retain(|name, _| !["status", "path"].contains(&name.as_str()));
+    }
+    wanted
+}
+
 #[test]
 #[ignore = "needs npm: cargo xtask test --clients runs it"]
 fn an_independent_provider_is_served_in_every_dialect_and_metered_as_it_says() -> Result<()> {
@@ -95,11 +113,7 @@ fn an_independent_provider_is_served_in_every_dialect_and_metered_as_it_says() -
     records.retain(|record| record["decision"] == "allowed");
     let mut problems = Vec::new();
     for (line, record) in metered.iter().zip(&records) {
-        let mut wanted = (***line).clone();
-        for name in ["status", "path"] {
-            wanted.as_object_mut().context("not an object")?.remove(name);
-        }
-        if wanted != recorded(record) {
+        if wanted(line) != recorded(record) {
             problems.push(format!("{line}: recorded {}", recorded(record)));
         }
     }

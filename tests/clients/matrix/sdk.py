@@ -16,6 +16,9 @@ TOOL = "get_weather"
 PURPOSE = "The weather of a city."
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = "sunny, 21 degrees"
+# litellm would otherwise fetch its price list from a host that an agent may not reach, and wait for it at its end
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
 GPT, CLAUDE, GEMINI = "gpt-5", "claude-haiku-4-5", "gemini-2.5-flash"
 MISTRAL, COMMAND = "mistral-small-latest", "command-a-03-2025"
 

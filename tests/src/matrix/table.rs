@@ -310,6 +310,10 @@ pub const CLIENTS: &[Client] = &[
         tool: "exec",
         arguments: r#"{"command":"echo sunny"}"#,
         slow_exit: Duration::from_secs(30),
+        hides_message: true,
+        note: "for a refusal it shows a text of its own, chosen by the status (billing, request schema), whatever the \
+               provider says; Guard's words stand in its log, cut after some 200 characters, so without the request id. \
+               Each turn takes it half a minute to start and to end.",
         ..sdk(
             "OpenClaw, Anthropic",
             "openclaw",
