@@ -387,15 +387,11 @@ impl Shared {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let Ok(mut stream) = TlsAcceptor::from(config).accept(stream).await else {
+        let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else {
             return;
         };
         if let Some(to) = relay {
-            let Ok(mut other) = tokio::net::TcpStream::connect(to).await else {
-                return;
-            };
-            // whoever hangs up first ends it; tests look at what came through
-            drop(tokio::io::copy_bidirectional(&mut stream, &mut other).await);
+            pass_on(stream, to).await;
             return;
         }
         let service = service_fn(move |request| Arc::clone(&self).call(request, from));
@@ -475,4 +471,15 @@ impl Shared {
         tokio::time::sleep(reply.delay).await;
         Ok(answer.send(&reply))
     }
+}
+
+/// Passes a client's bytes on, and the answers back.
+async fn pass_on(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, to: SocketAddr) {
+    #[expect(clippy::disallowed_methods, reason = "this is the outside world, not Guard")]
+    let connected = tokio::net::TcpStream::connect(to).await;
+    let Ok(mut other) = connected else {
+        return;
+    };
+    // whoever hangs up first ends it; tests look at what came through
+    drop(tokio::io::copy_bidirectional(&mut stream, &mut other).await);
 }

@@ -54,7 +54,9 @@ fn start(lab: &Lab) -> Result<(Running, SocketAddr)> {
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .start()?;
     let deadline = Instant::now() + Duration::from_secs(30);
-    while TcpStream::connect(address).is_err() {
+    #[expect(clippy::disallowed_methods, reason = "this is a test, not Guard")]
+    let listens = || TcpStream::connect(address).is_ok();
+    while !listens() {
         ensure!(
             Instant::now() < deadline,
             "the provider does not listen: {:?}",

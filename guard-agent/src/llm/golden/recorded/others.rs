@@ -35,6 +35,12 @@ fn expected(file: &str, native: &Value) -> Option<Usage> {
             output: count("/billed_units/output_tokens"),
             ..Usage::default()
         },
+        "openai-completions.jsonl" => Usage {
+            input: count("/prompt_tokens") - count("/prompt_tokens_details/cached_tokens"),
+            cache_read: count("/prompt_tokens_details/cached_tokens"),
+            output: count("/completion_tokens"),
+            ..Usage::default()
+        },
         "openai-embeddings.jsonl" => Usage {
             input: count("/prompt_tokens"),
             ..Usage::default()
@@ -87,7 +93,8 @@ pub(super) fn again_packed(
 
 #[test]
 fn recorded_replies_of_the_other_formats_are_metered_exactly() {
-    const FILES: [&str; 5] = [
+    const FILES: [&str; 6] = [
+        "openai-completions.jsonl",
         "openai-responses.jsonl",
         "gemini.jsonl",
         "bedrock.jsonl",
