@@ -20,6 +20,15 @@ const FORMATS: [&str; 4] = [
     "boto3==1.44.8",
 ];
 
+/// What the suite of sockets needs: the SDK with its own choice of a WebSocket library, which offers compression.
+const SOCKETS: [&str; 2] = ["openai==3.54.0", "websockets==17.4"];
+
+/// The agent CLI that prefers a WebSocket.
+const CODEX: &str = "@openai/codex@0.169.0";
+
+/// A fake provider that is not Guard's: npm, MIT.
+const AIMOCK: &str = "@copilotkit/aimock@1.43.0";
+
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -47,34 +56,53 @@ pub fn formats() -> Result<PathBuf> {
     environment("venv-formats", &FORMATS)
 }
 
-/// The independent fake provider of the suite `independent`: a program of an npm package.
-const AIMOCK: &str = "@copilotkit/aimock@1.43.0";
+/// The Python that has OpenAI's SDK and a WebSocket library, made on first use.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn sockets() -> Result<PathBuf> {
+    environment("venv-sockets", &SOCKETS)
+}
 
-/// That program, installed on first use.
+/// The program of Codex, installed on first use.
 ///
 /// # Errors
 /// `npm` is missing, or the package cannot be installed.
+pub fn codex() -> Result<PathBuf> {
+    npm("codex", CODEX, "codex")
+}
+
+/// The independent fake provider of the suite `independent`, installed on first use.
+///
+/// # Errors
+/// As [`codex`].
 pub fn aimock() -> Result<PathBuf> {
-    let directory = repository().join(".lab/aimock");
-    fs::create_dir_all(&directory)?;
-    let lock = File::create(directory.join("lock"))?;
+    npm("aimock", AIMOCK, "llmock")
+}
+
+/// A program of an npm package, in a directory of its own.
+fn npm(name: &str, package: &str, program: &str) -> Result<PathBuf> {
+    let lab = repository().join(".lab");
+    fs::create_dir_all(&lab)?;
+    let lock = File::create(lab.join(format!("{name}.lock")))?;
     lock.lock().context("waiting for another installation")?;
-    let program = directory.join("node_modules/.bin/llmock");
-    let marker = directory.join("packages");
-    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == AIMOCK) {
+    let (prefix, marker) = (lab.join(name), lab.join(format!("{name}.packages")));
+    let program = prefix.join("node_modules/.bin").join(program);
+    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == package) {
         return Ok(program);
     }
-    fs::write(directory.join("package.json"), "{\"private\": true}\n")?;
+    fs::create_dir_all(&prefix)?;
+    fs::write(prefix.join("package.json"), "{\"private\": true}\n")?;
     Spawn::new("npm")
         .args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"])
-        .arg(&directory)
-        .arg(AIMOCK)
+        .arg(&prefix)
+        .arg(package)
         .inherit()
         .patience(Duration::from_secs(600))
         .run()?
         .ok()
-        .context("installing the independent provider with npm (Debian: apt-get install npm)")?;
-    fs::write(marker, AIMOCK)?;
+        .context("npm install (Debian: apt-get install npm)")?;
+    fs::write(&marker, package)?;
     Ok(program)
 }
 

@@ -9,10 +9,7 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
     let request = seen.json();
     let model = request["model"].as_str().unwrap_or_default().to_owned();
     let id = format!("resp_lab{:06}", seen.number);
-    let tool = reply
-        .tool
-        .as_ref()
-        .map(|(name, arguments)| Call::of(&request, name, arguments));
+    let tool = called(&request, reply);
     let mut answer = Answer::json(200, Value::Null);
     answer.content = if request["stream"].as_bool() == Some(true) {
         Content::Events(stream(&id, &model, reply, tool))
@@ -25,18 +22,20 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
 
 /// A call of a tool: with JSON arguments, or with free text where the request declares a custom tool.
 #[derive(Debug, Clone, Copy)]
-struct Call<'a> {
+pub(super) struct Call<'a> {
     name: &'a str,
     input: &'a str,
     custom: bool,
 }
 
-impl<'a> Call<'a> {
-    fn of(request: &Value, name: &'a str, input: &'a str) -> Self {
-        let custom = is_custom(request, name);
-        Self { name, input, custom }
-    }
+/// The call that the script asks for, as the request wants it.
+pub(super) fn called<'a>(request: &Value, reply: &'a Reply) -> Option<Call<'a>> {
+    let (name, input) = reply.tool.as_ref()?;
+    let custom = is_custom(request, name);
+    Some(Call { name, input, custom })
+}
 
+impl Call<'_> {
     /// Its item, event and field.
     fn words(self) -> (&'static str, &'static str, &'static str) {
         if self.custom {
@@ -59,7 +58,7 @@ fn is_custom(value: &Value, name: &str) -> bool {
     }
 }
 
-fn whole(id: &str, model: &str, reply: &Reply, tool: Option<Call<'_>>, status: &str) -> Value {
+pub(super) fn whole(id: &str, model: &str, reply: &Reply, tool: Option<Call<'_>>, status: &str) -> Value {
     let done = status == "completed";
     let usage = reply.stated().filter(|_| done).map(|tokens| {
         let input = tokens.input + tokens.cached;
@@ -104,7 +103,7 @@ fn item(reply: &Reply, tool: Option<Call<'_>>, status: &str) -> Value {
     }
 }
 
-fn stream(id: &str, model: &str, reply: &Reply, tool: Option<Call<'_>>) -> Vec<String> {
+pub(super) fn stream(id: &str, model: &str, reply: &Reply, tool: Option<Call<'_>>) -> Vec<String> {
     let mut events = Vec::new();
     let mut tell = |kind: &str, rest: Value| {
         let mut event = json!({"type": kind, "sequence_number": events.len()});
