@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 
-use crate::demo::{cargo, need_root, set_up};
+use crate::demo::{cargo, cargo_with, need_root, set_up};
 use crate::{kernels, setup, systemd};
 
 /// What to run beside the suites.
@@ -18,6 +18,12 @@ pub(crate) struct Options {
     /// outcome written to docs/clients.md. About fifteen minutes.
     #[arg(long)]
     pub(crate) clients: bool,
+    /// Only kill -9 of the daemon under load, this often; some three seconds each.
+    #[arg(long, value_name = "N")]
+    pub(crate) kills: Option<u32>,
+    /// Only containers whose first act is to connect, this many of either kind; some two seconds each.
+    #[arg(long, value_name = "N")]
+    pub(crate) docker_starts: Option<u32>,
     /// Only the suite under a real systemd, booted in namespaces of its own: two minutes, and two more to make its root.
     #[arg(long)]
     pub(crate) systemd: bool,
@@ -46,6 +52,17 @@ pub(crate) fn run(options: Options) -> Result<()> {
     if options.clients {
         return clients();
     }
+    if let Some(count) = options.kills {
+        return repeat("GUARD_KILLS", count, "kills", "killed_at_random");
+    }
+    if let Some(count) = options.docker_starts {
+        return repeat(
+            "GUARD_DOCKER_STARTS",
+            count,
+            "docker",
+            "whose_first_act_is_to_connect",
+        );
+    }
     cargo([
         "test",
         "--workspace",
@@ -58,6 +75,16 @@ pub(crate) fn run(options: Options) -> Result<()> {
     cargo(["test", "--package", "guard-tests", "--no-fail-fast"])?;
     writeln!(io::stdout(), "All tests passed: unit, golden, lab and kernel.")?;
     Ok(())
+}
+
+/// The tests of one suite whose names hold this, as often as they are told to by a variable.
+fn repeat(variable: &str, count: u32, suite: &str, name: &str) -> Result<()> {
+    cargo(["build", "--package", "guard-agent", "--bin", "guard-agent"])?;
+    let count = count.to_string();
+    cargo_with(
+        ["test", "--package", "guard-tests", "--test", suite, name],
+        [(variable, count.as_str())],
+    )
 }
 
 /// The matrix of clients; its own program, because it writes a document and takes names of clients.
