@@ -13,8 +13,9 @@ pub(crate) struct Options {
     /// Only the kernel suites, on the oldest and the newest supported kernel, emulated: ten to twenty minutes.
     #[arg(long)]
     pub(crate) kernels: bool,
-    /// Only the matrix of clients: installs every supported SDK and agent CLI (2 GB), runs each against the fake
-    /// providers, and writes docs/clients.md. About ten minutes.
+    /// Only what is not ours: an independent fake provider in every dialect that it speaks, an independent price list,
+    /// and the matrix of clients: every supported SDK and agent CLI (2 GB), each run against the fake providers, the
+    /// outcome written to docs/clients.md. About fifteen minutes.
     #[arg(long)]
     pub(crate) clients: bool,
     /// Only the fuzzer: every parser for half a minute, one after the other (twelve minutes, and as long to build it
@@ -100,5 +101,14 @@ fn repeat(variable: &str, count: u32, suite: &str, name: &str) -> Result<()> {
 fn clients() -> Result<()> {
     setup::perform(setup::CLIENTS, false)?;
     cargo(["build", "--package", "guard-agent", "--bin", "guard-agent"])?;
+    cargo([
+        "test",
+        "--package",
+        "guard-tests",
+        "--test",
+        "independent",
+        "--",
+        "--ignored",
+    ])?;
     cargo(["run", "--package", "guard-tests", "--bin", "clients"])
 }

@@ -153,6 +153,8 @@ fn recorded_replies_are_metered_exactly() {
             );
             readings += 1;
         }
+        let media = super::media(sse);
+        readings += others::again_packed(dialect_of(kind), media, body.as_bytes(), &whole, id);
         if sse {
             let hidden = read(dialect_of(kind), sse, true, &[body.as_bytes()]);
             for pieces in cuts(body.as_bytes()) {

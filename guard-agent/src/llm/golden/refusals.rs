@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::calls::Rules;
-use super::formats::{BINARY, ENDINGS, binary, fixtures};
+use super::fixtures;
+use super::formats::{BINARY, ENDINGS, binary};
 use super::snapshot;
 use crate::llm::provider::dialect_of;
 use crate::llm::{DialectKind, Gate, InReply, ReplyHead};
