@@ -97,6 +97,7 @@ fn recorded_replies_are_metered_exactly() {
         return;
     };
     let (mut known, mut unknown, mut readings) = (0, 0, 0);
+    let mut outputs: Vec<(u64, u64)> = Vec::new();
     for (file, record) in &records {
         let body = record["response_body"].as_str().unwrap();
         // One recording is filed under another provider's path; what it holds says what it is.
@@ -120,6 +121,19 @@ fn recorded_replies_are_metered_exactly() {
         let id = record["id"].as_str().unwrap();
         let (out, whole) = read(dialect_of(kind), sse, false, &[body.as_bytes()]);
         assert_eq!(out, body.as_bytes(), "{id}");
+        if let (true, Some(usage)) = (sse, whole.usage) {
+            // What is seen while a stream passes never is more than what it takes.
+            let seen = super::seen(dialect_of(kind), body.as_bytes());
+            let others =
+                |of: fn(&Usage) -> u64| whole.others.iter().map(|other| of(&other.usage)).sum::<u64>();
+            let input = usage.total_input() + others(Usage::total_input);
+            let output = usage.total_output() + others(Usage::total_output);
+            assert!(
+                seen.input <= input && seen.output <= output,
+                "{id}: {seen:?} {usage:?}"
+            );
+            outputs.push((seen.output, output));
+        }
         // The publisher's reading is of tokens only, and does not tell audio apart.
         let tokens = whole.usage.map(|usage| Usage {
             input: usage.total_uncached(),
@@ -171,6 +185,13 @@ fn recorded_replies_are_metered_exactly() {
     eprintln!(
         "{} recordings, {known} with usage, {unknown} without, {readings} readings in pieces",
         records.len()
+    );
+    let (seen, told) = outputs
+        .iter()
+        .fold((0, 0), |(seen, told), (a, b)| (seen + a, told + b));
+    eprintln!(
+        "{} streams: {seen} tokens of output seen while they passed, {told} told at the end",
+        outputs.len()
     );
     assert!(known > 0);
 }
