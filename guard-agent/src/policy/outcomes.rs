@@ -229,7 +229,7 @@ mod tests {
         let outcomes = Outcomes::open(dir.path()).unwrap();
         let tell = |run: u32, outcome, cost| {
             let run = format!("r{run}");
-            drop(outcomes.tell(&agent, &run, outcome, Pico(cost)).unwrap());
+            let _cost = outcomes.tell(&agent, &run, outcome, Pico(cost)).unwrap();
             outcomes.falls("coder")
         };
         for run in 0..20 {
