@@ -26,6 +26,9 @@ const SOCKETS: [&str; 2] = ["openai==3.54.0", "websockets==17.4"];
 /// The agent CLI that prefers a WebSocket.
 const CODEX: &str = "@openai/codex@0.169.0";
 
+/// A fake provider that is not Guard's: npm, MIT.
+const AIMOCK: &str = "@copilotkit/aimock@1.43.0";
+
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -66,13 +69,26 @@ pub fn sockets() -> Result<PathBuf> {
 /// # Errors
 /// `npm` is missing, or the package cannot be installed.
 pub fn codex() -> Result<PathBuf> {
+    npm("codex", CODEX, "codex")
+}
+
+/// The independent fake provider of the suite `independent`, installed on first use.
+///
+/// # Errors
+/// As [`codex`].
+pub fn aimock() -> Result<PathBuf> {
+    npm("aimock", AIMOCK, "llmock")
+}
+
+/// A program of an npm package, in a directory of its own.
+fn npm(name: &str, package: &str, program: &str) -> Result<PathBuf> {
     let lab = repository().join(".lab");
     fs::create_dir_all(&lab)?;
-    let lock = File::create(lab.join("codex.lock"))?;
-    lock.lock().context("waiting for the client's installation")?;
-    let (prefix, marker) = (lab.join("codex"), lab.join("codex.packages"));
-    let program = prefix.join("node_modules/.bin/codex");
-    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == CODEX) {
+    let lock = File::create(lab.join(format!("{name}.lock")))?;
+    lock.lock().context("waiting for another installation")?;
+    let (prefix, marker) = (lab.join(name), lab.join(format!("{name}.packages")));
+    let program = prefix.join("node_modules/.bin").join(program);
+    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == package) {
         return Ok(program);
     }
     fs::create_dir_all(&prefix)?;
@@ -80,13 +96,13 @@ pub fn codex() -> Result<PathBuf> {
     Spawn::new("npm")
         .args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"])
         .arg(&prefix)
-        .arg(CODEX)
+        .arg(package)
         .inherit()
         .patience(Duration::from_secs(600))
         .run()?
         .ok()
         .context("npm install (Debian: apt-get install npm)")?;
-    fs::write(&marker, CODEX)?;
+    fs::write(&marker, package)?;
     Ok(program)
 }
 

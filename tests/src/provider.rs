@@ -28,6 +28,7 @@ mod anthropic;
 mod bedrock;
 mod cohere;
 mod gemini;
+mod mistral;
 mod openai;
 mod outcome;
 mod responses;
@@ -51,6 +52,8 @@ pub enum Speaks {
     Bedrock,
     /// Cohere's second API.
     Cohere,
+    /// Mistral's chat completions.
+    Mistral,
     /// Neither: an ordinary web site that says what it was asked.
     Site,
 }
@@ -64,6 +67,7 @@ impl Speaks {
             Self::Gemini => "gemini",
             Self::Bedrock => "bedrock",
             Self::Cohere => "cohere",
+            Self::Mistral => "mistral",
             Self::Site => "site",
         }
     }
@@ -136,6 +140,7 @@ impl Seen {
             "\"function_call_output\"",
             "\"custom_tool_call_output\"",
             "\"functionResponse\"",
+            "\"function_response\"",
             "\"toolResult\"",
         ];
         let text = self.text();
@@ -204,6 +209,7 @@ struct State {
     certificate: Certificate,
     alpn: Alpn,
     connections: usize,
+    relay: Option<SocketAddr>,
 }
 
 impl Provider {
@@ -239,6 +245,7 @@ impl Provider {
                 certificate: Certificate::Right,
                 alpn: Alpn::Both,
                 connections: 0,
+                relay: None,
             }),
             changed: Condvar::new(),
             certificates,
@@ -281,6 +288,11 @@ impl Provider {
     /// Offers these protocols to whoever connects from now on.
     pub fn alpn(&self, alpn: Alpn) {
         self.shared.lock().alpn = alpn;
+    }
+
+    /// Answers nothing itself from now on: what comes out of TLS goes there as it is, and the answers back.
+    pub fn relay(&self, to: SocketAddr) {
+        self.shared.lock().relay = Some(to);
     }
 
     /// Every request so far.
@@ -359,16 +371,18 @@ impl Shared {
     }
 
     async fn serve(self: Arc<Self>, stream: tokio::net::TcpStream, from: SocketAddr) {
-        let config = {
+        let (config, relay) = {
             let mut state = self.lock();
             state.connections += 1;
             self.changed.notify_all();
-            match (state.alpn, state.certificate) {
+            let config = match (state.alpn, state.certificate) {
+                _ if state.relay.is_some() => Arc::clone(&self.certificates.http1),
                 (Alpn::Http1, _) => Arc::clone(&self.certificates.http1),
                 (Alpn::Both, Certificate::Right) => Arc::clone(&self.certificates.both[0]),
                 (Alpn::Both, Certificate::WrongName) => Arc::clone(&self.certificates.both[1]),
                 (Alpn::Both, Certificate::WrongAuthority) => Arc::clone(&self.certificates.both[2]),
-            }
+            };
+            (config, state.relay)
         };
         // an event must leave when it is sent, or a test could not tell who buffers
         if stream.set_nodelay(true).is_err() {
@@ -377,6 +391,10 @@ impl Shared {
         let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else {
             return;
         };
+        if let Some(to) = relay {
+            pass_on(stream, to).await;
+            return;
+        }
         let service = service_fn(move |request| Arc::clone(&self).call(request, from));
         let served = auto::Builder::new(TokioExecutor::new())
             .serve_connection_with_upgrades(TokioIo::new(stream), service)
@@ -448,10 +466,12 @@ impl Shared {
             Speaks::Anthropic if refused => anthropic::unauthorized(&seen),
             Speaks::Gemini if refused => gemini::unauthorized(),
             Speaks::Cohere if refused => cohere::unauthorized(),
+            Speaks::Mistral if refused => mistral::unauthorized(),
             // Its keys sign; tests look at the signature themselves.
             Speaks::Bedrock => bedrock::answer(&seen, &reply),
             Speaks::Gemini => gemini::answer(&seen, &reply),
             Speaks::Cohere => cohere::answer(&seen, &reply),
+            Speaks::Mistral => mistral::answer(&seen, &reply),
             Speaks::OpenAi => openai::answer(&seen, &reply),
             Speaks::Anthropic => anthropic::answer(&seen, &reply),
             Speaks::Site => site::answer(&seen),
@@ -465,4 +485,15 @@ impl Shared {
         tokio::time::sleep(reply.delay).await;
         Ok(answer.send(&reply))
     }
+}
+
+/// Passes a client's bytes on, and the answers back.
+async fn pass_on(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, to: SocketAddr) {
+    #[expect(clippy::disallowed_methods, reason = "this is the outside world, not Guard")]
+    let connected = tokio::net::TcpStream::connect(to).await;
+    let Ok(mut other) = connected else {
+        return;
+    };
+    // whoever hangs up first ends it; tests look at what came through
+    drop(tokio::io::copy_bidirectional(&mut stream, &mut other).await);
 }

@@ -17,6 +17,8 @@ pub struct Builder {
     further: String,
     pub(super) ipv6: bool,
     pub(super) quiet: bool,
+    pub(super) public: bool,
+    pub(super) relayed: Vec<(&'static str, &'static str)>,
     containers: bool,
 }
 
@@ -77,6 +79,21 @@ impl Builder {
         self
     }
 
+    /// Names lead to addresses that look like any public one: some clients refuse to call those that only
+    /// documentation uses.
+    #[must_use]
+    pub fn public(mut self) -> Self {
+        self.public = true;
+        self
+    }
+
+    /// A further site: this provider at this host. It speaks what [`Lab::relay`] leads it to.
+    #[must_use]
+    pub fn relayed(mut self, provider: &'static str, host: &'static str) -> Self {
+        self.relayed.push((provider, host));
+        self
+    }
+
     /// Makes the lab and starts the daemon; back when it is ready.
     ///
     /// # Errors
@@ -119,7 +136,11 @@ bpffs = "/sys/fs/bpf/guard"
             );
             toml.push_str(&lines);
         }
-        for provider in ["openai", "anthropic", "gemini", "bedrock", "cohere"] {
+        let usual = ["openai", "anthropic", "gemini", "bedrock", "cohere", "mistral"];
+        for provider in usual
+            .into_iter()
+            .chain(self.relayed.iter().map(|(provider, _)| *provider))
+        {
             let part = format!(
                 r#"
 [[provider]]

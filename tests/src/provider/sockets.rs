@@ -123,7 +123,7 @@ async fn answer(
         prepared(&id, model)
     } else {
         shared.bill(seen, model, reply.tokens);
-        let stream = responses::stream(&id, model, reply);
+        let stream = responses::stream(&id, model, reply, responses::called(body, reply));
         let data = stream.iter().filter_map(|event| event.split_once("data: "));
         data.filter_map(|(_, data)| serde_json::from_str(data.trim()).ok())
             .collect()
@@ -157,11 +157,11 @@ fn prepared(id: &str, model: &str) -> Vec<Value> {
         tokens: Tokens::default(),
         ..Reply::default()
     };
-    let mut done = responses::whole(id, model, &nothing, "completed");
+    let mut done = responses::whole(id, model, &nothing, None, "completed");
     done["output"] = json!([]);
     vec![
         json!({"type": "response.created", "sequence_number": 0,
-            "response": responses::whole(id, model, &nothing, "in_progress")}),
+            "response": responses::whole(id, model, &nothing, None, "in_progress")}),
         json!({"type": "response.completed", "sequence_number": 1, "response": done}),
     ]
 }
