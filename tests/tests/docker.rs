@@ -318,7 +318,7 @@ fn a_name_that_only_the_engines_own_resolver_knows_is_answered_through_guard() -
         .stdout;
     let asker = Container::new("asker").agent("coder").network("own");
     let done = engine
-        .run(lab.coder(), &asker, &["nslookup", "peer"])?
+        .run(lab.coder(), &asker, &["busybox", "nslookup", "peer"])?
         .run()?
         .ok()?;
     let said = &done.stdout;

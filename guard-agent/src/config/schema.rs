@@ -276,7 +276,7 @@ pub const KEYS: &[Key] = &[
     key("shared", "soft", "fraction of the limit, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
     key("shared", "on_soft", "as in a budget of an agent", "none", "What happens to calls from the soft limit on, beside the warning."),
     key("alert", "when", "list of patterns", "required",
-        "Alerts: `budget.soft`, `budget.burn_rate` (gone within the hour at the rate of the last five minutes and of the last hour), `loop`, `retries`, `finding`, `enforcement.unproven`, `enforcement.proven`, `kernel.repaired`, `worker.restarted`."),
+        "Alerts: `budget.soft`, `budget.burn_rate` (gone within the hour at the rate of the last five minutes and of the last hour), `loop` (a rule of `loops` has come to its warning: circles, growth of the context, failures), `retries` (too many, refused), `retry.density` (more than half of the calls of ten minutes), `tool.churn` and `spend.spike` (five times as much in ten minutes as in those of the day before), `success.falls` (of the runs told of with `guard-agent outcome`, the last eight cost more and succeed less than those before), `finding`, `enforcement.unproven`, `enforcement.proven`, `kernel.repaired`, `worker.restarted`."),
     key("alert", "to", "`log`, `webhook:URL` or `slack:URL`", "required",
         "The daemon's log, or a POST in JSON: `{version, alert, agent, owner, message, time, id}`, or `{text}` as Slack and its kin take it. `https` only, but for this host. The URL is shown nowhere."),
 

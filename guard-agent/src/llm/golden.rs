@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::llm::provider::dialect_of;
-use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead};
+use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead, Seen};
 
 mod calls;
 mod compressed;
@@ -29,6 +29,21 @@ fn read(dialect: &dyn Dialect, sse: bool, hide: bool, pieces: &[&[u8]]) -> (Vec<
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media(sse)));
     read_as(dialect, &headers, hide, pieces)
+}
+
+/// What a stream is seen to take while it passes.
+fn seen(dialect: &dyn Dialect, body: &[u8]) -> Seen {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media(true)));
+    let head = ReplyHead {
+        status: StatusCode::OK,
+        headers: &headers,
+        hide_usage_event: false,
+        gate: None,
+    };
+    let mut reader = dialect.reply(&head);
+    drop(reader.feed(Bytes::copy_from_slice(body)));
+    reader.seen()
 }
 
 /// The same, of this media type.
