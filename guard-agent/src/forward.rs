@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::response::Parts;
 use http::{Response, Version};
 use http_body::Body;
@@ -22,7 +22,7 @@ use crate::call::Call;
 use crate::http::headers::end_to_end;
 use crate::identity::Identity;
 use crate::llm::Dialect;
-use crate::meter::{Linger, Metered, Tab};
+use crate::meter::{Cut, Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
 use crate::refusal::{Reason, Refusal};
 
@@ -69,7 +69,8 @@ pub async fn forward(
         gate,
     } = permit.redeem();
     let mut tab = Tab::open(settlement, dialect, edits.include_usage, gate);
-    tab.set_call(call.id.to_string());
+    let id = call.id.to_string();
+    tab.set_call(id.clone());
     let plain = tab.alters();
     let key = pool_key(identity, destination, &call);
     let mut request = request(dialect, destination.sni, call, &edits, plain, &credential)?;
@@ -89,9 +90,33 @@ pub async fn forward(
         Ok(Err(error)) => return Err(waiting.failed(&error)),
         Err(_elapsed) => return Err(waiting.too_late()),
     };
-    waiting
+    let response = waiting
         .answered(response, &credential)
-        .ok_or_else(|| Refusal::new(Reason::Internal, "The reply has no account."))
+        .ok_or_else(|| Refusal::new(Reason::Internal, "The reply has no account."))?;
+    judged(response, dialect, &id).await
+}
+
+/// A plain reply that was held back and replaced by a refusal has the refusal's status and headers too: clients raise it
+/// as the error that it is, where they would take its words for an answer under a 200.
+async fn judged(
+    mut response: Response<Metered>,
+    dialect: &'static dyn Dialect,
+    id: &str,
+) -> Result<Response<Metered>, Refusal> {
+    let broken = |cut: Cut| {
+        Refusal::new(
+            Reason::Upstream,
+            format!("No whole reply came: {cut}. Try again later."),
+        )
+    };
+    if let Some(refusal) = response.body_mut().whole().await.map_err(broken)? {
+        let reply = dialect.refusal(&refusal, id);
+        *response.status_mut() = reply.status;
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().extend(reply.headers);
+        response.headers_mut().insert(CONTENT_TYPE, json);
+    }
+    Ok(response)
 }
 
 /// Which connections the call may use.

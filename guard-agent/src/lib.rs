@@ -73,3 +73,6 @@ pub mod config;
 pub mod drain;
 
 pub mod telemetry;
+
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;

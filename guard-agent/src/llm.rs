@@ -55,10 +55,12 @@ pub mod conversation;
 mod edits;
 pub mod encoding;
 pub mod eventstream;
+pub(crate) mod few;
 pub(crate) mod frames;
 pub mod gate;
-mod json_edit;
-mod json_strict;
+pub(crate) mod json_edit;
+pub(crate) mod json_strict;
+mod mentions;
 mod note;
 pub mod prices;
 mod refusal_reply;
@@ -67,9 +69,12 @@ pub(crate) mod request;
 mod seen;
 pub mod sse;
 pub mod usage;
+mod values;
 
 #[cfg(test)]
 mod golden;
+
+pub(crate) use values::few_values;
 
 /// Whether every JSON reader reads this text alike: no object in it has a name twice.
 pub(crate) fn same_to_every_reader(text: &str) -> bool {
@@ -331,6 +336,14 @@ pub trait ReplyReader: Send {
     /// The client has got its last byte, although the provider may go on: `cut` was called, or a denied call led to it.
     fn stopped(&self) -> bool {
         false
+    }
+    /// Nothing is forwarded before the end: so a refusal in the reply's place can still have a status of its own.
+    fn holds_all(&self) -> bool {
+        false
+    }
+    /// After the end: why the whole reply was replaced by a refusal.
+    fn replaced(&mut self) -> Option<Refusal> {
+        None
     }
 }
 

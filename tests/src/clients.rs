@@ -13,8 +13,11 @@ use crate::process::Spawn;
 const PACKAGES: [&str; 2] = ["openai==3.54.0", "anthropic==2.12.0"];
 
 /// What the suite of formats needs beside that, in an environment of its own: these are large.
-const FORMATS: [&str; 4] = [
+const FORMATS: [&str; 6] = [
     "openai==3.54.0",
+    // Claude on Vertex AI
+    "anthropic==2.12.0",
+    "ollama==0.6.3",
     "google-genai==3.6.1",
     "cohere==7.3.1",
     "boto3==1.44.8",
@@ -48,7 +51,7 @@ pub fn ensure() -> Result<PathBuf> {
     environment("venv", &PACKAGES)
 }
 
-/// The Python that has the SDKs of Google, Cohere and Amazon, made on first use.
+/// The Python that has the SDKs of Google, Cohere, Amazon and Ollama, made on first use.
 ///
 /// # Errors
 /// As [`ensure`].

@@ -6,7 +6,7 @@
 //!     cgroup agents/coder    clients, governed   veth  203.0.113.20  api.anthropic.com  (fake)
 //!     cgroup agents/second   clients, governed  <====> 203.0.113.30  www.example.org    (an ordinary site)
 //!                                                      203.0.113.40, .50, .60  Google, Amazon, Cohere (fake)
-//!     cgroup outside         clients, not governed     203.0.113.70       Mistral (fake)
+//!     cgroup outside         clients, not governed     203.0.113.70 … .90  Mistral, Vertex AI, Ollama (fake)
 //!                                                      each with an IPv6 address in 2001:db8:203::/64 too
 //! ```
 
@@ -50,6 +50,10 @@ pub const GEMINI_KEY: &str = "AIzaSyLabRealGoogleKey-5e0c7b21f94a4d18";
 pub const BEDROCK_KEY: &str = "AKIALABREALKEY000001:lab/real+secret+of+the+pair+2f9d31c7";
 /// The key that the fake Cohere knows; only the daemon is given it.
 pub const COHERE_KEY: &str = "lab-real-cohere-key-c41d90ab2e6f";
+/// The token that the fake Vertex AI knows; only the daemon is given it.
+pub const VERTEX_KEY: &str = "ya29.lab-real-vertex-token-3b8e51d0c2";
+/// The key that the fake Ollama knows; only the daemon is given it.
+pub const OLLAMA_KEY: &str = "lab-real-ollama-key-77ad09f1c3be";
 /// The key that the fake Mistral knows; only the daemon is given it.
 pub const MISTRAL_KEY: &str = "lab-real-mistral-key-0b7e35fd81";
 /// The key for every relayed site.
@@ -217,6 +221,11 @@ impl Lab {
         for (provider, _) in &builder.relayed {
             files.secret(&format!("keys/{provider}"), RELAYED_KEY)?;
         }
+        for (provider, key) in [("vertex", VERTEX_KEY), ("ollama", OLLAMA_KEY)] {
+            if !builder.relays(provider) {
+                files.secret(&format!("keys/{provider}"), key)?;
+            }
+        }
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
             daemon: daemon::Daemon::new(builder.quiet),
@@ -260,6 +269,16 @@ impl Lab {
     /// The fake Cohere.
     pub fn cohere(&self) -> &Provider {
         self.provider(Speaks::Cohere)
+    }
+
+    /// The fake Vertex AI.
+    pub fn vertex(&self) -> &Provider {
+        self.provider(Speaks::Vertex)
+    }
+
+    /// The fake Ollama.
+    pub fn ollama(&self) -> &Provider {
+        self.provider(Speaks::Ollama)
     }
 
     /// The ordinary site.

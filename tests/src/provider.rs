@@ -29,15 +29,17 @@ mod bedrock;
 mod cohere;
 mod gemini;
 mod mistral;
+mod ollama;
 mod openai;
 mod outcome;
 mod responses;
 mod script;
 mod site;
 mod sockets;
+mod vertex;
 
 pub use outcome::Answer;
-pub use script::{Fault, Gate, Pace, Reply, Tokens};
+pub use script::{Fault, Gate, Pace, Raw, Reply, Tokens};
 
 /// What a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,10 @@ pub enum Speaks {
     Bedrock,
     /// Cohere's second API.
     Cohere,
+    /// Google's and Anthropic's models on Vertex AI.
+    Vertex,
+    /// Ollama's own API.
+    Ollama,
     /// Mistral's chat completions.
     Mistral,
     /// Neither: an ordinary web site that says what it was asked.
@@ -67,6 +73,8 @@ impl Speaks {
             Self::Gemini => "gemini",
             Self::Bedrock => "bedrock",
             Self::Cohere => "cohere",
+            Self::Vertex => "vertex",
+            Self::Ollama => "ollama",
             Self::Mistral => "mistral",
             Self::Site => "site",
         }
@@ -464,13 +472,16 @@ impl Shared {
         let answer = match self.speaks {
             Speaks::OpenAi if refused => openai::unauthorized(&seen),
             Speaks::Anthropic if refused => anthropic::unauthorized(&seen),
-            Speaks::Gemini if refused => gemini::unauthorized(),
+            Speaks::Gemini | Speaks::Vertex if refused => gemini::unauthorized(),
+            Speaks::Ollama if refused => ollama::unauthorized(),
             Speaks::Cohere if refused => cohere::unauthorized(),
             Speaks::Mistral if refused => mistral::unauthorized(),
             // Its keys sign; tests look at the signature themselves.
             Speaks::Bedrock => bedrock::answer(&seen, &reply),
             Speaks::Gemini => gemini::answer(&seen, &reply),
             Speaks::Cohere => cohere::answer(&seen, &reply),
+            Speaks::Vertex => vertex::answer(&seen, &reply),
+            Speaks::Ollama => ollama::answer(&seen, &reply),
             Speaks::Mistral => mistral::answer(&seen, &reply),
             Speaks::OpenAi => openai::answer(&seen, &reply),
             Speaks::Anthropic => anthropic::answer(&seen, &reply),

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use anyhow::{Result, bail};
 
 use crate::demo::{cargo, cargo_with, need_root, set_up};
-use crate::{kernels, setup, systemd};
+use crate::{fuzz, kernels, setup, systemd};
 
 /// What to run beside the suites.
-#[derive(Debug, Clone, Copy, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// Only the kernel suites, on the oldest and the newest supported kernel, emulated: ten to twenty minutes.
     #[arg(long)]
@@ -18,6 +18,13 @@ pub(crate) struct Options {
     /// outcome written to docs/clients.md. About fifteen minutes.
     #[arg(long)]
     pub(crate) clients: bool,
+    /// Only the fuzzer: every parser for half a minute, one after the other (twelve minutes, and as long to build it
+    /// once).
+    #[arg(long)]
+    pub(crate) fuzz: bool,
+    /// How the fuzzer runs.
+    #[command(flatten)]
+    pub(crate) fuzzing: fuzz::Options,
     /// Only kill -9 of the daemon under load, this often; some three seconds each.
     #[arg(long, value_name = "N")]
     pub(crate) kills: Option<u32>,
@@ -36,10 +43,13 @@ pub(crate) struct Options {
 ///
 /// # Errors
 /// A test fails or cannot run.
-pub(crate) fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let asked = [(options.storm, "--storm")];
     if let Some((_, name)) = asked.iter().find(|(asked, _)| *asked) {
         bail!("{name} is not available in this version");
+    }
+    if options.fuzz {
+        return fuzz::run(&options.fuzzing);
     }
     need_root("the lab")?;
     set_up()?;

@@ -193,7 +193,7 @@ pub const KEYS: &[Key] = &[
     key("agent.tools", "on_violation", "`strip` or `refuse`", "`strip`",
         "Remove a declaration that is not allowed from the request, or refuse the call."),
     key("agent.tools", "in_reply", "`replace`, `strip` or `refuse`", "`replace`",
-        "What happens to a call in a reply whose tool is not allowed, was never declared, or whose arguments a rule denies. No byte of it reaches the agent: text that the model can read takes its place, it is taken out, or the reply ends there with an error."),
+        "What happens to a call in a reply whose tool is not allowed, was never declared, or whose arguments a rule denies. No byte of it reaches the agent: text that the model can read takes its place, it is taken out, or the reply ends there with an error (one that is not streamed has the status of a refusal then)."),
     key("agent.tools", "arguments", "array of tables", "`[]`",
         "Rules on the arguments of calls. A call that a rule is about is held back until it is complete."),
 

@@ -15,6 +15,7 @@ mod calls;
 mod compressed;
 mod format_rewrites;
 mod formats;
+mod judged;
 mod paths;
 mod properties;
 mod recorded;
@@ -99,7 +100,8 @@ fn fixtures(kind: DialectKind, ending: &str) -> Vec<(String, Vec<u8>)> {
         .join("src/llm/golden")
         .join(kind.label());
     let mut all: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
+        .into_iter()
+        .flatten()
         .map(|entry| entry.unwrap().path())
         .filter_map(|path| {
             let name = path.file_name()?.to_str()?.strip_suffix(ending)?.to_owned();

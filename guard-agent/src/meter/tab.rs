@@ -177,9 +177,16 @@ impl Tab {
         last.freeze()
     }
 
-    /// Settles. Gives what the reader still held back.
-    pub fn close(mut self) -> Bytes {
-        self.settle()
+    /// Whether nothing is forwarded before the end.
+    pub(super) fn holds_all(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.holds_all())
+    }
+
+    /// Settles. Gives what the reader still held back, and why that stands in the place of a whole reply, if it does.
+    pub fn close(mut self) -> (Bytes, Option<Refusal>) {
+        let rest = self.settle();
+        let replaced = self.reader.as_mut().and_then(|reader| reader.replaced());
+        (rest, replaced)
     }
 
     fn settle(&mut self) -> Bytes {

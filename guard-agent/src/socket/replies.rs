@@ -70,7 +70,7 @@ impl Socket {
         }
         let ended = self.lanes.get_mut(at).and_then(|lane| lane.call.take());
         if let Some(call) = ended {
-            let rest = call.tab.close();
+            let (rest, _replaced) = call.tab.close();
             self.say_all(rest, binary).await;
         }
         self.begin(at).await

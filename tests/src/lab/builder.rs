@@ -113,6 +113,11 @@ impl Builder {
         Lab::build(&self).context("making the lab")
     }
 
+    /// Whether the sites of this provider are relayed, in the place of the usual ones.
+    pub(super) fn relays(&self, provider: &str) -> bool {
+        self.relayed.iter().any(|(name, _)| *name == provider)
+    }
+
     pub(super) fn configuration(&self, files: &Files, root: &Cgroup) -> String {
         let mut toml = format!(
             r#"[host]
@@ -136,9 +141,19 @@ bpffs = "/sys/fs/bpf/guard"
             );
             toml.push_str(&lines);
         }
-        let usual = ["openai", "anthropic", "gemini", "bedrock", "cohere", "mistral"];
+        let usual = [
+            "openai",
+            "anthropic",
+            "gemini",
+            "bedrock",
+            "cohere",
+            "mistral",
+            "vertex",
+            "ollama",
+        ];
         for provider in usual
             .into_iter()
+            .filter(|provider| !self.relays(provider))
             .chain(self.relayed.iter().map(|(provider, _)| *provider))
         {
             let part = format!(

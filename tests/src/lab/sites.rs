@@ -12,7 +12,7 @@ use crate::provider::Speaks;
 const HTTPS: u16 = 443;
 
 /// The sites that every lab has: what they speak, their names, and the last part of their addresses.
-const USUAL: [(Speaks, &str, &str); 7] = [
+const USUAL: [(Speaks, &str, &str); 9] = [
     (Speaks::OpenAi, "api.openai.com", "203.0.113.10"),
     (Speaks::Anthropic, "api.anthropic.com", "203.0.113.20"),
     (Speaks::Site, "www.example.org", "203.0.113.30"),
@@ -28,6 +28,12 @@ const USUAL: [(Speaks, &str, &str); 7] = [
     ),
     (Speaks::Cohere, "api.cohere.com", "203.0.113.60"),
     (Speaks::Mistral, "api.mistral.ai", "203.0.113.70"),
+    (
+        Speaks::Vertex,
+        "us-central1-aiplatform.googleapis.com",
+        "203.0.113.80",
+    ),
+    (Speaks::Ollama, "ollama.com", "203.0.113.90"),
 ];
 
 /// Addresses that documentation may use, which some clients refuse to call; and what stands for them in a public lab.
@@ -96,7 +102,11 @@ pub(super) fn place(speaks: Speaks) -> usize {
 /// The hosts file.
 pub(super) fn hosts(sites: &[Site], ipv6: bool) -> String {
     let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
-    for site in sites {
+    for (number, site) in sites.iter().enumerate() {
+        // A relayed site stands in the place of a usual one of the same name.
+        if sites.iter().skip(number + 1).any(|other| other.host == site.host) {
+            continue;
+        }
         text += &format!("{} {}\n", if ipv6 { &site.v6 } else { &site.v4 }, site.host);
     }
     text

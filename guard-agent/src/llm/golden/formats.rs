@@ -50,7 +50,7 @@ pub(super) fn facts(kind: DialectKind, body: &str) -> Result<RequestFacts, Malfo
 }
 
 /// The binary stream that a fixture describes.
-fn binary(lines: &[u8]) -> Vec<u8> {
+pub(super) fn binary(lines: &[u8]) -> Vec<u8> {
     let mut stream = Vec::new();
     for line in std::str::from_utf8(lines).unwrap().lines() {
         let (kind, header, line) = match line.strip_prefix('!') {
@@ -84,7 +84,7 @@ pub(super) fn wire(media: &str, fixture: Vec<u8>) -> Vec<u8> {
 }
 
 /// The media type of the binary framing.
-const BINARY: &str = "application/vnd.amazon.eventstream";
+pub(super) const BINARY: &str = "application/vnd.amazon.eventstream";
 
 /// The endings of fixtures, each with its media type.
 pub(super) const ENDINGS: [(&str, &str); 4] = [
