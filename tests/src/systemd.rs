@@ -144,7 +144,7 @@ impl Machine {
             boot,
             provider,
             _runtime: runtime,
-            place: place,
+            place,
             _cgroup: cgroup,
             _host: host,
             _net: net,

@@ -91,7 +91,8 @@ fn a_restart_under_load_cuts_no_stream_without_a_last_event_and_lets_none_out() 
     )?;
     assert_eq!(cut, "", "streams that ended without a last event");
     // The first call of each may be cut: it began before its unit was known. All others waited for the next daemon.
-    let failed = machine.shell("cd /run/calls; find . -name '*.error' -size +0 ! -name '?.1.error' -exec cat {} +")?;
+    let failed =
+        machine.shell("cd /run/calls; find . -name '*.error' -size +0 ! -name '?.1.error' -exec cat {} +")?;
     assert_eq!(failed, "", "calls that found no daemon");
     let seen = machine.provider().seen();
     assert!(seen.len() > 12, "{} calls", seen.len());

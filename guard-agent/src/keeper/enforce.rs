@@ -220,7 +220,10 @@ mod tests {
     fn the_listeners_of_a_service_live_in_guards_slice_which_outlives_it() {
         for (own, home) in [
             ("/c/guard.slice/guard-agent.service", "/c/guard.slice"),
-            ("/c/system.slice/guard-agent.service", "/c/system.slice/guard-agent.service"),
+            (
+                "/c/system.slice/guard-agent.service",
+                "/c/system.slice/guard-agent.service",
+            ),
             ("/c/guard.slice/coder", "/c/guard.slice/coder"),
             ("/c/daemon", "/c/daemon"),
         ] {
