@@ -29,7 +29,7 @@ mod tests;
 mod tools;
 
 pub use alerts::{ALERTS, AlertRule, AlertTo, Hook};
-pub use budget::{Budget, Per, SharedBudget, Whose};
+pub use budget::{Budget, OnSoft, Per, SharedBudget, Whose};
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use prices::{Prices, Unpriced};
 pub use problem::{Problem, Severity};

@@ -1,6 +1,6 @@
 //! Budgets: reserve before a call is forwarded, settle or release exactly once.
 //!
-//! In: charges (whose money, which window, which limit) and a worst-case amount. Out: a `Reservation`, which is
+//! In: charges (whose account, which window, which limit in dollars, tokens or calls) and the worst case of a call. Out: a `Reservation`, which is
 //! neither `Clone` nor `Copy`, and consumed by `settle` or `release`; dropped, it is charged in full.
 //! On failure: `Exhausted` (with the numbers that a refusal needs), or `Stopped` while the journal cannot be
 //! written: nothing is admitted that is not on record.
@@ -27,13 +27,16 @@ use ulid::Ulid;
 use crate::clock::SharedClock;
 use crate::money::Pico;
 
+mod amount;
 mod book;
 mod codec;
+mod facts;
 mod files;
 mod frames;
 mod journal;
 mod record;
 mod recovery;
+mod reservation;
 mod rows;
 mod sqlite;
 mod text;
@@ -45,7 +48,10 @@ pub use types::{
     ScopeKind, Settled,
 };
 
+pub use amount::{Amount, Amounts, Unit};
 pub use book::NO_SESSION;
+pub use facts::{Buckets, Caller, Ended};
+pub use reservation::Reservation;
 pub use window::Window;
 
 use book::{Book, Posting};
@@ -102,13 +108,43 @@ impl Ledger {
         }))
     }
 
-    /// Reserves an amount in every charge's account at once, or in none. The record is written before this returns.
-    pub fn reserve(&self, call: Ulid, charges: &[Charge], amount: Pico) -> Result<Reservation, ReserveError> {
-        let reservation = Inner::reserve(&self.inner, call, charges, amount);
+    /// Reserves in every charge's account at once, each in its unit, or in none. The record is written before this returns.
+    pub fn reserve(
+        &self,
+        call: Ulid,
+        charges: &[Charge],
+        amounts: impl Into<Amounts>,
+    ) -> Result<Reservation, ReserveError> {
+        self.reserve_for(call, charges, amounts, None)
+    }
+
+    /// As [`Self::reserve`], with what reports are to know of the call.
+    ///
+    /// # Errors
+    /// A limit stands in the way, or the journal cannot be written.
+    pub fn reserve_for(
+        &self,
+        call: Ulid,
+        charges: &[Charge],
+        amounts: impl Into<Amounts>,
+        caller: Option<Caller>,
+    ) -> Result<Reservation, ReserveError> {
+        let reservation = Inner::reserve(&self.inner, call, charges, amounts.into(), caller);
         if let Some(projector) = &self.projector {
             projector.wake();
         }
         reservation
+    }
+
+    /// Settled of one account in its present window; none when the time is in no window.
+    pub fn settled(&self, scope: &Scope, window: Window, unit: Unit) -> Option<Amount> {
+        let charge = Charge {
+            scope: scope.clone(),
+            window,
+            limit: Amount::none(unit),
+        };
+        let now = self.inner.clock.now();
+        self.inner.lock().book.settled(&charge, now, &self.inner.timezone)
     }
 
     /// Every account of a window that has not ended, and every account that still has reservations.
@@ -167,7 +203,7 @@ impl Inner {
                 recovery.charged_in_full += 1;
                 recovery.charged_amount = recovery
                     .charged_amount
-                    .checked_add(posting.amount)
+                    .checked_add(posting.amount.usd)
                     .unwrap_or(Pico(u64::MAX));
                 state.note(Record::Close {
                     at: now,
@@ -175,6 +211,7 @@ impl Inner {
                     cost: posting.amount,
                     outcome: Outcome::Recovered,
                     posting,
+                    ended: None,
                 });
             }
         }
@@ -197,7 +234,8 @@ impl Inner {
         inner: &Arc<Self>,
         call: Ulid,
         charges: &[Charge],
-        amount: Pico,
+        amount: Amounts,
+        caller: Option<Caller>,
     ) -> Result<Reservation, ReserveError> {
         let now = inner.clock.now();
         let mut state = inner.lock();
@@ -208,10 +246,10 @@ impl Inner {
             .map_err(|e| ReserveError::Stopped(format!("the time {now} is in no window: {e}")))?;
         state
             .book
-            .admit(&slots, amount)
+            .admit(&slots, &amount)
             .map_err(ReserveError::Exhausted)?;
         // Only an amount that no limit bounds can be larger.
-        let amount = amount.min(book::MOST);
+        let amount = amount.at_most(book::MOST);
         let posting = Arc::new(Posting {
             call,
             amount,
@@ -222,6 +260,7 @@ impl Inner {
             .append(&Record::Reserve {
                 at: now.as_microsecond(),
                 posting: Arc::clone(&posting),
+                caller: caller.map(Box::new),
             })
             .map_err(ReserveError::Stopped)?;
         state.book.hold(id, posting);
@@ -229,28 +268,47 @@ impl Inner {
             state.book.within_limits(&slots),
             "an admission took an account above its limit"
         );
-        Ok(Reservation {
-            inner: Arc::clone(inner),
-            id,
-            amount,
-            open: true,
-        })
+        Ok(Reservation::new(inner, id, amount))
+    }
+
+    /// Sets more aside for a reservation, in every account that it is in, within the limits in force now.
+    fn extend(&self, id: u64, more: Amounts, charges: &[Charge]) -> Result<(), ReserveError> {
+        let more = more.at_most(book::MOST);
+        let mut state = self.lock();
+        state.flush().map_err(ReserveError::Stopped)?;
+        let Some(posting) = state
+            .book
+            .more(id, more, charges)
+            .map_err(ReserveError::Exhausted)?
+        else {
+            return Err(ReserveError::Stopped("the reservation is not open".to_owned()));
+        };
+        state
+            .append(&Record::Extend {
+                at: self.clock.now().as_microsecond(),
+                id,
+                posting: Arc::new(posting),
+            })
+            .map_err(ReserveError::Stopped)?;
+        state.book.grow(id, more);
+        Ok(())
     }
 
     /// The one place where a reservation ends. `cost` is none when it is charged in full.
-    fn close(&self, id: u64, cost: Option<Pico>, outcome: Outcome) -> Pico {
+    fn close(&self, id: u64, cost: Option<Amounts>, outcome: Outcome, ended: Option<Ended>) -> Amounts {
         let at = self.clock.now().as_microsecond();
         let mut state = self.lock();
         let Some(posting) = state.book.close(id, cost) else {
-            return Pico::ZERO;
+            return Amounts::ZERO;
         };
-        let cost = cost.unwrap_or(posting.amount).min(book::MOST);
+        let cost = cost.unwrap_or(posting.amount).at_most(book::MOST);
         state.note(Record::Close {
             at,
             id,
             cost,
             outcome,
             posting,
+            ended: ended.map(Box::new),
         });
         cost
     }
@@ -294,56 +352,6 @@ impl State {
             }
         }
         Ok(())
-    }
-}
-
-/// Money set aside for one call in all its accounts. Settle it or release it; dropped, it is charged in full.
-#[must_use = "a dropped reservation is charged in full"]
-pub struct Reservation {
-    inner: Arc<Inner>,
-    id: u64,
-    amount: Pico,
-    open: bool,
-}
-
-impl Reservation {
-    /// What was reserved.
-    pub fn amount(&self) -> Pico {
-        self.amount
-    }
-
-    /// Books what the call did cost. A cost above the reservation is booked in full and flagged.
-    pub fn settle(mut self, cost: Pico) -> Settled {
-        self.open = false;
-        let cost = self.inner.close(self.id, Some(cost), Outcome::Settled);
-        Settled {
-            cost,
-            reserved: self.amount,
-            overrun: cost > self.amount,
-        }
-    }
-
-    /// The call never reached the provider: nothing is booked.
-    pub fn release(mut self) {
-        self.open = false;
-        self.inner.close(self.id, Some(Pico::ZERO), Outcome::Released);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.open {
-            self.inner.close(self.id, None, Outcome::Abandoned);
-        }
-    }
-}
-
-impl std::fmt::Debug for Reservation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reservation")
-            .field("id", &self.id)
-            .field("amount", &self.amount)
-            .finish_non_exhaustive()
     }
 }
 

@@ -65,7 +65,7 @@ fn an_allowed_call_is_metered_to_the_token_and_the_pico_dollar() -> Result<()> {
         (&json!(4), &json!(0)),
         "{coder}"
     );
-    assert_eq!(coder["budgets"][0]["settled_pico_usd"], total, "{coder}");
+    assert_eq!(coder["budgets"][0]["settled"], total, "{coder}");
     Ok(())
 }
 

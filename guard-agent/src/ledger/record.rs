@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Scope;
+use super::amount::Amounts;
 use super::book::{AccountId, Posting};
-use crate::money::Pico;
+use super::facts::{Caller, Ended};
 
 /// A record with its place in the sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -33,14 +34,26 @@ pub(super) enum Record {
         floors: Vec<(super::Window, i64, i64)>,
     },
     /// An amount was set aside.
-    Reserve { at: i64, posting: Arc<Posting> },
+    Reserve {
+        at: i64,
+        posting: Arc<Posting>,
+        /// For reports only.
+        #[serde(skip)]
+        caller: Option<Box<Caller>>,
+    },
+    /// More was set aside for a reservation: `posting` has the addition, and repeats the accounts, so that the record can
+    /// be booked without its reserve record.
+    Extend { at: i64, id: u64, posting: Arc<Posting> },
     /// A reservation ended. Repeats its posting, so that the record can be booked without its reserve record.
     Close {
         at: i64,
         id: u64,
-        cost: Pico,
+        cost: Amounts,
         outcome: Outcome,
         posting: Arc<Posting>,
+        /// For reports only.
+        #[serde(skip)]
+        ended: Option<Box<Ended>>,
     },
     /// A run ended.
     Forget { at: i64, scope: Scope },
@@ -77,5 +90,6 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Balance {
     pub account: AccountId,
-    pub settled: Pico,
+    /// In the account's unit.
+    pub settled: u64,
 }

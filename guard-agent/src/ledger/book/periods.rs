@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{Account, AccountId, Book, NO_SESSION, SESSIONS, add};
-use crate::ledger::{AccountView, Scope, ScopeKind, Window, window};
-use crate::money::Pico;
+use crate::ledger::{Scope, ScopeKind, Window, window};
 
 impl Book {
     /// The window now. One that was entered stays until it has ended, whatever the clock and the time zone say meanwhile;
@@ -72,7 +71,7 @@ impl Book {
     }
 
     fn buckets_of(&self, id: &AccountId) -> impl Iterator<Item = (AccountId, Account)> {
-        let starts = self.buckets.get(&(id.scope.clone(), id.window));
+        let starts = self.buckets.get(&(id.scope.clone(), id.window, id.unit));
         starts.into_iter().flatten().filter_map(|starts| {
             let bucket = AccountId {
                 starts: *starts,
@@ -88,8 +87,8 @@ impl Book {
         &self,
         id: &AccountId,
         balance: Account,
-        limit: Pico,
-        amount: Pico,
+        limit: u64,
+        amount: u64,
     ) -> Option<Timestamp> {
         let Some((length, _)) = id.window.rolling() else {
             return id.bounds().map(|(_, ends)| ends);
@@ -102,30 +101,5 @@ impl Book {
             }
         }
         None
-    }
-
-    pub(super) fn rolling_view(
-        &self,
-        (scope, window): &(Scope, Window),
-        now: Timestamp,
-    ) -> Option<AccountView> {
-        let (length, _) = window.rolling()?;
-        let floor = self.floors.get(window).map_or(i64::MIN, |floor| floor.0);
-        let starts = now.as_microsecond().max(floor);
-        let id = AccountId {
-            scope: scope.clone(),
-            window: *window,
-            starts,
-            ends: starts,
-        };
-        let Account { settled, reserved } = self.balance(&id);
-        (settled != Pico::ZERO || reserved != Pico::ZERO).then(|| AccountView {
-            scope: scope.clone(),
-            window: *window,
-            starts: Timestamp::from_microsecond(starts.saturating_sub(length)).ok(),
-            resets_at: None,
-            settled,
-            reserved,
-        })
     }
 }
