@@ -33,6 +33,7 @@ use crate::seam::{Channel, FromWorker, Proof, Start, ToWorker, VERSION, channel}
 use crate::telemetry::metrics::{Labels, Metrics};
 
 mod admin_state;
+mod baselines;
 mod burn_rate;
 mod ended_runs;
 mod grants;

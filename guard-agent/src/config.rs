@@ -250,6 +250,10 @@ pub struct Host {
     pub metrics: SocketAddr,
     /// Enforce, or only watch.
     pub mode: Mode,
+    /// What governed processes get while Guard is down.
+    pub when_down: WhenDown,
+    /// What containers get that nobody has identified, while Guard is down.
+    pub unknown_when_down: WhenDown,
     /// Calendar of the budget windows.
     pub timezone: jiff::tz::TimeZone,
     /// Socket of the container engine; none if containers are not watched.
@@ -258,6 +262,16 @@ pub struct Host {
     pub canary: Duration,
     /// Where the engine puts containers.
     pub container_cgroups: Vec<ContainerCgroup>,
+}
+
+/// What happens while Guard is down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenDown {
+    /// Connections are refused.
+    #[default]
+    Refuse,
+    /// Connections go direct, unseen and unlimited.
+    Direct,
 }
 
 /// A place where a container engine makes cgroups.
@@ -310,6 +324,8 @@ pub struct Agent {
     pub login: Login,
     /// What happens to its clients' reports on their use.
     pub telemetry: Telemetry,
+    /// Whether its calls may come over a WebSocket too.
+    pub websockets: bool,
     /// Tools that it may declare; `None` means every tool.
     pub tools: Option<ToolRules>,
     /// Per-call and concurrency caps.

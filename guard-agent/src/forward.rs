@@ -10,7 +10,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::response::Parts;
 use http::{Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -21,7 +22,7 @@ use crate::call::Call;
 use crate::http::headers::end_to_end;
 use crate::identity::Identity;
 use crate::llm::Dialect;
-use crate::meter::{Linger, Metered, Tab};
+use crate::meter::{Cut, Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
 use crate::refusal::{Reason, Refusal};
 
@@ -29,6 +30,7 @@ pub mod dial;
 pub mod pool;
 mod request;
 pub mod roots;
+pub mod socket;
 
 use dial::Target;
 use pool::{PoolKey, Streams, Upstreams};
@@ -67,17 +69,10 @@ pub async fn forward(
         gate,
     } = permit.redeem();
     let mut tab = Tab::open(settlement, dialect, edits.include_usage, gate);
-    tab.set_call(call.id.to_string());
+    let id = call.id.to_string();
+    tab.set_call(id.clone());
     let plain = tab.alters();
-    let key = PoolKey {
-        agent: identity.agent.clone(),
-        provider: call.provider.name.clone(),
-        target: call
-            .provider
-            .connect_to
-            .map_or(Target::Original(destination.original), Target::Configured),
-        sni: destination.sni.to_owned(),
-    };
+    let key = pool_key(identity, destination, &call);
     let mut request = request(dialect, destination.sni, call, &edits, plain, &credential)?;
     let slot = upstreams.slot(&key).ok_or_else(busy)?;
     let sent = request.body().size_hint().lower();
@@ -95,9 +90,46 @@ pub async fn forward(
         Ok(Err(error)) => return Err(waiting.failed(&error)),
         Err(_elapsed) => return Err(waiting.too_late()),
     };
-    waiting
+    let response = waiting
         .answered(response, &credential)
-        .ok_or_else(|| Refusal::new(Reason::Internal, "The reply has no account."))
+        .ok_or_else(|| Refusal::new(Reason::Internal, "The reply has no account."))?;
+    judged(response, dialect, &id).await
+}
+
+/// A plain reply that was held back and replaced by a refusal has the refusal's status and headers too: clients raise it
+/// as the error that it is, where they would take its words for an answer under a 200.
+async fn judged(
+    mut response: Response<Metered>,
+    dialect: &'static dyn Dialect,
+    id: &str,
+) -> Result<Response<Metered>, Refusal> {
+    let broken = |cut: Cut| {
+        Refusal::new(
+            Reason::Upstream,
+            format!("No whole reply came: {cut}. Try again later."),
+        )
+    };
+    if let Some(refusal) = response.body_mut().whole().await.map_err(broken)? {
+        let reply = dialect.refusal(&refusal, id);
+        *response.status_mut() = reply.status;
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().extend(reply.headers);
+        response.headers_mut().insert(CONTENT_TYPE, json);
+    }
+    Ok(response)
+}
+
+/// Which connections the call may use.
+fn pool_key(identity: &Identity, destination: &Destination<'_>, call: &Call) -> PoolKey {
+    PoolKey {
+        agent: identity.agent.clone(),
+        provider: call.provider.name.clone(),
+        target: call
+            .provider
+            .connect_to
+            .map_or(Target::Original(destination.original), Target::Configured),
+        sni: destination.sni.to_owned(),
+    }
 }
 
 fn busy() -> Refusal {
@@ -157,21 +189,26 @@ impl Waiting {
         let (mut tab, streams) = (self.tab.take()?, self.streams.take()?);
         tab.set_forwarded(true, self.sent);
         tab.head(parts.status, &parts.headers);
-        let (alters, decodes) = (tab.alters(), tab.decodes());
-        parts.headers = end_to_end(&parts.headers, |name, value| {
-            // Alt-Svc would send the client to QUIC, past Guard.
-            *name == ALT_SVC
-                || (alters && *name == CONTENT_LENGTH)
-                || (decodes && *name == CONTENT_ENCODING)
-                || shows(value, credential)
-        });
-        parts.version = Version::default();
-        parts.extensions = http::Extensions::new();
+        clean(&mut parts, &tab, credential);
         Some(Response::from_parts(
             parts,
-            Metered::new(body, tab, streams, self.linger.clone()),
+            Metered::new(body, tab, Some(streams), self.linger.clone()),
         ))
     }
+}
+
+/// Takes out of an answer's head what ends here and what the client must not see.
+fn clean(parts: &mut Parts, tab: &Tab, credential: &Credential) {
+    let (alters, decodes) = (tab.alters(), tab.decodes());
+    parts.headers = end_to_end(&parts.headers, |name, value| {
+        // Alt-Svc would send the client to QUIC, past Guard.
+        *name == ALT_SVC
+            || (alters && *name == CONTENT_LENGTH)
+            || (decodes && *name == CONTENT_ENCODING)
+            || shows(value, credential)
+    });
+    parts.version = Version::default();
+    parts.extensions = http::Extensions::new();
 }
 
 /// Whether a header of the answer would show the key to the caller.

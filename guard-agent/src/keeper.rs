@@ -7,6 +7,7 @@
 //! It reads nothing that an agent wrote. What it hears from the worker it treats as a stranger's ([`answers`]).
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,7 @@ mod attend;
 mod canary;
 mod desk;
 mod enforce;
+mod heartbeat;
 mod listeners;
 mod notify;
 mod places;
@@ -48,6 +50,8 @@ use store::Stored;
 
 /// How long a worker may take to put another configuration in force.
 const RELOAD: Duration = Duration::from_secs(60);
+/// How long the worker of a keeper that was killed may take to be gone: a busy machine needs some ten ms.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 /// In the runtime directory; held while this keeper lives.
 const LOCK: &str = "keeper.lock";
 
@@ -100,13 +104,16 @@ async fn serve(config_path: &Path, log: LogFormat, stored: Stored) -> anyhow::Re
     let _alone = alone(&host.runtime_dir)?;
     let settings = Settings::read(config_path, &text, &config)
         .map_err(|why| anyhow!("provider keys cannot be used:\n{why}"))?;
-    let (admin, admin_path) = crate::admin::bind(&host.runtime_dir).with_context(|| {
-        format!(
-            "the admin socket in {} cannot be opened",
-            host.runtime_dir.display()
-        )
-    })?;
-    let metrics = std::net::TcpListener::bind(host.metrics)
+    let (admin, admin_path) = once_free(|| crate::admin::bind(&host.runtime_dir))
+        .await
+        .with_context(|| {
+            format!(
+                "the admin socket in {} cannot be opened",
+                host.runtime_dir.display()
+            )
+        })?;
+    let metrics = once_free(|| std::net::TcpListener::bind(host.metrics))
+        .await
         .with_context(|| format!("the metrics port {} cannot be opened", host.metrics))?;
     metrics
         .set_nonblocking(true)
@@ -160,6 +167,22 @@ fn alone(runtime_dir: &Path) -> anyhow::Result<std::fs::File> {
     file.try_lock()
         .with_context(|| format!("another guard-agent holds {}: stop it first", path.display()))?;
     Ok(file)
+}
+
+/// Opens what only one daemon can have. The keeper before this one is dead, or it would hold [`LOCK`]; its worker is
+/// killed with it, and for a moment after that the kernel still counts what the worker had open.
+async fn once_free<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = tokio::time::Instant::now() + LAST_BREATH;
+    loop {
+        match open() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 fn lines(problems: &[config::Problem]) -> String {

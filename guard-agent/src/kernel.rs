@@ -14,6 +14,7 @@ mod dns;
 mod egress;
 mod error;
 mod events;
+mod family;
 mod flow;
 pub mod governed;
 #[doc(hidden)]
@@ -22,6 +23,7 @@ mod load;
 mod netns;
 mod policy;
 pub mod probe;
+mod relays;
 mod stats;
 mod sys;
 
@@ -38,9 +40,13 @@ pub use self::{
     events::KernelEvent,
     flow::{Flow, NoFlow, flow_of},
     netns::{Listeners, ask_resolver, inside, namespace_of, namespaces_of, netns_cookie, open_listeners},
+    policy::Direct,
     stats::KernelStats,
 };
-pub use guard_common::{event::Reason, policy::UNIDENTIFIED};
+pub use guard_common::{
+    event::Reason,
+    policy::{AGENT_REFUSES_RELAYS, UNIDENTIFIED},
+};
 
 /// The number of Guard's own canary, which no agent has.
 pub const CANARY: u32 = u32::MAX - 1;
@@ -59,7 +65,10 @@ pub struct KernelSettings {
 /// The programs, attached. Dropping this leaves them attached: [`detach`] takes them away.
 pub struct Kernel {
     links: attach::Links,
+    /// None where the kernel cannot.
+    family: Option<family::Family>,
     policy: policy::Policy,
+    relays: relays::Relays,
     stats: stats::Counters,
     events: events::Source,
     /// Made by [`lab::start`].
@@ -78,11 +87,21 @@ impl Kernel {
         let egress = egress::EgressLinks::new(loaded.egress, &pins.links(), root.clone())?;
         let policy = policy::Policy::new(loaded.policy, egress, root.clone())?;
         let links = attach::attach(&loaded.programs, &pins, settings).map_err(probe::explain)?;
+        let attached = loaded
+            .family
+            .and_then(|program| family::Family::attach(program, &pins.links()));
+        let family = attached
+            .inspect_err(|error| {
+                tracing::warn!(%error, "packet sockets and other families are not refused to agents: see docs/kernels.md");
+            })
+            .ok();
         pins.sweep_other_versions();
         let dropped = Arc::default();
         Ok(Self {
             links,
+            family,
             policy,
+            relays: relays::Relays::new(loaded.relays),
             stats: stats::Counters::new(loaded.stats, Arc::clone(&dropped)),
             events: events::Source::new(loaded.events, dropped),
             is_lab: false,
@@ -115,6 +134,11 @@ impl Kernel {
         self.policy.set_agent_flags(flags)
     }
 
+    /// The loopback ports that agents, by their numbers, may reach whoever listens there; replaces the earlier list.
+    pub fn set_relays(&self, listed: &[(u32, u16)]) -> Result<(), KernelError> {
+        self.relays.replace(listed)
+    }
+
     /// Takes a cgroup out again.
     pub fn ungovern(&self, cgroup_id: u64) -> Result<(), KernelError> {
         self.policy.ungovern(cgroup_id)
@@ -124,6 +148,12 @@ impl Kernel {
     #[must_use]
     pub fn is_governed(&self, cgroup_id: u64) -> bool {
         self.policy.is_governed(cgroup_id)
+    }
+
+    /// Whose this very cgroup is; [`UNIDENTIFIED`] if it is held back.
+    #[must_use]
+    pub fn agent_of(&self, cgroup_id: u64) -> Option<u32> {
+        self.policy.agent_of(cgroup_id)
     }
 
     /// Every governed cgroup with its agent, those of an earlier daemon among them.
@@ -170,10 +200,16 @@ impl Kernel {
         self.policy.set_generation(generation)
     }
 
-    /// `when_down`: with a timeout, governed processes go direct once [`Self::heartbeat`] is older than it;
-    /// with none they are refused.
-    pub fn set_direct_when_down(&self, after: Option<Duration>) -> Result<(), KernelError> {
-        self.policy.set_direct_when_down(after)
+    /// `when_down` and `unknown_when_down`: who is left alone once [`Self::heartbeat`] is older than this; everybody
+    /// else is refused. This counts as a heartbeat.
+    pub fn set_direct_when_down(&self, direct: Direct, after: Duration) -> Result<(), KernelError> {
+        self.policy.set_direct_when_down(direct, after)
+    }
+
+    /// Whether governed processes may have gone direct until this daemon started.
+    #[must_use]
+    pub fn was_direct(&self) -> bool {
+        self.policy.was_direct()
     }
 
     /// Whether governed sockets answer clients that are not on loopback: they do unless told otherwise.
@@ -199,6 +235,9 @@ impl Kernel {
         attached
             .programs
             .push((egress::PROGRAM, self.policy.egress_holds()));
+        if let Some(family) = &self.family {
+            attached.programs.push((family::PROGRAM, family.holds()));
+        }
         attached
     }
 
@@ -209,6 +248,11 @@ impl Kernel {
         let mut repaired = self.links.repair();
         if !self.policy.egress_holds() {
             repaired.push((egress::PROGRAM, self.policy.repair_egress()));
+        }
+        if let Some(family) = &self.family
+            && !family.holds()
+        {
+            repaired.push((family::PROGRAM, family.repair()));
         }
         repaired
     }

@@ -246,7 +246,7 @@ impl Inner {
             .map_err(|e| ReserveError::Stopped(format!("the time {now} is in no window: {e}")))?;
         state
             .book
-            .admit(&slots, &amount)
+            .admit(&slots, &amount, &Amounts::ZERO)
             .map_err(ReserveError::Exhausted)?;
         // Only an amount that no limit bounds can be larger.
         let amount = amount.at_most(book::MOST);

@@ -45,6 +45,8 @@ pub mod forward;
 
 pub mod meter;
 
+pub mod socket;
+
 pub mod ledger;
 
 pub mod record;
@@ -71,3 +73,6 @@ pub mod config;
 pub mod drain;
 
 pub mod telemetry;
+
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;

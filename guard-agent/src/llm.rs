@@ -48,27 +48,33 @@ pub mod openai_responses;
 // --- which provider, which endpoint -----------------------------------------------
 pub mod detect;
 pub mod provider;
+pub mod socket;
 
 // --- what the formats share ---------------------------------------------------------
 pub mod conversation;
 mod edits;
 pub mod encoding;
 pub mod eventstream;
+pub(crate) mod few;
 pub(crate) mod frames;
 pub mod gate;
-mod json_edit;
-mod json_strict;
+pub(crate) mod json_edit;
+pub(crate) mod json_strict;
+mod mentions;
 mod note;
 pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
-mod request;
+pub(crate) mod request;
 mod seen;
 pub mod sse;
 pub mod usage;
+mod values;
 
 #[cfg(test)]
 mod golden;
+
+pub(crate) use values::few_values;
 
 /// Whether every JSON reader reads this text alike: no object in it has a name twice.
 pub(crate) fn same_to_every_reader(text: &str) -> bool {
@@ -160,6 +166,8 @@ pub enum EndpointKind {
     Models,
     /// Counts tokens; free and allowed where inference is.
     CountTokens,
+    /// Opens a socket on which calls are made: each is inference, the opening itself is free.
+    Socket,
     /// Free by the provider's price list: moderation, reading and deleting a stored response.
     Free,
     /// Costs money in a unit for which there is no price: refused as unpriced unless the agent lists it.
@@ -329,6 +337,14 @@ pub trait ReplyReader: Send {
     fn stopped(&self) -> bool {
         false
     }
+    /// Nothing is forwarded before the end: so a refusal in the reply's place can still have a status of its own.
+    fn holds_all(&self) -> bool {
+        false
+    }
+    /// After the end: why the whole reply was replaced by a refusal.
+    fn replaced(&mut self) -> Option<Refusal> {
+        None
+    }
 }
 
 /// How the reply to read was asked for and begins.
@@ -382,4 +398,8 @@ pub trait Dialect: Send + Sync {
     fn reply(&self, head: &ReplyHead<'_>) -> Box<dyn ReplyReader>;
     /// The refusal in this format's error shape. `request_id` appears in the message.
     fn refusal(&self, refusal: &Refusal, request_id: &str) -> RefusalReply;
+    /// How this format is spoken over a WebSocket that is opened at this path, if it is.
+    fn socket(&self, _path: &str) -> Option<&'static dyn socket::SocketFormat> {
+        None
+    }
 }

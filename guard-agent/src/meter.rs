@@ -14,12 +14,14 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::forward::pool::Streams;
+use crate::refusal::Refusal;
 
 pub mod linger;
 mod tab;
 
 pub use linger::Linger;
 pub use tab::Tab;
+pub(crate) use tab::stopping;
 
 /// A provider that sends nothing for this long has stalled; reasoning models are silent for minutes.
 const SILENCE: Duration = Duration::from_secs(10 * 60);
@@ -54,11 +56,13 @@ pub struct Metered {
     broken: Option<Cut>,
     /// The length is the provider's; not so when an event may be hidden.
     exact: bool,
+    /// Why what is queued stands in the place of a whole reply.
+    replaced: Option<Refusal>,
 }
 
 impl Metered {
     /// Meters `body` on this account.
-    pub fn new(body: Incoming, tab: Tab, streams: Streams, linger: Linger) -> Self {
+    pub fn new(body: Incoming, tab: Tab, streams: Option<Streams>, linger: Linger) -> Self {
         let exact = !tab.alters();
         let mut this = Self {
             source: None,
@@ -70,22 +74,40 @@ impl Metered {
                 .map(|deadline| Box::pin(tokio::time::sleep_until(deadline.at.into()))),
             stopped: Box::pin(linger.drain().last_words()),
             linger,
-            streams: Some(streams),
+            streams,
             broken: None,
             exact,
+            replaced: None,
         };
+        let empty = body.is_end_stream();
+        this.source = Some((body, tab));
         // An empty body may never be polled.
-        if body.is_end_stream() {
-            drop(tab.close())
-        } else {
-            this.source = Some((body, tab))
+        if empty {
+            this.end(Bytes::new(), None);
         }
         this
     }
 
+    /// Waits for the end of a reply of which nothing is forwarded before; then says why it was replaced, if it was. Any
+    /// other reply is not waited for.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn whole(&mut self) -> Result<Option<Refusal>, Cut> {
+        if !self.source.as_ref().is_some_and(|(_, tab)| tab.holds_all()) {
+            return Ok(None);
+        }
+        let first = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await;
+        if let Some(frame) = first.transpose()? {
+            self.ready.push_front(frame);
+        }
+        Ok(self.replaced.take())
+    }
+
     /// The reply has ended: settles and queues what is left.
     fn end(&mut self, before: Bytes, trailers: Option<Frame<Bytes>>) {
-        let rest = self.source.take().map(|(_, tab)| tab.close()).unwrap_or_default();
+        let (rest, replaced) = self.source.take().map(|(_, tab)| tab.close()).unwrap_or_default();
+        self.replaced = replaced;
         self.streams = None;
         let data = if before.is_empty() || rest.is_empty() {
             if before.is_empty() { rest } else { before }

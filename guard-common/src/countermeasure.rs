@@ -41,11 +41,15 @@ pub enum Countermeasure {
     Egress = 15,
     /// DNS over UDP goes to Guard's own socket.
     Dns = 16,
+    /// `socket()` of families that no cgroup hook sees.
+    Family = 17,
+    /// Loopback listeners that no governed process made.
+    Relay = 18,
 }
 
 impl Countermeasure {
     /// Every one.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Redirect,
         Self::CurrentTask,
         Self::Creator,
@@ -63,6 +67,8 @@ impl Countermeasure {
         Self::SocketOption,
         Self::Egress,
         Self::Dns,
+        Self::Family,
+        Self::Relay,
     ];
 
     /// Its bit.

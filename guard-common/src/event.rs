@@ -38,10 +38,16 @@ pub enum Reason {
     Egress = 14,
     /// Loopback, which this agent's `egress` rules refuse.
     Loopback = 15,
+    /// `socket()` of a family other than IPv4, IPv6, local and netlink.
+    Family = 16,
+    /// A loopback listener that no governed process made, and that the agent's rules do not list.
+    Relay = 17,
+    /// The same, seen and let pass: the agent's rules allow what they do not list.
+    RelayPassed = 18,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 15] = [
+pub const REASONS: [Reason; 18] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -57,6 +63,9 @@ pub const REASONS: [Reason; 15] = [
     Reason::SocketOption,
     Reason::Egress,
     Reason::Loopback,
+    Reason::Family,
+    Reason::Relay,
+    Reason::RelayPassed,
 ];
 
 impl Reason {
@@ -86,6 +95,9 @@ impl Reason {
             Self::SocketOption => "socket_option",
             Self::Egress => "egress",
             Self::Loopback => "loopback",
+            Self::Family => "family",
+            Self::Relay => "relay",
+            Self::RelayPassed => "relay_passed",
         }
     }
 }
@@ -114,7 +126,8 @@ pub struct Event {
     pub uid: u32,
     /// The destination's port, host order.
     pub port: u16,
-    /// The IP protocol number (262 for Multipath TCP); the option's level for `setsockopt`.
+    /// The IP protocol number (262 for Multipath TCP); the option's level for `setsockopt`; for [`Reason::Family`] the
+    /// family.
     pub protocol: u16,
     /// Zero.
     pub reserved: u32,

@@ -4,11 +4,17 @@
 pub const FAIL_OPEN: u32 = 1;
 /// `Config::flags`: governed sockets do not answer connections from outside.
 pub const REFUSE_INBOUND: u32 = 2;
+/// `Config::flags`: while the daemon's heartbeat is stale, whoever is not identified yet is left alone.
+pub const FAIL_OPEN_UNKNOWN: u32 = 4;
 
 /// `AgentEntry::flags`: this agent's sockets do not answer connections from outside.
 pub const AGENT_REFUSES_INBOUND: u32 = 1;
 /// `AgentEntry::flags`: this agent does not reach loopback, a resolver on it apart.
 pub const AGENT_REFUSES_LOOPBACK: u32 = 2;
+
+/// `AgentEntry::flags`: this agent does not reach listeners on loopback that no governed process made, unless they are
+/// listed.
+pub const AGENT_REFUSES_RELAYS: u32 = 4;
 
 /// `NetnsEntry::flags`: the namespace has `::1`, so that IPv6 connections can stay IPv6.
 pub const HAS_V6_LOOPBACK: u16 = 1;
@@ -25,6 +31,12 @@ pub const MAX_PARENTS: u32 = 64;
 pub const MAX_KNOWN: u32 = 16_384;
 /// Entries of `AGENTS`. A full map refuses the next agent; nothing is evicted.
 pub const MAX_AGENTS: u32 = 4096;
+/// Entries of `RELAYS`.
+pub const MAX_RELAYS: u32 = 4096;
+/// Relays that are remembered as reported; the oldest is forgotten.
+pub const MAX_SEEN: u32 = 1024;
+/// How long one is.
+pub const MAX_SEEN_NS: u64 = 60_000_000_000;
 /// Entries of `NETNS`.
 pub const MAX_NETNS: u32 = 4096;
 /// Entries of `DENY_PORTS`.
@@ -38,7 +50,7 @@ pub const EVENTS_BYTES: u32 = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Config {
-    /// [`FAIL_OPEN`], [`REFUSE_INBOUND`].
+    /// [`FAIL_OPEN`], [`REFUSE_INBOUND`], [`FAIL_OPEN_UNKNOWN`].
     pub flags: u32,
     /// Bit N: some agent is registered at cgroup level N. Keeps the look-up short for everyone else.
     pub levels: u32,
@@ -48,7 +60,7 @@ pub struct Config {
     pub parent_levels: u32,
     /// The monotonic clock when the daemon last said that it lives.
     pub heartbeat_ns: u64,
-    /// How old the heartbeat may be before [`FAIL_OPEN`] applies.
+    /// How old the heartbeat may be before [`FAIL_OPEN`] and [`FAIL_OPEN_UNKNOWN`] apply.
     pub heartbeat_timeout_ns: u64,
     /// Counter-measures that the lab switched off ([`crate::countermeasure`]); zero in a daemon.
     pub disabled: u32,
@@ -62,7 +74,7 @@ pub struct Config {
 pub struct AgentEntry {
     /// The agent's number in the configuration.
     pub agent: u32,
-    /// [`AGENT_REFUSES_INBOUND`], [`AGENT_REFUSES_LOOPBACK`].
+    /// [`AGENT_REFUSES_INBOUND`], [`AGENT_REFUSES_LOOPBACK`], [`AGENT_REFUSES_RELAYS`].
     pub flags: u32,
 }
 
@@ -100,6 +112,13 @@ pub enum Stat {
     FailedOpen = 7,
     /// DNS queries (or UDP sockets connected for them) sent to Guard's own socket.
     DnsRedirected = 8,
+}
+
+/// The key of `RELAYS`: an agent and a loopback port.
+#[inline(always)]
+#[must_use]
+pub const fn relay(agent: u32, port: u16) -> u64 {
+    (agent as u64) << 16 | port as u64
 }
 
 /// How many counters `STATS` has (room to grow without a new layout).

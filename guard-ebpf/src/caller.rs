@@ -10,7 +10,7 @@ use guard_common::{
     COMM_LEN,
     countermeasure::Countermeasure,
     flow::Tag,
-    policy::{Config, FAIL_OPEN, MAX_LEVEL, Stat, UNIDENTIFIED},
+    policy::{Config, FAIL_OPEN, FAIL_OPEN_UNKNOWN, MAX_LEVEL, Stat, UNIDENTIFIED},
 };
 
 use crate::{
@@ -188,21 +188,26 @@ fn creator(tag: *const Tag) -> Option<(u64, u32)> {
     Some((id, entry.agent))
 }
 
-/// `when_down = "direct"`: with a stale heartbeat nobody is governed. Same test in every hook, or it
-/// would open only half the way.
+/// `when_down = "direct"`: with a stale heartbeat nobody is governed; `unknown_when_down` says the same of whoever
+/// is not identified. Same test in every hook, or it would open only half the way.
 #[inline(always)]
 fn admit(config: &Config, governed: Governed) -> Option<Governed> {
-    if is_direct(config) {
+    let owners_choice = if governed.agent == UNIDENTIFIED {
+        FAIL_OPEN_UNKNOWN
+    } else {
+        FAIL_OPEN
+    };
+    if is_direct(config, owners_choice) {
         count(Stat::FailedOpen);
         return None;
     }
     Some(governed)
 }
 
-/// Whether the owner chose `direct` and the daemon is down.
+/// Whether the owner chose `direct`, by this flag, and the daemon is down.
 #[inline(always)]
-pub(crate) fn is_direct(config: &Config) -> bool {
-    config.flags & FAIL_OPEN != 0 && now().wrapping_sub(config.heartbeat_ns) > config.heartbeat_timeout_ns
+pub(crate) fn is_direct(config: &Config, owners_choice: u32) -> bool {
+    config.flags & owners_choice != 0 && now().wrapping_sub(config.heartbeat_ns) > config.heartbeat_timeout_ns
 }
 
 /// Reads the current task.

@@ -21,7 +21,7 @@ use crate::{
     caller::{self, Governed},
     maps::{CLIENT, DENY_PORTS, INBOUND},
     refuse::{ALLOW, Attempt, count, refuse},
-    storage,
+    relay, storage,
 };
 
 const SOCK_STREAM: u32 = 1;
@@ -127,7 +127,10 @@ fn verdict(
             Some(Reason::ProxyPort) => refuse_if(who, Countermeasure::ProxyPort, Reason::ProxyPort),
             Some(reason) => refuse_if(who, Countermeasure::DeniedPort, reason),
             None if refuses_loopback(who, target) => Verdict::Refuse(Reason::Loopback),
-            None => Verdict::Pass,
+            None => match relay::judge(ctx, who, target, netns_cookie, protocol) {
+                Some(reason) => Verdict::Refuse(reason),
+                None => Verdict::Pass,
+            },
         };
     }
     if is_link_local(&target.address) && who.enforces(Countermeasure::LinkLocal) {
@@ -163,7 +166,10 @@ fn datagram(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target, netns_cook
     if refuses_loopback(who, target) {
         Verdict::Refuse(Reason::Loopback)
     } else if datagram_allowed(ctx, target) {
-        Verdict::Pass
+        match relay::judge(ctx, who, target, netns_cookie, IPPROTO_UDP) {
+            Some(reason) => Verdict::Refuse(reason),
+            None => Verdict::Pass,
+        }
     } else {
         refuse_if(who, Countermeasure::DatagramConnect, Reason::Udp)
     }

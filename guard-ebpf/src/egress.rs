@@ -21,7 +21,7 @@ use guard_common::{
     COMM_LEN,
     countermeasure::Countermeasure,
     event::{Event, Reason},
-    policy::{AGENT_REFUSES_INBOUND, AgentEntry, Config, MAX_LEVEL, REFUSE_INBOUND, Stat},
+    policy::{AGENT_REFUSES_INBOUND, AgentEntry, Config, FAIL_OPEN, MAX_LEVEL, REFUSE_INBOUND, Stat},
 };
 
 use crate::{
@@ -64,7 +64,7 @@ pub(crate) fn egress(skb: *mut __sk_buff) -> i32 {
         return PASS;
     }
     let Some(config) = CFG.get(0) else { return DROP };
-    if config.disabled & Countermeasure::Egress.bit() != 0 || caller::is_direct(config) {
+    if config.disabled & Countermeasure::Egress.bit() != 0 || caller::is_direct(config, FAIL_OPEN) {
         return PASS;
     }
     let packet = Packet::read(skb);

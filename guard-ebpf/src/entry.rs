@@ -1,11 +1,15 @@
 //! One function per attach point, and nothing else: the verdict is made in the hook's own file.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, sock_ops},
-    programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext},
+    programs::{FEntryContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext},
 };
 
-use crate::{bind, connect, create, egress, getsockopt, peername, recvmsg, sendmsg, setsockopt, sockops};
+use crate::{
+    bind, connect, create, egress, family, getsockopt, peername, recvmsg, sendmsg, setsockopt, sockops,
+};
 
 #[cgroup_sock_addr(connect4)]
 fn fw_connect4(ctx: SockAddrContext) -> i32 {
@@ -81,6 +85,13 @@ fn fw_setsockopt(ctx: SockoptContext) -> i32 {
 #[cgroup_skb(egress)]
 fn fw_egress(ctx: SkBuffContext) -> i32 {
     egress::egress(ctx.skb.skb)
+}
+
+// The library's attribute for this kind of section always returns 0; this program decides what the function returns.
+#[unsafe(link_section = "fentry/security_socket_create")]
+#[unsafe(no_mangle)]
+fn fw_family(ctx: *mut c_void) -> i32 {
+    family::socket_create(&FEntryContext::new(ctx))
 }
 
 // GPL-compatible: some helpers are offered only to programs that say so.

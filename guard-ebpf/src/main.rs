@@ -25,6 +25,8 @@ mod egress;
 #[cfg(target_arch = "bpf")]
 mod entry;
 #[cfg(target_arch = "bpf")]
+mod family;
+#[cfg(target_arch = "bpf")]
 mod getsockopt;
 #[cfg(target_arch = "bpf")]
 mod maps;
@@ -34,6 +36,8 @@ mod peername;
 mod recvmsg;
 #[cfg(target_arch = "bpf")]
 mod refuse;
+#[cfg(target_arch = "bpf")]
+mod relay;
 #[cfg(target_arch = "bpf")]
 mod sendmsg;
 #[cfg(target_arch = "bpf")]

@@ -12,7 +12,7 @@ use guard_common::{
     flow::{Flow, FlowKey, Tag},
     policy::{
         AgentEntry, Config, EVENTS_BYTES, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_KNOWN, MAX_NETNS,
-        MAX_PARENTS, NetnsEntry, STATS as STAT_COUNT,
+        MAX_PARENTS, MAX_RELAYS, MAX_SEEN, NetnsEntry, STATS as STAT_COUNT,
     },
 };
 
@@ -43,6 +43,14 @@ pub(crate) static NETNS: HashMap<u64, NetnsEntry, { MAX_NETNS as usize }, NO_PRE
 /// Loopback ports that governed processes may not reach or take.
 #[btf_map]
 pub(crate) static DENY_PORTS: HashMap<u32, u32, { MAX_DENY_PORTS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Loopback ports that agents may reach whoever listens there, by `relay`.
+#[btf_map]
+pub(crate) static RELAYS: HashMap<u64, u32, { MAX_RELAYS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// When a relay was reported: by namespace, agent and port. Not pinned: another daemon may hear of it again.
+#[btf_map]
+pub(crate) static SEEN: LruHashMap<[u64; 2], u64, { MAX_SEEN as usize }> = LruHashMap::new();
 
 /// Sockets made by governed processes.
 #[btf_map]

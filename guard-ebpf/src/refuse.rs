@@ -49,8 +49,9 @@ fn errno(reason: Reason) -> i32 {
     }
 }
 
+/// Tells the daemon.
 #[inline(always)]
-fn report(who: &Governed, attempt: &Attempt, reason: Reason) {
+pub(crate) fn report(who: &Governed, attempt: &Attempt, reason: Reason) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         count(Stat::EventsLost);
         return;

@@ -17,8 +17,10 @@ use crate::{
     dns::is_query,
     maps::CLIENT,
     refuse::{ALLOW, Attempt, count, refuse},
-    storage,
+    relay, storage,
 };
+
+const IPPROTO_UDP: u32 = 17;
 
 #[inline(always)]
 pub(crate) fn v4(ctx: *mut bpf_sock_addr) -> i32 {
@@ -60,7 +62,12 @@ fn judge(
     if !is_query(ctx, target.port) {
         return if refuses_loopback(who, target) {
             Err(Reason::Loopback)
-        } else if datagram_allowed(ctx, target) || !who.enforces(Countermeasure::DatagramSend) {
+        } else if datagram_allowed(ctx, target) {
+            match relay::judge(ctx, who, target, netns(ctx), IPPROTO_UDP) {
+                Some(reason) => Err(reason),
+                None => Ok(None),
+            }
+        } else if !who.enforces(Countermeasure::DatagramSend) {
             Ok(None)
         } else {
             Err(Reason::Udp)

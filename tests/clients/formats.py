@@ -4,15 +4,35 @@ the environment. Prints one JSON object: {"ok": true, "text", "tools", "usage"} 
 """
 
 import argparse
+import importlib
 import json
 import logging
 import os
 import time
 
 
+# each with the package that its SDK is in
+FORMATS = {
+    "responses": "openai",
+    "embeddings": "openai",
+    "completions": "openai",
+    "images": "openai",
+    "speech": "openai",
+    "moderation": "openai",
+    "gemini": "google.genai",
+    "vertex": "google.genai",
+    "vertex-claude": "anthropic",
+    "converse": "boto3",
+    "invoke": "boto3",
+    "cohere": "cohere",
+    "rerank": "cohere",
+    "ollama": "ollama",
+}
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("format", choices=["responses", "embeddings", "gemini", "converse", "invoke", "cohere"])
+    parser.add_argument("format", choices=sorted(FORMATS))
     parser.add_argument("--model", required=True)
     parser.add_argument("--max-tokens", type=int, default=1000)
     parser.add_argument("--tools", default="", help="names of tools to declare, separated by commas")
@@ -52,7 +72,7 @@ def embeddings(args):
     return str(reply.data[0].embedding), [], reply.usage.model_dump()
 
 
-def gemini(args):
+def gemini(args, vertex=False):
     from google import genai
     from google.genai import types
 
@@ -64,13 +84,102 @@ def gemini(args):
         tools=[types.Tool(function_declarations=declared)] if declared else None,
         automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
     )
-    client = genai.Client()  # closes its connections when it is collected
+    if vertex:
+        from google.oauth2.credentials import Credentials
+
+        token = Credentials(token=os.environ["VERTEX_API_KEY"])
+        client = genai.Client(vertexai=True, project="lab", location="us-central1", credentials=token)
+    else:
+        client = genai.Client()  # closes its connections when it is collected
     models = client.models
     request = {"model": args.model, "contents": PROMPT, "config": config}
     replies = list(models.generate_content_stream(**request)) if args.stream else [models.generate_content(**request)]
     parts = [part for reply in replies for part in reply.candidates[0].content.parts or []]
     tools = [part.function_call.name for part in parts if part.function_call]
     return "".join(part.text or "" for part in parts), tools, replies[-1].usage_metadata.model_dump(mode="json")
+
+
+def vertex(args):
+    return gemini(args, vertex=True)
+
+
+def vertex_claude(args):
+    import anthropic
+
+    token = os.environ["VERTEX_API_KEY"]
+    client = anthropic.AnthropicVertex(project_id="lab", region="us-central1", access_token=token)
+    tools = [{"name": name, "description": name, "input_schema": SCHEMA} for name in names(args)]
+    request = {
+        "model": args.model,
+        "max_tokens": args.max_tokens,
+        "messages": [{"role": "user", "content": PROMPT}],
+    }
+    if tools:
+        request["tools"] = tools
+    if args.stream:
+        with client.messages.stream(**request) as stream:
+            for _ in stream:
+                pass
+            reply = stream.get_final_message()
+    else:
+        reply = client.messages.create(**request)
+    text = "".join(block.text for block in reply.content if block.type == "text")
+    return text, [block.name for block in reply.content if block.type == "tool_use"], reply.usage.model_dump()
+
+
+def ollama(args):
+    import ollama
+
+    client = ollama.Client(
+        host="https://ollama.com", headers={"Authorization": "Bearer " + os.environ["OLLAMA_API_KEY"]}
+    )
+    request = {"model": args.model, "messages": [{"role": "user", "content": PROMPT}]}
+    request["options"] = {"num_predict": args.max_tokens}
+    if names(args):
+        request["tools"] = [
+            {"type": "function", "function": {"name": name, "description": name, "parameters": SCHEMA}}
+            for name in names(args)
+        ]
+    replies = list(client.chat(**request, stream=True)) if args.stream else [client.chat(**request)]
+    tools = [call.function.name for reply in replies for call in reply.message.tool_calls or []]
+    usage = {"input": replies[-1].prompt_eval_count, "output": replies[-1].eval_count}
+    return "".join(reply.message.content or "" for reply in replies), tools, usage
+
+
+def completions(args):
+    import openai
+
+    request = {"model": args.model, "prompt": PROMPT, "max_tokens": args.max_tokens}
+    client = openai.OpenAI()
+    if args.stream:
+        parts = list(client.completions.create(**request, stream=True))
+        return "".join(choice.text for part in parts for choice in part.choices), [], len(parts)
+    reply = client.completions.create(**request)
+    return reply.choices[0].text, [], reply.usage.model_dump()
+
+
+def images(args):
+    import openai
+
+    return str(openai.OpenAI().images.generate(model=args.model, prompt=PROMPT)), [], None
+
+
+def speech(args):
+    import openai
+
+    return str(openai.OpenAI().audio.speech.create(model=args.model, voice="alloy", input=PROMPT)), [], None
+
+
+def moderation(args):
+    import openai
+
+    return str(openai.OpenAI().moderations.create(model=args.model, input=PROMPT).results[0].flagged), [], None
+
+
+def rerank(args):
+    import cohere
+
+    return str(cohere.ClientV2().rerank(model=args.model, query=PROMPT, documents=["a", "b"])), [], None
 
 
 def bedrock():
@@ -162,9 +271,10 @@ def refused(error):
 def main():
     logging.disable(logging.WARNING)
     args = arguments()
+    importlib.import_module(FORMATS[args.format])  # takes seconds on a busy machine, and is not the call's time
     begun = time.monotonic()
     try:
-        text, tools, usage = globals()[args.format](args)
+        text, tools, usage = globals()[args.format.replace("-", "_")](args)
         outcome = {"ok": True, "text": text, "tools": tools, "usage": usage}
     except Exception as error:  # whatever the SDK raises is the result
         outcome = {"ok": False, "exception": type(error).__name__} | refused(error)

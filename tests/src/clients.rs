@@ -13,12 +13,24 @@ use crate::process::Spawn;
 const PACKAGES: [&str; 2] = ["openai==3.54.0", "anthropic==2.12.0"];
 
 /// What the suite of formats needs beside that, in an environment of its own: these are large.
-const FORMATS: [&str; 4] = [
+const FORMATS: [&str; 6] = [
     "openai==3.54.0",
+    // Claude on Vertex AI
+    "anthropic==2.12.0",
+    "ollama==0.6.3",
     "google-genai==3.6.1",
     "cohere==7.3.1",
     "boto3==1.44.8",
 ];
+
+/// What the suite of sockets needs: the SDK with its own choice of a WebSocket library, which offers compression.
+const SOCKETS: [&str; 2] = ["openai==3.54.0", "websockets==17.4"];
+
+/// The agent CLI that prefers a WebSocket.
+const CODEX: &str = "@openai/codex@0.169.0";
+
+/// A fake provider that is not Guard's: npm, MIT.
+const AIMOCK: &str = "@copilotkit/aimock@1.43.0";
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -39,12 +51,62 @@ pub fn ensure() -> Result<PathBuf> {
     environment("venv", &PACKAGES)
 }
 
-/// The Python that has the SDKs of Google, Cohere and Amazon, made on first use.
+/// The Python that has the SDKs of Google, Cohere, Amazon and Ollama, made on first use.
 ///
 /// # Errors
 /// As [`ensure`].
 pub fn formats() -> Result<PathBuf> {
     environment("venv-formats", &FORMATS)
+}
+
+/// The Python that has OpenAI's SDK and a WebSocket library, made on first use.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn sockets() -> Result<PathBuf> {
+    environment("venv-sockets", &SOCKETS)
+}
+
+/// The program of Codex, installed on first use.
+///
+/// # Errors
+/// `npm` is missing, or the package cannot be installed.
+pub fn codex() -> Result<PathBuf> {
+    npm("codex", CODEX, "codex")
+}
+
+/// The independent fake provider of the suite `independent`, installed on first use.
+///
+/// # Errors
+/// As [`codex`].
+pub fn aimock() -> Result<PathBuf> {
+    npm("aimock", AIMOCK, "llmock")
+}
+
+/// A program of an npm package, in a directory of its own.
+fn npm(name: &str, package: &str, program: &str) -> Result<PathBuf> {
+    let lab = repository().join(".lab");
+    fs::create_dir_all(&lab)?;
+    let lock = File::create(lab.join(format!("{name}.lock")))?;
+    lock.lock().context("waiting for another installation")?;
+    let (prefix, marker) = (lab.join(name), lab.join(format!("{name}.packages")));
+    let program = prefix.join("node_modules/.bin").join(program);
+    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == package) {
+        return Ok(program);
+    }
+    fs::create_dir_all(&prefix)?;
+    fs::write(prefix.join("package.json"), "{\"private\": true}\n")?;
+    Spawn::new("npm")
+        .args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"])
+        .arg(&prefix)
+        .arg(package)
+        .inherit()
+        .patience(Duration::from_secs(600))
+        .run()?
+        .ok()
+        .context("npm install (Debian: apt-get install npm)")?;
+    fs::write(&marker, package)?;
+    Ok(program)
 }
 
 fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {

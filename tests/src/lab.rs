@@ -6,12 +6,13 @@
 //!     cgroup agents/coder    clients, governed   veth  203.0.113.20  api.anthropic.com  (fake)
 //!     cgroup agents/second   clients, governed  <====> 203.0.113.30  www.example.org    (an ordinary site)
 //!                                                      203.0.113.40, .50, .60  Google, Amazon, Cohere (fake)
-//!     cgroup outside         clients, not governed     and 2001:db8:203::10, ::20, ::30
+//!     cgroup outside         clients, not governed     203.0.113.70 … .90  Mistral, Vertex AI, Ollama (fake)
+//!                                                      each with an IPv6 address in 2001:db8:203::/64 too
 //! ```
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,13 +26,14 @@ use crate::authority::Authority;
 use crate::cgroup::{self, Cgroup};
 use crate::clients;
 use crate::mounts::Mounts;
-use crate::netns::{End, NetNs, join};
+use crate::netns::NetNs;
 use crate::provider::{Provider, Speaks};
 
 mod builder;
 mod daemon;
 mod metrics;
 mod place;
+mod sites;
 
 pub use builder::Builder;
 pub use daemon::status;
@@ -48,53 +50,19 @@ pub const GEMINI_KEY: &str = "AIzaSyLabRealGoogleKey-5e0c7b21f94a4d18";
 pub const BEDROCK_KEY: &str = "AKIALABREALKEY000001:lab/real+secret+of+the+pair+2f9d31c7";
 /// The key that the fake Cohere knows; only the daemon is given it.
 pub const COHERE_KEY: &str = "lab-real-cohere-key-c41d90ab2e6f";
-/// Port of every server of the lab's internet.
-const HTTPS: u16 = 443;
+/// The token that the fake Vertex AI knows; only the daemon is given it.
+pub const VERTEX_KEY: &str = "ya29.lab-real-vertex-token-3b8e51d0c2";
+/// The key that the fake Ollama knows; only the daemon is given it.
+pub const OLLAMA_KEY: &str = "lab-real-ollama-key-77ad09f1c3be";
+/// The key that the fake Mistral knows; only the daemon is given it.
+pub const MISTRAL_KEY: &str = "lab-real-mistral-key-0b7e35fd81";
+/// The key for every relayed site.
+pub const RELAYED_KEY: &str = "lab-real-key-of-relayed-sites-60f1c2";
 
 /// The user that the daemon's worker runs as, and its number in the lab.
 const WORKER: &str = "guard";
 /// See [`WORKER`].
 pub const WORKER_ID: u32 = 61_777;
-
-/// What stands where on the lab's internet.
-const SITES: [(Speaks, &str, &str, &str); 6] = [
-    (
-        Speaks::OpenAi,
-        "api.openai.com",
-        "203.0.113.10",
-        "2001:db8:203::10",
-    ),
-    (
-        Speaks::Anthropic,
-        "api.anthropic.com",
-        "203.0.113.20",
-        "2001:db8:203::20",
-    ),
-    (
-        Speaks::Gemini,
-        "generativelanguage.googleapis.com",
-        "203.0.113.40",
-        "2001:db8:203::40",
-    ),
-    (
-        Speaks::Bedrock,
-        "bedrock-runtime.us-east-1.amazonaws.com",
-        "203.0.113.50",
-        "2001:db8:203::50",
-    ),
-    (
-        Speaks::Cohere,
-        "api.cohere.com",
-        "203.0.113.60",
-        "2001:db8:203::60",
-    ),
-    (
-        Speaks::Site,
-        "www.example.org",
-        "203.0.113.30",
-        "2001:db8:203::30",
-    ),
-];
 
 /// The lab. Fields are dropped in this order: what lives in something goes before it.
 #[derive(Debug)]
@@ -191,7 +159,8 @@ impl Lab {
         let authority = Authority::new("Lab Root")?;
         files.write("public-ca.pem", authority.pem())?;
         files.write("resolv.conf", "")?;
-        files.write("hosts", &hosts(builder.ipv6))?;
+        let sites = sites::all(builder);
+        files.write("hosts", &sites::hosts(&sites, builder.ipv6))?;
         files.write(
             "passwd",
             &with_worker(
@@ -205,7 +174,7 @@ impl Lab {
         )?;
 
         let (host, net) = (NetNs::new()?, NetNs::new()?);
-        connect(&host, &net)?;
+        sites::connect(&host, &net, &sites)?;
         let shown = [
             ("/etc/hosts", files.at("hosts")),
             ("/etc/resolv.conf", files.at("resolv.conf")),
@@ -222,12 +191,18 @@ impl Lab {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let start = |(speaks, name, v4, v6): (Speaks, &str, &str, &str)| -> Result<Provider> {
-            let addresses = [v4, v6].map(|text| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, HTTPS)));
-            let addresses = addresses.into_iter().collect::<Result<Vec<_>, _>>()?;
-            Provider::start(speaks, &net, &addresses, &[name], &authority, runtime.handle())
+        let start = |site: &sites::Site| -> Result<Provider> {
+            let (addresses, names) = (site.addresses()?, [site.host.as_str()]);
+            Provider::start(
+                site.speaks,
+                &net,
+                &addresses,
+                &names,
+                &authority,
+                runtime.handle(),
+            )
         };
-        let providers = SITES.into_iter().map(start).collect::<Result<Vec<_>>>()?;
+        let providers = sites.iter().map(start).collect::<Result<Vec<_>>>()?;
 
         let root = Cgroup::new()?;
         let cgroups = Cgroups {
@@ -242,6 +217,15 @@ impl Lab {
         files.secret("keys/gemini", GEMINI_KEY)?;
         files.secret("keys/bedrock", BEDROCK_KEY)?;
         files.secret("keys/cohere", COHERE_KEY)?;
+        files.secret("keys/mistral", MISTRAL_KEY)?;
+        for (provider, _) in &builder.relayed {
+            files.secret(&format!("keys/{provider}"), RELAYED_KEY)?;
+        }
+        for (provider, key) in [("vertex", VERTEX_KEY), ("ollama", OLLAMA_KEY)] {
+            if !builder.relays(provider) {
+                files.secret(&format!("keys/{provider}"), key)?;
+            }
+        }
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
             daemon: daemon::Daemon::new(builder.quiet),
@@ -287,6 +271,16 @@ impl Lab {
         self.provider(Speaks::Cohere)
     }
 
+    /// The fake Vertex AI.
+    pub fn vertex(&self) -> &Provider {
+        self.provider(Speaks::Vertex)
+    }
+
+    /// The fake Ollama.
+    pub fn ollama(&self) -> &Provider {
+        self.provider(Speaks::Ollama)
+    }
+
     /// The ordinary site.
     pub fn site(&self) -> &Provider {
         self.provider(Speaks::Site)
@@ -294,12 +288,16 @@ impl Lab {
 
     /// The server that speaks so.
     pub fn provider(&self, speaks: Speaks) -> &Provider {
-        let place = SITES.iter().position(|site| site.0 == speaks).unwrap_or_default();
         #[expect(
             clippy::indexing_slicing,
-            reason = "one provider was started for each of SITES"
+            reason = "one provider was started for each of the sites, the usual ones first"
         )]
-        &self.providers[place]
+        &self.providers[sites::place(speaks)]
+    }
+
+    /// Has every server answered by what listens there, over plain HTTP/1.1 on the machine's own loopback.
+    pub fn relay(&self, to: SocketAddr) {
+        self.providers.iter().for_each(|provider| provider.relay(to));
     }
 
     /// Where agent `coder` lives.
@@ -354,7 +352,7 @@ impl Lab {
 
     /// Every name of the lab's internet, with its IPv4 address.
     pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
-        SITES.into_iter().map(|(_, name, v4, _)| (name, v4))
+        sites::usual()
     }
 
     /// The daemon's state directory.
@@ -437,33 +435,4 @@ fn with_worker(file: &str, line: &str) -> Result<String> {
         .lines()
         .filter(|line| !line.starts_with(&format!("{WORKER}:")));
     Ok(others.chain([line]).map(|line| format!("{line}\n")).collect())
-}
-
-fn hosts(ipv6: bool) -> String {
-    let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
-    for (_, name, v4, v6) in SITES {
-        text += &format!("{} {name}\n", if ipv6 { v6 } else { v4 });
-    }
-    text
-}
-
-fn connect(host: &NetNs, net: &NetNs) -> Result<()> {
-    join(
-        End {
-            namespace: host,
-            device: "uplink",
-            addresses: &["198.51.100.2/24", "2001:db8:1::2/64"],
-        },
-        End {
-            namespace: net,
-            device: "downlink",
-            addresses: &["198.51.100.1/24", "2001:db8:1::1/64"],
-        },
-    )?;
-    for (_, _, v4, v6) in SITES {
-        net.ip(&format!("address add {v4}/32 dev lo"))?;
-        net.ip(&format!("address add {v6}/128 dev lo nodad"))?;
-    }
-    host.ip("route add default via 198.51.100.1")?;
-    host.ip("-6 route add default via 2001:db8:1::1")
 }

@@ -14,10 +14,12 @@ use crate::process::Done;
 use crate::provider::{Provider, Reply, Tokens};
 
 mod install;
+mod prices;
 mod report;
 mod table;
 
 pub use install::Installed;
+pub use prices::compare as compare_prices;
 pub use report::write;
 pub use table::{CLIENTS, Client};
 
@@ -60,8 +62,9 @@ impl Rule {
             ),
         };
         let providers = table::providers().join("\", \"");
+        // Calls over a WebSocket have a suite of their own.
         format!(
-            "providers = [\"{providers}\"]\nmodels = {models}\n{tools}\nbudget = [{{ window = \"day\", usd = {budget} }}]\n"
+            "providers = [\"{providers}\"]\nmodels = {models}\nwebsockets = \"refuse\"\n{tools}\nbudget = [{{ window = \"day\", usd = {budget} }}]\n"
         )
     }
 
@@ -137,7 +140,7 @@ pub fn run(only: &[String], mut say: impl FnMut(&str)) -> Result<Vec<Row>> {
         });
     }
     for rule in [Rule::Allowed, Rule::Budget, Rule::Model, Rule::Tool] {
-        let lab = Lab::builder().coder(&rule.agent()).quiet().start()?;
+        let lab = Lab::builder().coder(&rule.agent()).public().quiet().start()?;
         if rule == Rule::Budget {
             spend_all(&lab)?;
         }

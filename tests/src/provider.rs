@@ -28,14 +28,18 @@ mod anthropic;
 mod bedrock;
 mod cohere;
 mod gemini;
+mod mistral;
+mod ollama;
 mod openai;
 mod outcome;
 mod responses;
 mod script;
 mod site;
+mod sockets;
+mod vertex;
 
 pub use outcome::Answer;
-pub use script::{Fault, Gate, Pace, Reply, Tokens};
+pub use script::{Fault, Gate, Pace, Raw, Reply, Tokens};
 
 /// What a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,12 @@ pub enum Speaks {
     Bedrock,
     /// Cohere's second API.
     Cohere,
+    /// Google's and Anthropic's models on Vertex AI.
+    Vertex,
+    /// Ollama's own API.
+    Ollama,
+    /// Mistral's chat completions.
+    Mistral,
     /// Neither: an ordinary web site that says what it was asked.
     Site,
 }
@@ -63,6 +73,9 @@ impl Speaks {
             Self::Gemini => "gemini",
             Self::Bedrock => "bedrock",
             Self::Cohere => "cohere",
+            Self::Vertex => "vertex",
+            Self::Ollama => "ollama",
+            Self::Mistral => "mistral",
             Self::Site => "site",
         }
     }
@@ -135,6 +148,7 @@ impl Seen {
             "\"function_call_output\"",
             "\"custom_tool_call_output\"",
             "\"functionResponse\"",
+            "\"function_response\"",
             "\"toolResult\"",
         ];
         let text = self.text();
@@ -203,6 +217,7 @@ struct State {
     certificate: Certificate,
     alpn: Alpn,
     connections: usize,
+    relay: Option<SocketAddr>,
 }
 
 impl Provider {
@@ -238,6 +253,7 @@ impl Provider {
                 certificate: Certificate::Right,
                 alpn: Alpn::Both,
                 connections: 0,
+                relay: None,
             }),
             changed: Condvar::new(),
             certificates,
@@ -280,6 +296,11 @@ impl Provider {
     /// Offers these protocols to whoever connects from now on.
     pub fn alpn(&self, alpn: Alpn) {
         self.shared.lock().alpn = alpn;
+    }
+
+    /// Answers nothing itself from now on: what comes out of TLS goes there as it is, and the answers back.
+    pub fn relay(&self, to: SocketAddr) {
+        self.shared.lock().relay = Some(to);
     }
 
     /// Every request so far.
@@ -358,16 +379,18 @@ impl Shared {
     }
 
     async fn serve(self: Arc<Self>, stream: tokio::net::TcpStream, from: SocketAddr) {
-        let config = {
+        let (config, relay) = {
             let mut state = self.lock();
             state.connections += 1;
             self.changed.notify_all();
-            match (state.alpn, state.certificate) {
+            let config = match (state.alpn, state.certificate) {
+                _ if state.relay.is_some() => Arc::clone(&self.certificates.http1),
                 (Alpn::Http1, _) => Arc::clone(&self.certificates.http1),
                 (Alpn::Both, Certificate::Right) => Arc::clone(&self.certificates.both[0]),
                 (Alpn::Both, Certificate::WrongName) => Arc::clone(&self.certificates.both[1]),
                 (Alpn::Both, Certificate::WrongAuthority) => Arc::clone(&self.certificates.both[2]),
-            }
+            };
+            (config, state.relay)
         };
         // an event must leave when it is sent, or a test could not tell who buffers
         if stream.set_nodelay(true).is_err() {
@@ -376,74 +399,96 @@ impl Shared {
         let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else {
             return;
         };
+        if let Some(to) = relay {
+            pass_on(stream, to).await;
+            return;
+        }
         let service = service_fn(move |request| Arc::clone(&self).call(request, from));
         let served = auto::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
             .await;
         // a client that hangs up, or a reply that is cut on purpose, ends here; tests look at what was seen
         drop(served);
     }
 
-    async fn call(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        from: SocketAddr,
-    ) -> Result<Response<outcome::Body>, Infallible> {
-        let (head, body) = request.into_parts();
-        let Ok(body) = body.collect().await else {
-            return Ok(outcome::empty());
+    /// Writes a request down; gives it with its number, the answer that is due, and whether its key is refused.
+    fn note(&self, mut seen: Seen) -> (Seen, Reply, bool) {
+        let mut state = self.lock();
+        seen.number = state.seen.len();
+        state.seen.push(seen.clone());
+        let mut reply = if seen.method == Method::POST {
+            state.queued.pop_front().unwrap_or_else(|| state.usual.clone())
+        } else {
+            state.usual.clone()
         };
-        let (seen, reply, key) = {
-            let mut state = self.lock();
-            let path = head
-                .uri
-                .path_and_query()
-                .map_or_else(String::new, ToString::to_string);
-            let seen = Seen {
-                number: state.seen.len(),
-                version: head.version,
-                from,
-                method: head.method,
-                path,
-                headers: head.headers,
-                body: body.to_bytes(),
-            };
-            state.seen.push(seen.clone());
-            let reply = if seen.method == Method::POST {
-                state.queued.pop_front().unwrap_or_else(|| state.usual.clone())
-            } else {
-                state.usual.clone()
-            };
-            self.changed.notify_all();
-            (seen, reply, state.key.clone())
-        };
-        let mut reply = reply;
+        self.changed.notify_all();
         if reply.until_answered {
             reply
                 .tool
                 .take_if(|(name, _)| seen.is_answered() || !seen.declares(name));
         }
-        let refused = key.is_some_and(|key| seen.credential() != Some(key.as_str()));
+        let refused = state
+            .key
+            .as_ref()
+            .is_some_and(|key| seen.credential() != Some(key.as_str()));
+        (seen, reply, refused)
+    }
+
+    fn bill(&self, seen: &Seen, model: &str, tokens: Tokens) {
+        let billed = Billed {
+            request: seen.number,
+            model: model.to_owned(),
+            tokens,
+        };
+        self.lock().billed.push(billed);
+    }
+
+    async fn call(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        from: SocketAddr,
+    ) -> Result<Response<outcome::Body>, Infallible> {
+        let socket = sockets::is_asked_for(&request).then(|| hyper::upgrade::on(&mut request));
+        let (head, body) = request.into_parts();
+        let Ok(body) = body.collect().await else {
+            return Ok(outcome::empty());
+        };
+        let path = head
+            .uri
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string);
+        let (seen, reply, refused) = self.note(Seen {
+            number: 0,
+            version: head.version,
+            from,
+            method: head.method,
+            path,
+            headers: head.headers,
+            body: body.to_bytes(),
+        });
+        if let Some(upgraded) = socket.filter(|_| !refused && self.speaks == Speaks::OpenAi) {
+            return Ok(sockets::open(&self, seen, upgraded));
+        }
         let answer = match self.speaks {
             Speaks::OpenAi if refused => openai::unauthorized(&seen),
             Speaks::Anthropic if refused => anthropic::unauthorized(&seen),
-            Speaks::Gemini if refused => gemini::unauthorized(),
+            Speaks::Gemini | Speaks::Vertex if refused => gemini::unauthorized(),
+            Speaks::Ollama if refused => ollama::unauthorized(),
             Speaks::Cohere if refused => cohere::unauthorized(),
+            Speaks::Mistral if refused => mistral::unauthorized(),
             // Its keys sign; tests look at the signature themselves.
             Speaks::Bedrock => bedrock::answer(&seen, &reply),
             Speaks::Gemini => gemini::answer(&seen, &reply),
             Speaks::Cohere => cohere::answer(&seen, &reply),
+            Speaks::Vertex => vertex::answer(&seen, &reply),
+            Speaks::Ollama => ollama::answer(&seen, &reply),
+            Speaks::Mistral => mistral::answer(&seen, &reply),
             Speaks::OpenAi => openai::answer(&seen, &reply),
             Speaks::Anthropic => anthropic::answer(&seen, &reply),
             Speaks::Site => site::answer(&seen),
         };
         if let Some(model) = &answer.billed_model {
-            let billed = Billed {
-                request: seen.number,
-                model: model.clone(),
-                tokens: reply.tokens,
-            };
-            self.lock().billed.push(billed);
+            self.bill(&seen, model, reply.tokens);
         }
         if let Some(gate) = &reply.gate {
             gate.pass().await;
@@ -451,4 +496,15 @@ impl Shared {
         tokio::time::sleep(reply.delay).await;
         Ok(answer.send(&reply))
     }
+}
+
+/// Passes a client's bytes on, and the answers back.
+async fn pass_on(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, to: SocketAddr) {
+    #[expect(clippy::disallowed_methods, reason = "this is the outside world, not Guard")]
+    let connected = tokio::net::TcpStream::connect(to).await;
+    let Ok(mut other) = connected else {
+        return;
+    };
+    // whoever hangs up first ends it; tests look at what came through
+    drop(tokio::io::copy_bidirectional(&mut stream, &mut other).await);
 }

@@ -304,6 +304,34 @@ fn a_restart_of_guard_or_of_the_engine_lets_nothing_out() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_name_that_only_the_engines_own_resolver_knows_is_answered_through_guard() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    engine.docker(["network", "create", "own"])?.ok()?;
+    let peer = Container::new("peer").network("own");
+    engine.start_container(lab.outside(), &peer, &["sleep", "600"])?;
+    let format = "{{.NetworkSettings.Networks.own.IPAddress}}";
+    let address = engine
+        .docker(["inspect", "--format", format, "peer"])?
+        .ok()?
+        .stdout;
+    let asker = Container::new("asker").agent("coder").network("own");
+    let done = engine
+        .run(lab.coder(), &asker, &["busybox", "nslookup", "peer"])?
+        .run()?
+        .ok()?;
+    let said = &done.stdout;
+    assert!(
+        said.contains("127.0.0.11") && said.contains(address.trim()),
+        "{done:?}"
+    );
+    let metrics = lab.metrics()?;
+    let labels = [("agent", "coder"), ("outcome", "answered")];
+    assert!(metrics.count("guard_dns_queries_total", &labels)? >= 1);
+    Ok(())
+}
+
 fn first_process(cgroup: &Path) -> Result<u32> {
     let processes = fs::read_to_string(cgroup.join("cgroup.procs"))?;
     Ok(processes.lines().next().context("no process")?.parse()?)

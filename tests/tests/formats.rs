@@ -3,14 +3,14 @@
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::clients;
-use guard_tests::lab::{BEDROCK_KEY, COHERE_KEY, GEMINI_KEY, Lab, Place};
+use guard_tests::lab::{BEDROCK_KEY, Builder, COHERE_KEY, GEMINI_KEY, Lab, OLLAMA_KEY, Place, VERTEX_KEY};
 use guard_tests::provider::{Provider, Reply, Tokens};
 use serde_json::{Value, json};
 
 /// An agent that may use all of them.
 const AGENT: &str = r#"
-providers = ["openai", "anthropic", "gemini", "bedrock", "cohere"]
-models = ["gpt-5*", "text-embedding-*", "gemini-*", "*claude-*", "command-*"]
+providers = ["openai", "anthropic", "gemini", "bedrock", "cohere", "vertex", "ollama"]
+models = ["gpt-*", "text-embedding-*", "gemini-*", "*claude-*", "command-*"]
 budget = [{ window = "day", usd = 100.0 }]
 "#;
 
@@ -20,16 +20,18 @@ struct Case {
     arguments: &'static str,
     dialect: &'static str,
     streams: bool,
+    tools: bool,
     cost: u64,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 9] = [
     // $1.25 and $10 a million
     Case {
         name: "openai",
         arguments: "responses --model gpt-5",
         dialect: "openai-responses",
         streams: true,
+        tools: true,
         cost: 2_250_000_000,
     },
     // $0.30 and $2.50
@@ -38,6 +40,7 @@ const CASES: [Case; 5] = [
         arguments: "gemini --model gemini-2.5-flash",
         dialect: "gemini",
         streams: true,
+        tools: true,
         cost: 550_000_000,
     },
     // $1.10 and $5.50
@@ -46,6 +49,7 @@ const CASES: [Case; 5] = [
         arguments: "converse --model us.anthropic.claude-haiku-4-5-20251001-v1:0",
         dialect: "bedrock-converse",
         streams: true,
+        tools: true,
         cost: 1_650_000_000,
     },
     Case {
@@ -53,6 +57,7 @@ const CASES: [Case; 5] = [
         arguments: "invoke --model us.anthropic.claude-haiku-4-5-20251001-v1:0",
         dialect: "bedrock-invoke",
         streams: false,
+        tools: true,
         cost: 1_650_000_000,
     },
     // $2.50 and $10
@@ -61,7 +66,43 @@ const CASES: [Case; 5] = [
         arguments: "cohere --model command-a-03-2025",
         dialect: "cohere",
         streams: true,
+        tools: true,
         cost: 3_500_000_000,
+    },
+    Case {
+        name: "vertex",
+        arguments: "vertex --model gemini-2.5-flash",
+        dialect: "gemini",
+        streams: true,
+        tools: true,
+        cost: 550_000_000,
+    },
+    // $1 and $5
+    Case {
+        name: "vertex",
+        arguments: "vertex-claude --model claude-haiku-4-5@20251001",
+        dialect: "anthropic-vertex",
+        streams: true,
+        tools: true,
+        cost: 1_500_000_000,
+    },
+    // $0.10 and $0.50, as the operator's own table says
+    Case {
+        name: "ollama",
+        arguments: "ollama --model gpt-oss:120b",
+        dialect: "ollama",
+        streams: true,
+        tools: true,
+        cost: 150_000_000,
+    },
+    // $1.50 and $2
+    Case {
+        name: "openai",
+        arguments: "completions --model gpt-3.5-turbo-instruct",
+        dialect: "openai-completions",
+        streams: true,
+        tools: false,
+        cost: 1_700_000_000,
     },
 ];
 
@@ -71,6 +112,8 @@ impl Case {
             "gemini" => lab.gemini(),
             "bedrock" => lab.bedrock(),
             "cohere" => lab.cohere(),
+            "vertex" => lab.vertex(),
+            "ollama" => lab.ollama(),
             _ => lab.openai(),
         }
     }
@@ -78,6 +121,15 @@ impl Case {
     fn modes(&self) -> &'static [&'static str] {
         if self.streams { &["", " --stream"] } else { &[""] }
     }
+}
+
+/// A lab whose operator says what Ollama's models cost: they have no public price.
+fn priced() -> Builder {
+    let table = clients::script("prices.toml");
+    Lab::builder().further(&format!(
+        "\n[prices]\noverlay = {:?}\n",
+        table.display().to_string()
+    ))
 }
 
 /// One call by the vendor's SDK.
@@ -91,9 +143,11 @@ fn call(place: Place<'_>, arguments: &str) -> Result<Value> {
 
 #[test]
 fn a_call_in_each_format_is_metered_to_the_token_and_the_pico_dollar() -> Result<()> {
-    let lab = Lab::builder().coder(AGENT).start()?;
+    let lab = priced().coder(AGENT).start()?;
     lab.gemini().require_key(GEMINI_KEY);
     lab.cohere().require_key(COHERE_KEY);
+    lab.vertex().require_key(VERTEX_KEY);
+    lab.ollama().require_key(OLLAMA_KEY);
     let mut asked = 0;
     for case in &CASES {
         for mode in case.modes() {
@@ -142,11 +196,11 @@ fn a_call_in_each_format_is_metered_to_the_token_and_the_pico_dollar() -> Result
 #[test]
 fn a_tool_call_makes_the_round_trip_in_each_format_and_a_tool_that_is_not_allowed_is_stripped() -> Result<()>
 {
-    let lab = Lab::builder()
+    let lab = priced()
         .coder(&format!("{AGENT}\ntools = {{ allow = [\"Read\"] }}"))
         .start()?;
     let mut asked = 0;
-    for case in &CASES {
+    for case in CASES.iter().filter(|case| case.tools) {
         for mode in case.modes() {
             case.provider(&lab)
                 .next(Reply::default().calling("Read", r#"{"path":"/x"}"#));
@@ -172,9 +226,10 @@ fn a_tool_call_makes_the_round_trip_in_each_format_and_a_tool_that_is_not_allowe
 
 #[test]
 fn a_refusal_in_each_format_takes_one_attempt_and_shows_the_message() -> Result<()> {
-    let lab = Lab::builder()
+    let others = "providers = [\"openai\", \"gemini\", \"bedrock\", \"cohere\", \"vertex\", \"ollama\"]";
+    let lab = priced()
         .coder(&AGENT.replace("usd = 100.0", "usd = 0.000001"))
-        .other("providers = [\"openai\", \"gemini\", \"bedrock\", \"cohere\"]\nmodels = [\"nothing\"]")
+        .other(&format!("{others}\nmodels = [\"nothing\"]"))
         .start()?;
     let mut refused = 0;
     for case in &CASES {
@@ -306,6 +361,75 @@ fn side_paths_are_no_calls_and_telemetry_stays_here() -> Result<()> {
             1,
             "{verdict}"
         );
+    }
+    Ok(())
+}
+
+/// What bills in a unit that Guard has no price for is refused, and says what to do; what is free passes and is no call.
+#[test]
+fn what_is_billed_by_the_image_or_the_search_is_refused_and_what_is_free_passes() -> Result<()> {
+    let lab = Lab::builder()
+        .coder(&AGENT.replace("\"gpt-*\"", "\"*\""))
+        .other(&format!("{AGENT}\nendpoints = [\"/v1/images/generations\"]"))
+        .start()?;
+    for (number, arguments) in [
+        "images --model gpt-image-1",
+        "speech --model tts-1",
+        "rerank --model rerank-v3.5",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let said = call(lab.coder(), arguments)?;
+        let message = said["message"].as_str().unwrap_or_default();
+        ensure!(
+            said["ok"] == false && said["status"] == 400 && message.contains("no price"),
+            "{arguments}: {said}"
+        );
+        let record = lab.calls(number + 1)?.pop().context("no record")?;
+        assert_eq!(record["reason"], "unpriced", "{record}");
+    }
+    assert!(lab.openai().seen().is_empty() && lab.cohere().seen().is_empty());
+    let said = call(lab.coder(), "moderation --model omni-moderation-latest")?;
+    ensure!(said["ok"] == true && said["text"] == "False", "{said}");
+    assert_eq!(lab.openai().seen().len(), 1);
+    // The fake provider makes no images; what counts is that the owner's list lets the call through.
+    let said = call(lab.other(), "images --model gpt-image-1")?;
+    ensure!(said["status"] == 404, "{said}");
+    assert_eq!(lab.openai().last()?.path, "/v1/images/generations");
+    Ok(())
+}
+
+/// A plain reply is held until it is judged, so what is said in its place has the status of a refusal: the SDK raises it
+/// with its message, once.
+#[test]
+fn a_denied_call_in_a_plain_reply_is_the_sdks_own_error_where_the_rules_say_refuse() -> Result<()> {
+    let lab = priced()
+        .coder(&format!(
+            "{AGENT}\ntools = {{ allow = [\"Read\"], in_reply = \"refuse\" }}"
+        ))
+        .start()?;
+    for (number, case) in CASES.iter().filter(|case| case.tools).enumerate() {
+        let denied = Reply::default().calling("Bash", r#"{"command":"ls"}"#);
+        case.provider(&lab).always(denied);
+        let said = call(lab.coder(), &format!("{} --tools Read", case.arguments))?;
+        let message = said["message"].as_str().unwrap_or_default();
+        ensure!(
+            said["ok"] == false && message.contains("Guard stopped a call of the tool"),
+            "{}: {said}",
+            case.arguments
+        );
+        ensure!(
+            matches!(said["status"].as_u64(), Some(400 | 403)),
+            "{}: {said}",
+            case.arguments
+        );
+        // One attempt, which was made and is charged.
+        let records = lab.calls(number + 1)?;
+        assert_eq!(records.len(), number + 1, "{}", case.arguments);
+        let record = records.last().context("no record")?;
+        assert_eq!(record["tools_denied"], json!(["Bash"]), "{record}");
+        assert_eq!(record["cost_pico_usd"], case.cost, "{record}");
     }
     Ok(())
 }

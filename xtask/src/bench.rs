@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: measurements whose numbers stand in `docs/performance.md`, in optimised builds.
+//! `cargo xtask bench`: measurements whose numbers stand in `docs/performance.md`.
 
 use anyhow::{Result, ensure};
 
-use crate::demo::cargo;
+use crate::demo::{cargo, cargo_with, need_root};
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
@@ -10,6 +10,9 @@ pub(crate) struct Options {
     /// Reserve and settle, with 1 to 10,000 scopes and 1 to 64 threads; fails below 100,000 a second. A minute or two.
     #[arg(long)]
     ledger: bool,
+    /// What the programs cost per call: governed and not, with none and with up to 1,000 agents. As root.
+    #[arg(long)]
+    hooks: bool,
 }
 
 /// Measures, and writes the numbers down.
@@ -17,7 +20,20 @@ pub(crate) struct Options {
 /// # Errors
 /// Nothing is named, a build fails, or what is measured is slower than promised.
 pub(crate) fn run(options: Options) -> Result<()> {
-    ensure!(options.ledger, "name what to measure: --ledger");
+    ensure!(
+        options.ledger || options.hooks,
+        "name what to measure: --ledger, --hooks"
+    );
+    if options.ledger {
+        ledger()?;
+    }
+    if options.hooks {
+        hooks()?;
+    }
+    Ok(())
+}
+
+fn ledger() -> Result<()> {
     cargo([
         "run",
         "--release",
@@ -29,4 +45,23 @@ pub(crate) fn run(options: Options) -> Result<()> {
         "--",
         "ledger",
     ])
+}
+
+/// The programs are optimised in every build; what is around them is not measured.
+fn hooks() -> Result<()> {
+    need_root("measuring the programs")?;
+    cargo_with(
+        [
+            "test",
+            "--package",
+            "guard-tests",
+            "--test",
+            "kernel",
+            "--",
+            "--exact",
+            "cost::the_cost_of_the_programs",
+            "--nocapture",
+        ],
+        [("GUARD_MEASURE", "1")],
+    )
 }

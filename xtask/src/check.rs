@@ -34,13 +34,14 @@ pub(crate) fn run() -> Result<()> {
     ])
 }
 
-fn root() -> Result<PathBuf> {
+/// The root of the repository.
+pub(crate) fn root() -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     Ok(here.parent().context("xtask has no parent directory")?.to_owned())
 }
 
 /// The files that git knows, below the root.
-fn tracked(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn tracked(root: &Path, pattern: &str) -> Result<Vec<PathBuf>> {
     let listed = Command::new("git")
         .args(["ls-files", pattern])
         .current_dir(root)

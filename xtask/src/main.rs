@@ -7,6 +7,7 @@
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod kernels;
 mod prices;
 mod setup;
@@ -54,6 +55,6 @@ fn main() -> Result<()> {
         Chore::Check => check::run(),
         Chore::Prices { file } => prices::run(&file),
         Chore::Bench(options) => bench::run(options),
-        Chore::Test(options) => test::run(options),
+        Chore::Test(options) => test::run(&options),
     }
 }

@@ -92,6 +92,44 @@ pub(crate) const CLIENTS: &[Step] = &[Step {
     install: || programs_install(&NPM),
 }];
 
+/// What the fuzzer needs beside them.
+pub(crate) const FUZZ: &[Step] = &[
+    Step {
+        name: "machine tools",
+        why: "libFuzzer and the C parts of dependencies are compiled here",
+        check: tools_check,
+        install: tools_install,
+    },
+    Step {
+        name: "nightly compiler",
+        why: "only it counts which paths an input takes",
+        check: || {
+            Ok(match output("rustup", &["run", "nightly", "rustc", "-V"]) {
+                Some(version) => State::Present(version),
+                None => State::Missing("no nightly tool chain".to_owned()),
+            })
+        },
+        install: || {
+            let install = "toolchain install nightly --profile minimal";
+            execute(Command::new("rustup").args(install.split(' ')))
+        },
+    },
+    Step {
+        name: "bpf-linker",
+        why: "links the programs that the library embeds",
+        check: bpf_linker::check,
+        install: bpf_linker::install,
+    },
+    Step {
+        name: "cargo-fuzz",
+        why: "builds and runs libFuzzer's programs",
+        check: || Ok(programs_check(&CARGO_FUZZ)),
+        install: || execute(Command::new("cargo").args(["install", "cargo-fuzz", "--locked"])),
+    },
+];
+
+const CARGO_FUZZ: [(&str, &str); 1] = [("cargo-fuzz", "")];
+
 const NPM: [(&str, &str); 1] = [("npm", "npm")];
 
 /// Runs all steps.

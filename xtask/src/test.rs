@@ -4,19 +4,33 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 
-use crate::demo::{cargo, need_root, set_up};
-use crate::{kernels, setup, systemd};
+use crate::demo::{cargo, cargo_with, need_root, set_up};
+use crate::{fuzz, kernels, setup, systemd};
 
 /// What to run beside the suites.
-#[derive(Debug, Clone, Copy, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// Only the kernel suites, on the oldest and the newest supported kernel, emulated: ten to twenty minutes.
     #[arg(long)]
     pub(crate) kernels: bool,
-    /// Only the matrix of clients: installs every supported SDK and agent CLI (2 GB), runs each against the fake
-    /// providers, and writes docs/clients.md. About ten minutes.
+    /// Only what is not ours: an independent fake provider in every dialect that it speaks, an independent price list,
+    /// and the matrix of clients: every supported SDK and agent CLI (2 GB), each run against the fake providers, the
+    /// outcome written to docs/clients.md. About fifteen minutes.
     #[arg(long)]
     pub(crate) clients: bool,
+    /// Only the fuzzer: every parser for half a minute, one after the other (twelve minutes, and as long to build it
+    /// once).
+    #[arg(long)]
+    pub(crate) fuzz: bool,
+    /// How the fuzzer runs.
+    #[command(flatten)]
+    pub(crate) fuzzing: fuzz::Options,
+    /// Only kill -9 of the daemon under load, this often; some three seconds each.
+    #[arg(long, value_name = "N")]
+    pub(crate) kills: Option<u32>,
+    /// Only containers whose first act is to connect, this many of either kind; some two seconds each.
+    #[arg(long, value_name = "N")]
+    pub(crate) docker_starts: Option<u32>,
     /// Only the suite under a real systemd, booted in namespaces of its own: two minutes, and two more to make its root.
     #[arg(long)]
     pub(crate) systemd: bool,
@@ -29,10 +43,13 @@ pub(crate) struct Options {
 ///
 /// # Errors
 /// A test fails or cannot run.
-pub(crate) fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let asked = [(options.storm, "--storm")];
     if let Some((_, name)) = asked.iter().find(|(asked, _)| *asked) {
         bail!("{name} is not available in this version");
+    }
+    if options.fuzz {
+        return fuzz::run(&options.fuzzing);
     }
     need_root("the lab")?;
     set_up()?;
@@ -44,6 +61,17 @@ pub(crate) fn run(options: Options) -> Result<()> {
     }
     if options.clients {
         return clients();
+    }
+    if let Some(count) = options.kills {
+        return repeat("GUARD_KILLS", count, "kills", "killed_at_random");
+    }
+    if let Some(count) = options.docker_starts {
+        return repeat(
+            "GUARD_DOCKER_STARTS",
+            count,
+            "docker",
+            "whose_first_act_is_to_connect",
+        );
     }
     cargo([
         "test",
@@ -59,9 +87,28 @@ pub(crate) fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
+/// The tests of one suite whose names hold this, as often as they are told to by a variable.
+fn repeat(variable: &str, count: u32, suite: &str, name: &str) -> Result<()> {
+    cargo(["build", "--package", "guard-agent", "--bin", "guard-agent"])?;
+    let count = count.to_string();
+    cargo_with(
+        ["test", "--package", "guard-tests", "--test", suite, name],
+        [(variable, count.as_str())],
+    )
+}
+
 /// The matrix of clients; its own program, because it writes a document and takes names of clients.
 fn clients() -> Result<()> {
     setup::perform(setup::CLIENTS, false)?;
     cargo(["build", "--package", "guard-agent", "--bin", "guard-agent"])?;
+    cargo([
+        "test",
+        "--package",
+        "guard-tests",
+        "--test",
+        "independent",
+        "--",
+        "--ignored",
+    ])?;
     cargo(["run", "--package", "guard-tests", "--bin", "clients"])
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::Daemon;
+use super::baselines::{Baselines, Counts};
 use super::burn_rate::{BurnRates, Watched};
 use super::ended_runs::EndedRuns;
 use super::soft_limits::SoftLimits;
@@ -35,6 +36,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
     let mut ended = EndedRuns::default();
     let mut soft = SoftLimits::default();
     let mut burn = BurnRates::default();
+    let mut baselines = Baselines::default();
     loop {
         ticks.tick().await;
         daemon.metrics.price_table_age(price_age(&daemon));
@@ -49,6 +51,7 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
         daemon.warn_shared(&mut soft, &accounts);
         daemon.write_frozen();
         daemon.tell_burn_rates(&mut burn, &accounts);
+        daemon.tell_baselines(&mut baselines);
     }
 }
 
@@ -87,6 +90,24 @@ impl Daemon {
                 Some(agent) => self.recorder.alert(&agent, "budget.burn_rate", "", message),
                 None => self.recorder.host_alert("budget.burn_rate", message),
             }
+        }
+    }
+
+    /// Says which agents do much more than they used to.
+    fn tell_baselines(&self, baselines: &mut Baselines) {
+        let counts = |agent: &str| {
+            let tally = self.recorder.tally().of(agent);
+            Counts {
+                cost: tally.cost,
+                calls: tally.calls,
+                retries: tally.retries,
+                tools: tally.tools,
+            }
+        };
+        let agents = &self.config.load().agents;
+        for (agent, alert, message) in baselines.look(agents, counts, std::time::Instant::now()) {
+            tracing::warn!(alert, "{message}");
+            self.recorder.alert(&agent, alert, "", message);
         }
     }
 

@@ -108,6 +108,12 @@ impl Daemon {
         if let Some(cost) = per_success {
             self.metrics.cost_per_success(&totals.agent, cost);
         }
+        let falls = self.outcomes.falls(&totals.agent);
+        if let (Some(message), Ok(agent)) = (falls, known(&self.config.load(), &totals.agent)) {
+            let message = format!("agent {:?}: {message}", agent.name);
+            tracing::warn!("{message}");
+            self.recorder.alert(agent, "success.falls", "", message);
+        }
         self.recorder.admin(Admin {
             action: "outcome".to_owned(),
             subject: Some(totals.agent.to_string()),

@@ -157,6 +157,11 @@ pub(crate) fn keep_until_restart(old: &Host, new: &mut Host) -> Vec<String> {
         ("bpffs", old.bpffs != new.bpffs),
         ("metrics", old.metrics != new.metrics),
         ("canary", old.canary != new.canary),
+        ("when_down", old.when_down != new.when_down),
+        (
+            "unknown_when_down",
+            old.unknown_when_down != new.unknown_when_down,
+        ),
         ("timezone", old.timezone != new.timezone),
         ("docker", old.docker != new.docker),
         ("container_cgroups", places(old) != places(new)),

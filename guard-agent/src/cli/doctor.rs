@@ -1,5 +1,7 @@
 //! `guard-agent doctor`
 
+mod lookups;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -12,8 +14,8 @@ use crate::kernel::probe::{self, Answer, Finding};
 /// Says what this host can enforce.
 ///
 /// It asks the kernel for each feature that Guard needs, loads Guard's programs and lets them go again. Nothing is
-/// attached and nothing is changed. It does not look at the daemon, at container engines, at the trust in Guard's CA or
-/// for keys that lie around.
+/// attached and nothing is changed. It names the services of this host that look names up for whoever asks them. It does
+/// not look at the daemon, at container engines, at the trust in Guard's CA or for keys that lie around.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 0 this host can enforce; 1 it cannot, or that could not be found out.\n\n\
@@ -30,6 +32,13 @@ pub(super) struct Doctor {
 #[derive(Serialize)]
 struct Report<'a> {
     kernel: Kernel<'a>,
+    lookups: Vec<LookUpLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct LookUpLine<'a> {
+    service: &'a str,
+    socket: &'a Path,
 }
 
 #[derive(Serialize)]
@@ -44,6 +53,8 @@ struct Line<'a> {
     feature: &'a str,
     /// Null where the kernel could not be asked.
     present: Option<bool>,
+    /// Whether the daemon does not start without it.
+    required: bool,
     since: Option<&'a str>,
     lost: &'a str,
     detail: &'a str,
@@ -54,20 +65,26 @@ impl Doctor {
         let host = super::host(config)?;
         let release = probe::release();
         let findings = probe::probe(&host.cgroup_root, &host.bpffs);
+        let lookups = lookups::find(Path::new("/"));
         if self.json {
-            print(&serde_json::to_string_pretty(&report(&release, &findings))?)?;
+            print(&serde_json::to_string_pretty(&report(
+                &release, &findings, &lookups,
+            ))?)?;
         } else {
-            print(&text(&release, &findings))?;
+            print(&(text(&release, &findings) + &look_ups(&lookups)))?;
         }
         Ok(if can_enforce(&findings) { OK } else { FAILED })
     }
 }
 
 fn can_enforce(findings: &[Finding]) -> bool {
-    !findings.is_empty() && findings.iter().all(Finding::present)
+    !findings.is_empty()
+        && findings
+            .iter()
+            .all(|finding| finding.present() || !finding.required)
 }
 
-fn report<'a>(release: &'a str, findings: &'a [Finding]) -> Report<'a> {
+fn report<'a>(release: &'a str, findings: &'a [Finding], lookups: &'a [lookups::LookUp]) -> Report<'a> {
     let line = |finding: &'a Finding| Line {
         feature: finding.feature,
         present: match finding.answer {
@@ -75,6 +92,7 @@ fn report<'a>(release: &'a str, findings: &'a [Finding]) -> Report<'a> {
             Answer::Absent => Some(false),
             Answer::Unknown(_) => None,
         },
+        required: finding.required,
         since: finding.since,
         lost: finding.lost,
         detail: match &finding.answer {
@@ -88,7 +106,32 @@ fn report<'a>(release: &'a str, findings: &'a [Finding]) -> Report<'a> {
             can_enforce: can_enforce(findings),
             findings: findings.iter().map(line).collect(),
         },
+        lookups: lookups
+            .iter()
+            .map(|found| LookUpLine {
+                service: found.service,
+                socket: &found.socket,
+            })
+            .collect(),
     }
+}
+
+/// Nothing where nobody does.
+fn look_ups(found: &[lookups::LookUp]) -> String {
+    if found.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "\nThese look names up for whoever asks, and Guard sees no question that goes to them:\n\n",
+    );
+    for one in found {
+        let _written = writeln!(out, "  {:<28}{}", one.service, one.socket.display());
+    }
+    out.push_str(
+        "\nAn agent's connections are judged all the same. To have its questions seen, too, hide the sockets from it:\n\
+         InaccessiblePaths= in its unit; a container does not see them unless they are mounted into it.\n",
+    );
+    out
 }
 
 fn text(release: &str, findings: &[Finding]) -> String {
@@ -96,7 +139,8 @@ fn text(release: &str, findings: &[Finding]) -> String {
     for finding in findings {
         let word = match finding.answer {
             Answer::Present => "ok",
-            Answer::Absent => "missing",
+            Answer::Absent if finding.required => "missing",
+            Answer::Absent => "without",
             Answer::Unknown(_) => "unknown",
         };
         // Writing to a String cannot fail.
@@ -133,6 +177,7 @@ mod tests {
             since,
             lost: "identity",
             fix: "a newer kernel".to_owned(),
+            required: true,
         };
         vec![
             finding("socket storage", Answer::Present, Some("5.2")),
@@ -160,11 +205,40 @@ mod tests {
     }
 
     #[test]
+    fn what_guard_can_do_without_is_said_and_keeps_nobody_from_enforcing() {
+        let mut all = findings();
+        all.truncate(2);
+        all[1].required = false;
+        assert!(can_enforce(&all));
+        let said = text("6.1.0", &all);
+        assert!(
+            said.contains("\n  without  own errors (Linux 6.1)\n           lost: identity"),
+            "{said}"
+        );
+        assert!(said.ends_with("`guard-agent status` says.\n"), "{said}");
+    }
+
+    #[test]
+    fn services_that_look_names_up_are_named_with_what_to_do() {
+        assert_eq!(look_ups(&[]), "");
+        let socket = "/run/nscd/socket".into();
+        let said = look_ups(&[lookups::LookUp {
+            service: "nscd",
+            socket,
+        }]);
+        assert!(
+            said.contains("nscd") && said.contains("/run/nscd/socket"),
+            "{said}"
+        );
+        assert!(said.contains("InaccessiblePaths="), "{said}");
+    }
+
+    #[test]
     fn unknown_is_not_enforced_and_null_in_json() {
         let all = findings();
         assert!(can_enforce(&all[..1]) && !can_enforce(&all[..2]) && !can_enforce(&all[2..]));
         assert!(!can_enforce(&[]), "nothing asked is nothing known");
-        let json = serde_json::to_value(report("6.1.0", &all)).unwrap();
+        let json = serde_json::to_value(report("6.1.0", &all, &[])).unwrap();
         assert_eq!(json["kernel"]["can_enforce"], false);
         let present: Vec<_> = (0..3)
             .map(|at| json["kernel"]["findings"][at]["present"].clone())

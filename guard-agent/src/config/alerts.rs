@@ -10,11 +10,15 @@ use super::read::Section;
 use crate::keys::Secret;
 
 /// The alerts there are.
-pub const ALERTS: [&str; 9] = [
+pub const ALERTS: [&str; 13] = [
     "budget.soft",
     "budget.burn_rate",
     "loop",
     "retries",
+    "retry.density",
+    "tool.churn",
+    "spend.spike",
+    "success.falls",
     "finding",
     "enforcement.unproven",
     "enforcement.proven",

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use toml::Spanned;
 
 use super::read::Section;
-use super::{ContainerCgroup, Host, Mode};
+use super::{ContainerCgroup, Host, Mode, WhenDown};
 
 /// Where `guard-agent` looks when nothing else is said.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9477);
@@ -39,6 +39,9 @@ pub(super) fn read(section: Option<&Section<'_, '_>>) -> Host {
         mode: section
             .and_then(|host| host.choice("mode", &[("enforce", Mode::Enforce), ("observe", Mode::Observe)]))
             .unwrap_or(Mode::Enforce),
+        when_down: section.map_or_else(WhenDown::default, |host| when_down(host, "when_down")),
+        unknown_when_down: section
+            .map_or_else(WhenDown::default, |host| when_down(host, "unknown_when_down")),
         timezone: section.and_then(timezone).unwrap_or(TimeZone::UTC),
         docker: section.and_then(docker),
         canary: section.and_then(canary).unwrap_or(CANARY),
@@ -63,6 +66,11 @@ fn canary(host: &Section<'_, '_>) -> Option<Duration> {
             None
         }
     }
+}
+
+fn when_down(host: &Section<'_, '_>, key: &str) -> WhenDown {
+    let choices = [("refuse", WhenDown::Refuse), ("direct", WhenDown::Direct)];
+    host.choice(key, &choices).unwrap_or_default()
 }
 
 fn docker(host: &Section<'_, '_>) -> Option<PathBuf> {

@@ -243,8 +243,6 @@ fn a_syntax_error_does_not_hide_a_mistake_elsewhere() {
 #[test]
 fn what_does_not_work_yet_is_refused_by_name() {
     for line in [
-        "[host]\nwhen_down = \"direct\"",
-        "[host]\nunknown_when_down = \"direct\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
         "[[provider]]\nname = \"openai\"\nkeys = [{ name = \"a\", from = \"vault:secret/x#y\" }]",
     ] {

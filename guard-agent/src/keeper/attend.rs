@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 
 use super::answers::AT_ONCE;
 use super::process::{Process, Seat};
-use super::{Keeper, canary, notify, proof, refusals};
+use super::{Keeper, canary, heartbeat, notify, proof, refusals};
 use crate::app::DRAIN;
 use crate::identify::docker;
 use crate::seam::channel::Received;
@@ -80,6 +80,7 @@ impl Keeper {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(refusals::tell(self.clone()));
         tasks.spawn(proof::keep(self.clone()));
+        tasks.spawn(heartbeat::keep(self.clone()));
         tasks.spawn(canary::keep(self.clone()));
         let socket = self.config.load().host.docker.clone();
         if let (Some(socket), Some(containers)) = (socket, &self.enforcement.containers) {
@@ -115,7 +116,10 @@ impl Keeper {
                 },
                 next = self.next_worker(seat, pause) => match next {
                     Ok(next) => worker = Some(next),
-                    Err(why) => tracing::error!("the worker did not start: {why:#}"),
+                    Err(why) => {
+                        self.restarts.fetch_add(1, Ordering::Relaxed);
+                        tracing::error!("the worker did not start: {why:#}");
+                    }
                 },
             }
             pause = LONGEST_PAUSE.min((pause * 2).max(FIRST_PAUSE));

@@ -8,16 +8,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use anyhow::Context;
-use guard_common::policy::{AGENT_REFUSES_INBOUND, AGENT_REFUSES_LOOPBACK};
+use guard_common::policy::{AGENT_REFUSES_INBOUND, AGENT_REFUSES_LOOPBACK, AGENT_REFUSES_RELAYS};
 use tokio::sync::mpsc;
 
+use super::heartbeat;
 use super::listeners::Listening;
 use super::store::{self, Stored};
-use crate::config::Config;
+use crate::config::{Config, Host, WhenDown};
 use crate::identify::containers::{Containers, Door, Hallway, Kept};
 use crate::identify::{self, Identifier};
 use crate::kernel::governed::GovernedSet;
-use crate::kernel::{self, Kernel, KernelSettings, cgroup};
+use crate::kernel::{self, Direct, Kernel, KernelSettings, cgroup};
 use crate::route::egress::{Egress, Inbound, Loopback};
 
 /// The slice of Guard's unit, which outlives it.
@@ -49,11 +50,16 @@ impl Enforcement {
             ),
         };
         let kernel = Arc::new(Kernel::start(&settings).context("the kernel programs cannot be attached")?);
+        // Before anything is cut, which is for what was opened before this moment.
+        kernel
+            .set_direct_when_down(direct_when_down(host), heartbeat::STALE)
+            .context("the programs cannot be told what to do while Guard is down")?;
         kernel
             .deny_ports(&[host.metrics.port()])
             .context("the metrics port cannot be closed to agents")?;
         kernel
-            .set_agent_flags(flags(config))
+            .set_relays(&relays(config))
+            .and_then(|()| kernel.set_agent_flags(flags(config)))
             .context("the agents' rules cannot be put in force")?;
         let governed = GovernedSet::start(kernel.clone(), &host.cgroup_root, &patterns(config))
             .context("the agents' cgroups cannot be watched")?;
@@ -79,7 +85,8 @@ impl Enforcement {
     /// Puts another configuration in force. Until this has run, a cgroup that is new in it is refused.
     pub(super) fn replace(&self, config: &Config) -> Result<(), String> {
         self.kernel
-            .set_agent_flags(flags(config))
+            .set_relays(&relays(config))
+            .and_then(|()| self.kernel.set_agent_flags(flags(config)))
             .map_err(|why| why.to_string())?;
         self.governed
             .set_patterns(&patterns(config))
@@ -191,17 +198,43 @@ fn home_of_listeners(own: PathBuf) -> PathBuf {
     }
 }
 
+fn direct_when_down(host: &Host) -> Direct {
+    let direct = Direct {
+        governed: host.when_down == WhenDown::Direct,
+        unknown: host.unknown_when_down == WhenDown::Direct,
+    };
+    if direct != Direct::default() {
+        tracing::warn!(
+            governed = direct.governed,
+            unknown = direct.unknown,
+            "while Guard is down, connections go direct: unseen and unlimited"
+        );
+    }
+    direct
+}
+
 /// What the programs themselves hold of each agent's `egress`.
 fn flags(config: &Config) -> HashMap<u32, u32> {
     let flags = |egress: &Egress| {
         let inbound = u32::from(egress.inbound == Inbound::Deny) * AGENT_REFUSES_INBOUND;
         let loopback = u32::from(egress.loopback == Loopback::Deny) * AGENT_REFUSES_LOOPBACK;
-        inbound | loopback
+        let relays = u32::from(egress.listed_on_loopback().is_some()) * AGENT_REFUSES_RELAYS;
+        inbound | loopback | relays
     };
     let agents = config.agents.iter();
     agents
         .map(|agent| (identify::number(&agent.name), flags(&agent.egress)))
         .collect()
+}
+
+/// The loopback ports that `egress.allow` lists, for agents that are held to it.
+fn relays(config: &Config) -> Vec<(u32, u16)> {
+    let listed = config.agents.iter().flat_map(|agent| {
+        let number = identify::number(&agent.name);
+        let ports = agent.egress.listed_on_loopback().unwrap_or_default();
+        ports.into_iter().map(move |port| (number, port))
+    });
+    listed.collect()
 }
 
 fn patterns(config: &Config) -> Vec<(u32, Vec<String>)> {

@@ -38,6 +38,13 @@ pub fn processes(cgroup: &Path) -> Vec<u32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
+/// The threads of a cgroup, by their ids. A threaded cgroup names its processes elsewhere, and a thread may be in
+/// namespaces of its own.
+pub(super) fn threads(cgroup: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(cgroup.join("cgroup.threads")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 pub(super) fn id_of_file(cgroup: &File) -> io::Result<u64> {
     Ok(cgroup.metadata()?.ino())
 }

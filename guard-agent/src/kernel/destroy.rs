@@ -45,8 +45,8 @@ const ANSWER: usize = 72;
 const BUFFER: usize = 64 * 1024;
 /// The kernel answers at once; this only bounds a mistake.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A connect that had passed its hook just before may show up only in the second look.
-const PASSES: u32 = 3;
+/// A connect that had passed its hook just before may show up only in the second look, so there always is one.
+const LOOKS: u32 = 4;
 
 /// What was cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ struct Found {
 pub fn cut_connections(cgroups: &HashSet<u64>) -> io::Result<Cut> {
     let mut netlink = Netlink::open()?;
     let mut cut = Cut::default();
-    for _ in 0..PASSES {
+    for look in 1..=LOOKS {
         let mut found = Vec::new();
         for (protocol, wanted) in [
             (libc::IPPROTO_TCP, TCP_CONNECTED),
@@ -93,7 +93,7 @@ pub fn cut_connections(cgroups: &HashSet<u64>) -> io::Result<Cut> {
             }
         }
         cut.closed += closed;
-        if closed == 0 {
+        if closed == 0 && look > 1 {
             break;
         }
     }

@@ -22,19 +22,20 @@ use guard_common::{
     policy::{AgentEntry, Config, NetnsEntry},
 };
 
-use super::{KernelError, attach::PROGRAMS, egress, sys};
+use super::{KernelError, attach::PROGRAMS, egress, family, sys};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
 
 pub(super) const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// Maps that outlive the daemon. Not EVENTS: a ring belongs to its reader.
-const PINNED: [&str; 13] = [
+const PINNED: [&str; 14] = [
     "CFG",
     "AGENTS",
     "PARENTS",
     "KNOWN",
     "NETNS",
     "DENY_PORTS",
+    "RELAYS",
     "TAG",
     "CLIENT",
     "ACCEPTED",
@@ -108,7 +109,10 @@ pub(super) struct PolicyMaps {
 pub(super) struct Loaded {
     pub(super) programs: Vec<(&'static str, OwnedFd)>,
     pub(super) egress: OwnedFd,
+    /// Not every kernel takes it.
+    pub(super) family: Result<OwnedFd, KernelError>,
     pub(super) policy: PolicyMaps,
+    pub(super) relays: HashMap<MapData, u64, u32>,
     pub(super) stats: PerCpuArray<MapData, u64>,
     pub(super) events: RingBuf<MapData>,
 }
@@ -125,6 +129,7 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
     let mut object = loader
         .load(OBJECT)
         .map_err(|error| refused("the maps", &flatten(&error)))?;
+    let family = family::load(OBJECT, &object);
     let programs = PROGRAMS
         .iter()
         .map(|(name, _)| Ok((*name, program(&mut object, name)?)));
@@ -132,6 +137,7 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
     Ok(Loaded {
         programs,
         egress: program(&mut object, egress::PROGRAM)?,
+        family,
         policy: PolicyMaps {
             config: map(&mut object, "CFG")?,
             agents: map(&mut object, "AGENTS")?,
@@ -140,23 +146,35 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
             netns: map(&mut object, "NETNS")?,
             deny_ports: map(&mut object, "DENY_PORTS")?,
         },
+        relays: map(&mut object, "RELAYS")?,
         stats: map(&mut object, "STATS")?,
         events: map(&mut object, "EVENTS")?,
     })
 }
 
-/// Loads every program of the object over maps of their own, and lets them go: says how many this kernel takes.
+/// Loads every program that Guard cannot do without over maps of their own, and lets them go: says how many this kernel
+/// takes.
 pub(super) fn rehearse() -> Result<usize, KernelError> {
     let mut object = EbpfLoader::new()
         .btf(None)
         .load(OBJECT)
         .map_err(|error| refused("the maps", &flatten(&error)))?;
     let mut count = 0;
-    for (name, program) in object.programs_mut() {
+    for (name, program) in object.programs_mut().filter(|(name, _)| *name != family::PROGRAM) {
         load_program(program).map_err(|error| refused(name, &flatten(&error)))?;
         count += 1;
     }
     Ok(count)
+}
+
+/// The same for the one that Guard can do without.
+pub(super) fn rehearse_family() -> Result<(), KernelError> {
+    let object = EbpfLoader::new()
+        .btf(None)
+        .load(OBJECT)
+        .map_err(|error| refused("the maps", &flatten(&error)))?;
+    let program = family::load(OBJECT, &object)?;
+    family::try_out(&program)
 }
 
 fn map<T: TryFrom<Map, Error: std::error::Error>>(
@@ -185,7 +203,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-fn refused(what: &str, why: &str) -> KernelError {
+pub(super) fn refused(what: &str, why: &str) -> KernelError {
     KernelError::Load {
         what: what.to_owned(),
         why: last_lines(why),

@@ -12,8 +12,8 @@ use std::{
 
 use aya::maps::MapError;
 use guard_common::policy::{
-    AgentEntry, Config, FAIL_OPEN, HAS_V6_LOOPBACK, MAX_AGENTS, MAX_DENY_PORTS, MAX_KNOWN, MAX_LEVEL,
-    MAX_NETNS, MAX_PARENTS, NetnsEntry, REFUSE_INBOUND,
+    AgentEntry, Config, FAIL_OPEN, FAIL_OPEN_UNKNOWN, HAS_V6_LOOPBACK, MAX_AGENTS, MAX_DENY_PORTS, MAX_KNOWN,
+    MAX_LEVEL, MAX_NETNS, MAX_PARENTS, NetnsEntry, REFUSE_INBOUND,
 };
 
 use super::{KernelError, cgroup, egress::EgressLinks, load::PolicyMaps, sys};
@@ -23,9 +23,20 @@ const ALL_LEVELS: u32 = (1 << MAX_LEVEL) - 2;
 /// bpf(2): change an entry that is there, make none.
 const BPF_EXIST: u64 = 2;
 
+/// Who goes direct while the daemon is down; nobody unless the owner says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Direct {
+    /// Governed processes: `when_down`.
+    pub governed: bool,
+    /// Containers that nobody has identified: `unknown_when_down`.
+    pub unknown: bool,
+}
+
 pub(super) struct Policy {
     cgroup_root: PathBuf,
     egress: EgressLinks,
+    /// Found at the start: governed processes may have gone direct until then.
+    was_direct: bool,
     state: Mutex<State>,
 }
 
@@ -47,6 +58,8 @@ impl Policy {
         cgroup_root: PathBuf,
     ) -> Result<Self, KernelError> {
         let config = maps.config.get(&0, 0).map_err(changing("CFG"))?;
+        let was_direct = config.flags & FAIL_OPEN != 0
+            && sys::monotonic_ns().saturating_sub(config.heartbeat_ns) > config.heartbeat_timeout_ns;
         let state = State {
             maps,
             config,
@@ -56,6 +69,7 @@ impl Policy {
         let policy = Self {
             cgroup_root,
             egress,
+            was_direct,
             state: Mutex::new(state),
         };
         for (cgroup_id, _) in policy.governed() {
@@ -148,6 +162,16 @@ impl Policy {
     /// Whether this very cgroup is registered.
     pub(super) fn is_governed(&self, cgroup_id: u64) -> bool {
         self.lock().levels.contains_key(&cgroup_id)
+    }
+
+    /// Whose this very cgroup is, if it is registered.
+    pub(super) fn agent_of(&self, cgroup_id: u64) -> Option<u32> {
+        let entry = self.lock().maps.agents.get(&cgroup_id, 0).ok()?;
+        Some(entry.agent)
+    }
+
+    pub(super) fn was_direct(&self) -> bool {
+        self.was_direct
     }
 
     /// Whether the second line is in force at each governed cgroup.
@@ -260,14 +284,16 @@ impl Policy {
         self.lock().configure(|config| config.generation = generation)
     }
 
-    pub(super) fn set_direct_when_down(&self, after: Option<Duration>) -> Result<(), KernelError> {
-        self.lock().configure(|config| match after {
-            Some(after) => {
-                config.heartbeat_ns = sys::monotonic_ns();
-                config.heartbeat_timeout_ns = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
-                config.flags |= FAIL_OPEN;
+    pub(super) fn set_direct_when_down(&self, direct: Direct, after: Duration) -> Result<(), KernelError> {
+        self.lock().configure(|config| {
+            config.heartbeat_ns = sys::monotonic_ns();
+            config.heartbeat_timeout_ns = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+            config.flags &= !(FAIL_OPEN | FAIL_OPEN_UNKNOWN);
+            for (chosen, flag) in [(direct.governed, FAIL_OPEN), (direct.unknown, FAIL_OPEN_UNKNOWN)] {
+                if chosen {
+                    config.flags |= flag;
+                }
             }
-            None => config.flags &= !FAIL_OPEN,
         })
     }
 

@@ -35,6 +35,8 @@ pub struct Finding {
     pub lost: &'static str,
     /// What to do about it, or the kernel's own words.
     pub fix: String,
+    /// Whether the daemon does not start without it.
+    pub required: bool,
 }
 
 impl Finding {
@@ -63,6 +65,7 @@ pub fn probe(cgroup_root: &Path, bpffs: &Path) -> Vec<Finding> {
     findings.push(cgroup2(cgroup_root));
     findings.push(bpf_fs(bpffs));
     findings.push(programs());
+    findings.push(family());
     findings
 }
 
@@ -116,6 +119,7 @@ fn cgroup2(root: &Path) -> Finding {
         since: Some("5.5"),
         lost: "agents are cgroups: nobody can be governed or recognised",
         fix,
+        required: true,
     }
 }
 
@@ -139,6 +143,7 @@ fn bpf_fs(directory: &Path) -> Finding {
         since: None,
         lost: "enforcement would end with the daemon",
         fix,
+        required: true,
     }
 }
 
@@ -157,6 +162,26 @@ fn programs() -> Finding {
         since: None,
         lost: "everything: the daemon does not start",
         fix,
+        required: true,
+    }
+}
+
+/// Every kernel of today's distributions for servers has it; Guard does not stand or fall with it.
+fn family() -> Finding {
+    let (answer, fix) = match load::rehearse_family() {
+        Ok(()) => (Answer::Present, "tried out".to_owned()),
+        Err(error) => (
+            Answer::Absent,
+            format!("take CAP_NET_RAW from agents, and give units RestrictAddressFamilies= ({error})"),
+        ),
+    };
+    Finding {
+        feature: "programs in front of socket()",
+        answer,
+        since: Some("5.7"),
+        lost: "packet sockets (with CAP_NET_RAW), AF_VSOCK and other families are not refused to agents",
+        fix,
+        required: false,
     }
 }
 
@@ -171,6 +196,7 @@ mod tests {
             since: Some(since),
             lost: "something",
             fix: String::new(),
+            required: true,
         }
     }
 

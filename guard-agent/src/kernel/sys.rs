@@ -1,11 +1,12 @@
-//! The few `bpf(2)` commands that the library lacks: atomic link replacement and queries.
+//! The few `bpf(2)` commands that the library lacks: atomic link replacement, queries, and programs that decide what a
+//! kernel function returns.
 #![allow(
     unsafe_code,
     reason = "bpf(2) has no safe wrapper; each call passes one plain struct"
 )]
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -14,12 +15,18 @@ use std::{
     path::Path,
 };
 
+const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+
+const TRACING: u32 = 26;
+const MODIFY_RETURN: u32 = 26;
+/// What the verifier may say about a program that it refuses.
+const LOG: usize = 256 * 1024;
 
 /// Programs on one cgroup and hook that [`query`] can return.
 const QUERY_MAX: usize = 64;
@@ -59,6 +66,35 @@ pub(super) struct LinkInfo {
     attach_type: u32,
     tail: u32,
 }
+
+/// As much of the kernel's as is used here.
+#[derive(Default)]
+#[repr(C)]
+struct Load {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    device: u32,
+    attach_type: u32,
+    type_information: u32,
+    function_record: u32,
+    functions: u64,
+    function_count: u32,
+    line_record: u32,
+    lines: u64,
+    line_count: u32,
+    /// The number of the kernel function.
+    function: u32,
+}
+
+const _: () = assert!(size_of::<Load>() == 112);
 
 #[repr(C)]
 struct Obj {
@@ -169,6 +205,48 @@ pub(super) fn link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, to: AttachTy
             program_fd,
             target_fd,
             attach_type: to as u32,
+            flags: 0,
+        },
+    )?)
+}
+
+/// Loads a program that decides what a kernel function returns. An error carries the verifier's log.
+pub(super) fn load_modify_return(
+    instructions: &[aya_obj::generated::bpf_insn],
+    license: &CStr,
+    function: u32,
+) -> Result<OwnedFd, (io::Error, String)> {
+    let mut load = Load {
+        kind: TRACING,
+        count: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
+        instructions: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        attach_type: MODIFY_RETURN,
+        function,
+        ..Load::default()
+    };
+    if let Ok(program) = bpf(PROG_LOAD, &mut load).and_then(owned) {
+        return Ok(program);
+    }
+    // Once more, for its words.
+    let mut log = vec![0_u8; LOG];
+    load.log_level = 1;
+    load.log_size = u32::try_from(log.len()).unwrap_or_default();
+    load.log = log.as_mut_ptr() as u64;
+    bpf(PROG_LOAD, &mut load).and_then(owned).map_err(|error| {
+        let end = log.iter().position(|byte| *byte == 0).unwrap_or_default();
+        (error, String::from_utf8_lossy(&log[..end]).into_owned())
+    })
+}
+
+/// Puts a program of [`load_modify_return`] in front of its function.
+pub(super) fn link_function(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    owned(bpf(
+        LINK_CREATE,
+        &mut Create {
+            program_fd: raw(program),
+            target_fd: 0,
+            attach_type: MODIFY_RETURN,
             flags: 0,
         },
     )?)

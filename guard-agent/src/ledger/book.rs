@@ -206,11 +206,14 @@ impl Book {
     }
 
     /// Whether an amount fits into every account. Where several stand in the way, one that is final is named first.
-    pub(super) fn admit(&self, slots: &[Slot], amounts: &Amounts) -> Result<(), Exhausted> {
+    /// What the call holds already (`own`) is as good as spent: it cannot wait for itself.
+    pub(super) fn admit(&self, slots: &[Slot], amounts: &Amounts, own: &Amounts) -> Result<(), Exhausted> {
         let mut transient = None;
         for Slot { account: id, limit } in slots {
-            let account = self.balance(id);
-            let amount = amounts.of(id.unit);
+            let mut account = self.balance(id);
+            let (amount, own) = (amounts.of(id.unit), own.of(id.unit));
+            account.settled = add(account.settled, own);
+            account.reserved = account.reserved.saturating_sub(own);
             let fits = |base: Option<u64>| {
                 base.and_then(|b| b.checked_add(amount))
                     .is_some_and(|sum| sum <= *limit)
@@ -374,14 +377,6 @@ impl Book {
                 .map(|(kind, (starts, ends))| (*kind, *starts, *ends))
                 .collect(),
         }
-    }
-
-    /// The promise, for one admission: no account that it touched is above its limit.
-    pub(super) fn within_limits(&self, slots: &[Slot]) -> bool {
-        slots.iter().all(|Slot { account, limit }| {
-            let Account { settled, reserved } = self.balance(account);
-            settled.checked_add(reserved).is_some_and(|sum| sum <= *limit)
-        })
     }
 
     /// In test builds: what each of these accounts has reserved is exactly the sum of its open reservations.

@@ -355,10 +355,7 @@ impl<'a> Reader<'a> {
             cause: self.one_of(&Cause::ALL)?,
             status: Some(u16::from_le_bytes(self.array()?)).filter(|status| *status != 0),
             tokens: self.option(|r| {
-                let mut counts = [0; 5];
-                for count in &mut counts {
-                    *count = r.u64()?;
-                }
+                let counts = [r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?];
                 Some(Buckets::of(counts))
             })?,
             tools: self.list(|r| Some(r.text()?.into()))?,

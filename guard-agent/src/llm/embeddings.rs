@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::llm::openai_chat::COMPATIBLE;
 use crate::llm::reply::{Calls, Format, Reader, Verdict};
-use crate::llm::request::lenient;
+use crate::llm::request::list_of;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyFacts, ReplyHead,
     ReplyReader, RequestFacts, Usage, json_strict,
@@ -49,11 +49,7 @@ fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Malformed> {
         .or(body.model.map(Cow::into_owned))
         .ok_or_else(|| Malformed("missing field `model`".to_owned()))?;
     let input = body.input.map_or("null", RawValue::get);
-    let objects = input.starts_with('{')
-        || lenient::<Vec<&RawValue>>(body.input)
-            .unwrap_or_default()
-            .iter()
-            .any(|element| element.get().starts_with('{'));
+    let objects = input.starts_with('{') || list_of(body.input, b"{").is_some_and(|(_, found)| found);
     if objects {
         return Err(Malformed(
             "`input` holds something other than text or tokens; what that costs is not known".to_owned(),

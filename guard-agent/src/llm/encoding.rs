@@ -356,6 +356,14 @@ impl ReplyReader for Beside {
     fn stopped(&self) -> bool {
         self.reader.stopped()
     }
+
+    fn holds_all(&self) -> bool {
+        self.gated && self.reader.holds_all()
+    }
+
+    fn replaced(&mut self) -> Option<Refusal> {
+        self.reader.replaced()
+    }
 }
 
 /// Passes a reply that Guard can't read.

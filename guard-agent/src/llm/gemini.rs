@@ -107,9 +107,10 @@ impl Dialect for Gemini {
             Class::Money | Class::Policy => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
             Class::Transient => (StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
             Class::Upstream => (StatusCode::BAD_GATEWAY, "UNAVAILABLE"),
-            Class::Malformed | Class::TooLarge | Class::Misdirected | Class::Upgrade => {
-                (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
-            }
+            Class::Malformed => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
+            Class::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "INVALID_ARGUMENT"),
+            Class::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "INVALID_ARGUMENT"),
+            Class::Upgrade => (StatusCode::UPGRADE_REQUIRED, "INVALID_ARGUMENT"),
         };
         let body = ErrorBody {
             error: Status {

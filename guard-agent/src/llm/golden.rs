@@ -9,11 +9,13 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::llm::provider::dialect_of;
-use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead};
+use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead, Seen};
 
 mod calls;
+mod compressed;
 mod format_rewrites;
 mod formats;
+mod judged;
 mod paths;
 mod properties;
 mod recorded;
@@ -28,6 +30,28 @@ fn read(dialect: &dyn Dialect, sse: bool, hide: bool, pieces: &[&[u8]]) -> (Vec<
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media(sse)));
     read_as(dialect, &headers, hide, pieces)
+}
+
+/// What a stream is seen to take while it passes.
+fn seen(dialect: &dyn Dialect, body: &[u8]) -> Seen {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media(true)));
+    let head = ReplyHead {
+        status: StatusCode::OK,
+        headers: &headers,
+        hide_usage_event: false,
+        gate: None,
+    };
+    let mut reader = dialect.reply(&head);
+    drop(reader.feed(Bytes::copy_from_slice(body)));
+    reader.seen()
+}
+
+/// The same, of this media type.
+fn read_media(dialect: &dyn Dialect, media: &'static str, pieces: &[&[u8]]) -> (Vec<u8>, ReplyFacts) {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    read_as(dialect, &headers, false, pieces)
 }
 
 fn media(sse: bool) -> &'static str {
@@ -76,7 +100,8 @@ fn fixtures(kind: DialectKind, ending: &str) -> Vec<(String, Vec<u8>)> {
         .join("src/llm/golden")
         .join(kind.label());
     let mut all: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
+        .into_iter()
+        .flatten()
         .map(|entry| entry.unwrap().path())
         .filter_map(|path| {
             let name = path.file_name()?.to_str()?.strip_suffix(ending)?.to_owned();
@@ -84,7 +109,6 @@ fn fixtures(kind: DialectKind, ending: &str) -> Vec<(String, Vec<u8>)> {
         })
         .collect();
     all.sort();
-    assert!(!all.is_empty(), "no {ending} for {}", kind.label());
     all
 }
 
@@ -101,7 +125,9 @@ fn snapshot(kind: DialectKind, name: &str, value: &impl serde::Serialize) {
 #[test]
 fn request_facts() {
     for kind in KINDS {
-        for (name, body) in fixtures(kind, ".request.json") {
+        let all = fixtures(kind, ".request.json");
+        assert!(!all.is_empty(), "{kind:?}");
+        for (name, body) in all {
             let facts = dialect_of(kind).request(&body).unwrap();
             snapshot(kind, &format!("{name}.request"), &facts);
         }
@@ -112,7 +138,9 @@ fn request_facts() {
 fn reply_facts() {
     for kind in KINDS {
         for (ending, sse) in [(".reply.json", false), (".reply.sse", true)] {
-            for (name, body) in fixtures(kind, ending) {
+            let all = fixtures(kind, ending);
+            assert!(!all.is_empty(), "no {ending} for {kind:?}");
+            for (name, body) in all {
                 let (out, facts) = read(dialect_of(kind), sse, false, &[&body]);
                 assert_eq!(out, body, "{name}");
                 snapshot(kind, &format!("{name}{ending}"), &facts);

@@ -8,11 +8,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::llm::Malformed;
 use crate::llm::json_strict::{Key, malformed};
+
+/// Most elements of a list that is edited. Each costs a hundred bytes beside its text, of which two may be enough.
+const ELEMENT_LIMIT: usize = 100_000;
 
 /// One member of an object, or one element of an array.
 #[derive(Debug, Clone)]
@@ -241,6 +244,9 @@ impl<'de> Deserialize<'de> for Elements<'de> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut all = Vec::new();
                 while let Some(value) = seq.next_element()? {
+                    if all.len() >= ELEMENT_LIMIT {
+                        return Err(de::Error::custom("a list has too many elements"));
+                    }
                     all.push((Cow::Borrowed(""), value));
                 }
                 Ok(Elements(all))
@@ -299,6 +305,18 @@ mod tests {
             editor.apply().unwrap(),
             " {\"a\": {\"b\" : [ {\"n\":2} ]}, \"é\": 7}"
         );
+    }
+
+    #[test]
+    fn a_list_has_a_bound() {
+        let list = |elements: usize| format!("[{}0]", "0,".repeat(elements - 1));
+        let text = list(ELEMENT_LIMIT);
+        assert_eq!(
+            Editor::new(&text).array(&text).unwrap().items.len(),
+            ELEMENT_LIMIT
+        );
+        let text = list(ELEMENT_LIMIT + 1);
+        assert!(Editor::new(&text).array(&text).is_err());
     }
 
     #[test]

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use crate::llm::few::Few;
 use crate::llm::frames::{Frames, Lines};
 use crate::llm::reply::{At, Calls, Edit, Format, Reader, Verdict};
 use crate::llm::{
@@ -98,7 +100,7 @@ struct Line {
 
 #[derive(Deserialize)]
 struct Message {
-    tool_calls: Option<Vec<Call>>,
+    tool_calls: Option<Few<Call>>,
 }
 
 #[derive(Deserialize)]
@@ -109,7 +111,7 @@ struct Call {
 #[derive(Deserialize)]
 struct Named {
     name: Option<String>,
-    arguments: Option<Value>,
+    arguments: Option<Box<RawValue>>,
 }
 
 /// The reader's state.
@@ -136,13 +138,9 @@ impl OllamaReply {
             let at = next(&mut self.placed);
             let called = call.function.as_ref();
             let arguments = called
-                .and_then(|called| called.arguments.as_ref())
-                .map(Value::to_string);
-            calls.part(
-                at,
-                called.and_then(|called| called.name.as_deref()),
-                arguments.as_deref(),
-            );
+                .and_then(|called| called.arguments.as_deref())
+                .map(RawValue::get);
+            calls.part(at, called.and_then(|called| called.name.as_deref()), arguments);
             calls.end(at);
         }
         self.facts.model = line.model.or(self.facts.model.take());
@@ -170,6 +168,10 @@ impl Format for OllamaReply {
     }
 
     fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        if calls.all_passed() {
+            // What came before this line has passed as it was, without being counted again.
+            self.edited = self.placed;
+        }
         match serde_json::from_slice(data) {
             Ok(line) => {
                 self.take(line, calls);

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::llm::json_edit::Editor;
 use crate::llm::openai_chat::COMPATIBLE;
-use crate::llm::request::lenient;
+use crate::llm::request::list_of;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyHead, ReplyReader,
     RequestFacts, json_strict,
@@ -62,17 +62,13 @@ struct StreamOptions {
 
 /// How many prompts there are: a list of texts or of token lists is as many, a list of tokens is one.
 fn prompts(raw: Option<&RawValue>) -> u64 {
-    let Some(list) = lenient::<Vec<&RawValue>>(raw) else {
+    let Some((count, _)) = list_of(raw, b"") else {
         return 1;
     };
-    let one = list
-        .first()
-        .is_none_or(|first| first.get().starts_with(|c: char| c.is_ascii_digit()));
-    if one {
-        1
-    } else {
-        u64::try_from(list.len()).unwrap_or(u64::MAX)
-    }
+    let tokens = raw
+        .and_then(|raw| raw.get().strip_prefix('['))
+        .is_some_and(|inside| inside.trim_start().starts_with(|c: char| c.is_ascii_digit()));
+    if count == 0 || tokens { 1 } else { count }
 }
 
 fn facts(body: &[u8], model: Option<&str>, fim: bool) -> Result<RequestFacts, Malformed> {

@@ -368,4 +368,6 @@ impl PriceTable {
 }
 
 #[cfg(test)]
+mod independent;
+#[cfg(test)]
 mod tests;

@@ -11,12 +11,14 @@ use serde_json::Value;
 use crate::llm::frames::Frames;
 use crate::llm::gate::Unjudged;
 use crate::llm::sse::{EVENT_LIMIT, Found, Scanner};
+use crate::llm::values::few_values;
 use crate::llm::{ReplyFacts, ReplyHead, ReplyReader, Seen};
 use crate::refusal::Refusal;
 
 pub(crate) mod calls;
 mod format;
 mod mode;
+mod whole;
 
 pub(crate) use calls::{At, Calls};
 pub(crate) use format::{Edit, Format, Verdict};
@@ -52,6 +54,8 @@ pub(crate) struct Reader<F> {
     queued: usize,
     /// The client has its last byte.
     stopped: bool,
+    /// Why the whole reply was replaced.
+    replaced: Option<Refusal>,
 }
 
 impl<F: Format> Reader<F> {
@@ -88,6 +92,7 @@ impl<F: Format> Reader<F> {
             queue: Vec::new(),
             queued: 0,
             stopped: false,
+            replaced: None,
         }
     }
 
@@ -129,6 +134,7 @@ impl<F: Format> Reader<F> {
             // The second half of the CRLF that ended the event before shares that event's fate.
             start = 1;
             match (self.last, self.queue.last_mut()) {
+                _ if self.stopped => {}
                 (Fate::Forwarded, _) => out.extend_from_slice(b"\n"),
                 (Fate::Queued, Some((raw, _))) => raw.push(b'\n'),
                 (Fate::Queued | Fate::Dropped, _) => {}
@@ -223,11 +229,15 @@ impl<F: Format> Reader<F> {
         if self.stopped {
             return Fate::Dropped;
         }
-        let edit = match serde_json::from_slice::<Value>(data) {
-            _ if !self.calls.any_denied() => Edit::Same,
-            Ok(event) => self.format.without(event, &mut self.calls),
+        let edit = if !self.calls.any_denied() {
+            Edit::Same
+        } else if !few_values(data) {
+            Edit::Cannot
+        } else if let Ok(event) = serde_json::from_slice(data) {
+            self.format.without(event, &mut self.calls)
+        } else {
             // Not JSON, and the format could read it: an end mark.
-            Err(_) => Edit::Same,
+            Edit::Same
         };
         match edit {
             Edit::Same => {
@@ -249,36 +259,6 @@ impl<F: Format> Reader<F> {
                 }
                 Fate::Dropped
             }
-        }
-    }
-
-    /// A whole reply under a gate: as it came, edited, or a refusal.
-    fn judge_whole(&mut self, body: Option<Vec<u8>>, readable: bool) -> Bytes {
-        let Some(gate) = self.calls.gate().cloned() else {
-            return Bytes::new();
-        };
-        self.calls.end_all();
-        let Some(body) = body.filter(|_| readable) else {
-            return self
-                .format
-                .instead(&gate.unjudged(Unjudged::Reply).refusal, gate.request_id());
-        };
-        if let Some(refusal) = self.calls.fatal() {
-            return self.format.instead(refusal, gate.request_id());
-        }
-        if !self.calls.any_denied() {
-            return Bytes::from(body);
-        }
-        let edit = match serde_json::from_slice(&body) {
-            Ok(value) => self.format.without(value, &mut self.calls),
-            Err(_) => Edit::Cannot,
-        };
-        match edit {
-            Edit::Same => Bytes::from(body),
-            Edit::Events(values) => Bytes::from(values.iter().map(Value::to_string).collect::<String>()),
-            Edit::Cannot => self
-                .format
-                .instead(&gate.unjudged(Unjudged::Call).refusal, gate.request_id()),
         }
     }
 
@@ -315,15 +295,21 @@ impl<F: Format> Reader<F> {
 }
 
 impl<F: Format> ReplyReader for Reader<F> {
-    fn feed(&mut self, chunk: Bytes) -> Bytes {
+    fn feed(&mut self, mut chunk: Bytes) -> Bytes {
+        let gated = self.calls.gate().is_some();
         if let Mode::Undecided = self.mode {
-            match chunk.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            let begins = chunk.iter().position(|byte| !byte.is_ascii_whitespace());
+            match begins.and_then(|at| chunk.get(at)) {
+                None if gated || self.stopped => return Bytes::new(),
                 None => return chunk,
                 Some(b'{' | b'[') => self.mode = Mode::Json(Some(Vec::new())),
                 Some(_) => self.mode = Mode::Events,
             }
+            // White space before the first byte says nothing, and is not held back for what may follow.
+            if let Some(at) = begins.filter(|_| gated) {
+                chunk = chunk.split_off(at);
+            }
         }
-        let gated = self.calls.gate().is_some();
         match &mut self.mode {
             Mode::Json(kept) => {
                 if kept
@@ -394,5 +380,13 @@ impl<F: Format> ReplyReader for Reader<F> {
 
     fn stopped(&self) -> bool {
         self.stopped
+    }
+
+    fn holds_all(&self) -> bool {
+        self.holds_all()
+    }
+
+    fn replaced(&mut self) -> Option<Refusal> {
+        self.replaced.take()
     }
 }

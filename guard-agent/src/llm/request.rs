@@ -121,22 +121,32 @@ impl<'de, P: Part<'de>> Deserialize<'de> for OrText<P> {
     }
 }
 
+/// How long a list is, and whether one of its elements begins with one of these bytes; none where there is no list.
+pub(crate) fn list_of(raw: Option<&RawValue>, begins: &[u8]) -> Option<(u64, bool)> {
+    struct Look<'b>(&'b [u8]);
+    impl<'de> Visitor<'de> for Look<'_> {
+        type Value = (u64, bool);
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let (mut count, mut found) = (0_u64, false);
+            while let Some(element) = seq.next_element::<&RawValue>()? {
+                count = count.saturating_add(1);
+                found |= element
+                    .get()
+                    .bytes()
+                    .next()
+                    .is_some_and(|first| self.0.contains(&first));
+            }
+            Ok((count, found))
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(raw?.get());
+    reader.deserialize_seq(Look(begins)).ok()
+}
+
 /// A non-empty list, whatever is in it.
 pub(crate) fn has_elements(raw: Option<&RawValue>) -> bool {
     lenient::<Vec<IgnoredAny>>(raw).is_none_or(|list| !list.is_empty()) && is_set(raw)
-}
-
-/// Whether a tool choice has one of the names in it, at any depth (some formats list several allowed tools).
-pub(crate) fn mentions(choice: &str, listed: &impl Fn(&str) -> bool) -> bool {
-    fn any(value: &serde_json::Value, listed: &impl Fn(&str) -> bool) -> bool {
-        match value {
-            serde_json::Value::Object(members) => members.iter().any(|(name, value)| {
-                let named = matches!(name.as_str(), "name" | "type") && value.as_str().is_some_and(listed);
-                named || any(value, listed)
-            }),
-            serde_json::Value::Array(elements) => elements.iter().any(|value| any(value, listed)),
-            _ => false,
-        }
-    }
-    serde_json::from_str(choice).is_ok_and(|value| any(&value, listed))
 }

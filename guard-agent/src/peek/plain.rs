@@ -118,7 +118,9 @@ fn host_of(authority: &str) -> Result<String, BadHead> {
     };
     // A final dot names the same host to DNS and to most servers.
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    let address = host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let address = bracketed.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok())
+        || host.parse::<std::net::IpAddr>().is_ok();
     if host.is_empty() || address || is_host_name(&host) {
         Ok(host)
     } else {
@@ -156,6 +158,20 @@ mod tests {
             ["[::1]"]
         );
         assert!(hosts("GET / HTTP/1.0\r\n\r\n").is_empty());
+    }
+
+    #[test]
+    fn brackets_hold_an_address_or_the_head_is_malformed() {
+        for host in [
+            "[api.openai.com]",
+            "[::1",
+            "[::0]:zz http/1.180",
+            "[]",
+            "[1.2.3.4]",
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert!(matches!(read(text.as_bytes()), Err(BadHead::Malformed)), "{host}");
+        }
     }
 
     #[test]

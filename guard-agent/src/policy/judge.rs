@@ -205,6 +205,7 @@ impl<'a> Judging<'a> {
         });
         if judged.retry {
             self.policy.metrics.client_retry(&agent.name);
+            self.policy.recorder.tally().retried(&agent.name);
         }
         if let Err(refusal) = &judged.retries {
             self.tried_too_often(agent, refusal, judged.first_retry_refusal);

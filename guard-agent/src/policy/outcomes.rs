@@ -21,6 +21,8 @@ use crate::money::Pico;
 const FILE: &str = "outcomes.json";
 /// Runs of one agent that are kept one by one.
 const RUNS: usize = 256;
+/// Runs that are compared with those before them.
+const LAST: usize = 8;
 
 /// What became of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -70,6 +72,36 @@ impl Told {
             sum.saturating_add(run.cost_pico_usd.0)
         });
         cost.checked_div(self.successes.saturating_add(recent)).map(Pico)
+    }
+
+    /// What there is to say when the last runs cost more, and succeed less, than those before them.
+    fn falls(&self) -> Option<String> {
+        let kept = self.runs.len();
+        let (before, last) = (kept.checked_sub(LAST)?, LAST);
+        if before < LAST {
+            return None;
+        }
+        let sum = |from: usize, count: usize| {
+            let runs = self.runs.iter().skip(from).take(count);
+            runs.fold((0_u128, 0_u128), |(cost, succeeded), run| {
+                let success = u128::from(run.outcome == Outcome::Success);
+                (cost + u128::from(run.cost_pico_usd.0), succeeded + success)
+            })
+        };
+        let ((old_cost, old_success), (new_cost, new_success)) = (sum(0, before), sum(before, last));
+        let (before, last) = (before as u128, last as u128);
+        // Half again as expensive each, and at most half as often a success.
+        let dearer = new_cost * before * 2 >= old_cost * last * 3 && new_cost > 0;
+        let worse = old_success > 0 && new_success * before * 2 <= old_success * last;
+        let each = |cost: u128, runs: u128| Pico(u64::try_from(cost / runs.max(1)).unwrap_or(u64::MAX));
+        (dearer && worse).then(|| {
+            format!(
+                "{new_success} of the last {last} runs succeeded, at {} each; of the {before} before them {old_success}, \
+                 at {} each",
+                each(new_cost, last),
+                each(old_cost, before)
+            )
+        })
     }
 
     fn tell(&mut self, told: Run) {
@@ -140,6 +172,11 @@ impl Outcomes {
         Ok(per_success)
     }
 
+    /// What there is to say of an agent whose last runs cost more, and succeed less, than those before them.
+    pub fn falls(&self, agent: &str) -> Option<String> {
+        self.lock().get(agent)?.falls()
+    }
+
     /// The cost per success of every agent that has one.
     pub fn per_success(&self) -> Vec<(String, Pico)> {
         let agents = self.lock();
@@ -183,5 +220,27 @@ mod tests {
         assert_eq!(again.lock()["coder"].runs.len(), RUNS);
         fs::write(dir.path().join(FILE), "[]").unwrap();
         assert!(Outcomes::open(dir.path()).is_err());
+    }
+
+    #[test]
+    fn runs_that_cost_more_and_succeed_less_than_before_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let agent: Arc<str> = "coder".into();
+        let outcomes = Outcomes::open(dir.path()).unwrap();
+        let tell = |run: u32, outcome, cost| {
+            let run = format!("r{run}");
+            let _cost = outcomes.tell(&agent, &run, outcome, Pico(cost)).unwrap();
+            outcomes.falls("coder")
+        };
+        for run in 0..20 {
+            assert_eq!(tell(run, Outcome::Success, 10), None, "as ever");
+        }
+        for run in 20..24 {
+            assert_eq!(tell(run, Outcome::Failure, 10), None, "no dearer");
+        }
+        assert_eq!(tell(24, Outcome::Failure, 30), None, "one alone");
+        let said = tell(25, Outcome::Failure, 30).unwrap();
+        assert!(said.starts_with("2 of the last 8 runs succeeded"), "{said}");
+        assert_eq!(outcomes.falls("other"), None);
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::config::{Agent, ArgumentRule, ToolRules};
 use crate::llm::gate::Unjudged;
-use crate::llm::{Denial, Gate, InReply, Judgement, RequestFacts, same_to_every_reader};
+use crate::llm::{Denial, Gate, InReply, Judgement, RequestFacts, few_values, same_to_every_reader};
 use crate::policy::quoted;
 use crate::refusal::{Reason, Refusal};
 
@@ -29,7 +29,7 @@ pub(crate) struct ToolGate {
 
 impl ToolGate {
     /// The gate for the reply to this request; none for an agent without tool rules.
-    pub(super) fn of(agent: &Arc<Agent>, facts: &RequestFacts, request_id: String) -> Option<Self> {
+    pub(crate) fn of(agent: &Arc<Agent>, facts: &RequestFacts, request_id: String) -> Option<Self> {
         let rules = agent.tools.as_ref()?;
         let declared = facts
             .tools
@@ -106,11 +106,20 @@ impl Gate for ToolGate {
         let Some(rules) = &self.agent.tools else {
             return Judgement::Pass;
         };
+        if !few_values(arguments.as_bytes()) {
+            return self.deny_call(name, "its arguments are too many to be checked");
+        }
         let value = match serde_json::from_str::<Value>(arguments) {
             Ok(value) if same_to_every_reader(arguments) => value,
             Ok(_) => return self.deny_call(name, "its arguments name the same thing twice"),
-            // Free text, or nothing.
             Err(_) if arguments.is_empty() => Value::Object(serde_json::Map::new()),
+            // Other readers take what this one does not: deeper nesting, larger numbers, half a surrogate pair.
+            Err(_)
+                if is_structured(arguments) || Self::rules(rules, name).any(|rule| !rule.at.is_empty()) =>
+            {
+                return self.deny_call(name, "its arguments cannot be read");
+            }
+            // Free text.
             Err(_) => Value::from(arguments),
         };
         match Self::rules(rules, name).find_map(|rule| violated(rule, &value)) {
@@ -132,6 +141,11 @@ impl Gate for ToolGate {
     fn request_id(&self) -> &str {
         &self.request_id
     }
+}
+
+/// Whether arguments are meant as JSON and not as free text.
+fn is_structured(arguments: &str) -> bool {
+    arguments.trim_start().starts_with(['{', '['])
 }
 
 /// How the arguments break a rule.
@@ -291,10 +305,28 @@ mod tests {
     }
 
     #[test]
+    fn arguments_that_only_other_readers_can_read_do_not_pass() {
+        let rules =
+            "{ allow = [\"*\"], arguments = [{ tool = \"*\", at = \"/command\", deny = [\"*rm -rf *\"] }] }";
+        let gate = gate(rules, &[DeclaredTool::client("Bash")]);
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for unread in [deep.as_str(), "1e999", "NaN", r#""\ud800""#] {
+            let arguments = format!("{{\"command\":\"rm -rf .\",\"x\":{unread}}}");
+            let no = says(gate.by_arguments("Bash", &arguments));
+            assert!(no.contains("cannot be read"), "{no}");
+        }
+        let many = format!("{{\"x\":[{}0]}}", "{\"\":0},".repeat(200_000));
+        assert!(says(gate.by_arguments("Bash", &many)).contains("too many"));
+    }
+
+    #[test]
     fn free_text_is_judged_as_one_text() {
         let rules = "{ deny = [\"nothing\"], arguments = [{ tool = \"exec\", deny = [\"*rm -rf*\"] }] }";
         let gate = gate(rules, &[DeclaredTool::client("exec")]);
         assert!(passes(&gate.by_arguments("exec", "ls()")));
+        assert!(!passes(
+            &gate.by_arguments("exec", r#"{"code":"rm\u0020-rf", "x":1e999}"#)
+        ));
         let no = says(gate.by_arguments("exec", "shell(\"x\\nrm -rf /\")"));
         assert!(no.contains("\"*rm -rf*\"") && no.contains("exec"), "{no}");
     }

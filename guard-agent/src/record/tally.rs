@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::money::Pico;
 use crate::refusal::{Reason, Refusal};
 
 /// Counts of one agent.
@@ -16,6 +17,12 @@ pub struct AgentTally {
     pub refusals: u64,
     /// The refusal that came last.
     pub last_refusal: Option<(Timestamp, Reason, String)>,
+    /// Settled money.
+    pub cost: Pico,
+    /// Calls that tried again what failed.
+    pub retries: u64,
+    /// Tools that models called.
+    pub tools: u64,
 }
 
 /// Counts of every agent. One short lock a call; never on the path of a byte.
@@ -33,6 +40,17 @@ impl Tally {
             tally.refusals += 1;
             tally.last_refusal = Some((at, refusal.reason, refusal.message.clone()));
         });
+    }
+
+    pub(super) fn settled(&self, agent: &Arc<str>, cost: Pico, tools: u64) {
+        self.change(agent, |tally| {
+            tally.cost = Pico(tally.cost.0.saturating_add(cost.0));
+            tally.tools += tools;
+        });
+    }
+
+    pub(crate) fn retried(&self, agent: &Arc<str>) {
+        self.change(agent, |tally| tally.retries += 1);
     }
 
     /// The counts of one agent.

@@ -352,6 +352,9 @@ impl Settle for Ticket {
                 metrics.first_token(&draft.provider, first);
             }
         }
+        let tools = outcome.facts.tools_called.len() as u64;
+        let cost = bill.cost.unwrap_or(Pico::ZERO);
+        recorder.tally.settled(&draft.agent, cost, tools);
         Self::tools(metrics, &mut draft, &outcome.facts);
         if outcome.facts.inconsistent {
             metrics.usage_inconsistent(&draft.provider);

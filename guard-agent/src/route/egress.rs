@@ -127,6 +127,16 @@ impl Cause {
 }
 
 impl Egress {
+    /// The loopback ports that `allow` lists; `None` if it lists all of loopback, or if what is not listed may pass.
+    ///
+    /// A name counts, too: nothing on loopback is dialled by Guard.
+    pub fn listed_on_loopback(&self) -> Option<Vec<u16>> {
+        if self.others == Others::Allow {
+            return None;
+        }
+        self.allow.iter().filter_map(Rule::loopback).collect()
+    }
+
     /// Whether a connection to this destination, with this name, may pass. `looked_up` are the names (in lower case) for
     /// which the agent was given the address.
     ///

@@ -283,7 +283,7 @@ impl Metrics {
         let bypass_attempts = make.counters(
             "bypass_attempts_total",
             &["agent", "vector"],
-            "Attempts to reach the network past Guard that the kernel programs refused, by vector.",
+            "Attempts to reach the network past Guard that the kernel programs refused, by vector; `relay_passed` was reported and let pass, once a minute for each port.",
         )?;
         let findings = make.counters(
             "findings_total",

@@ -13,7 +13,10 @@ const load = async (name) => {
   try {
     return await import(pathToFileURL(require.resolve(name)));
   } catch {
-    return await import(process.env.NODE_PACKAGES + "/node_modules/" + name + "/dist/index.mjs");
+    // a package that shows itself to import only
+    const root = process.env.NODE_PACKAGES + "/node_modules/" + name;
+    const { module, main } = require(root + "/package.json");
+    return await import(root + "/" + (module ?? main));
   }
 };
 
@@ -23,6 +26,7 @@ const PURPOSE = "The weather of a city.";
 const SCHEMA = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
 const weather = ({ city }) => `${city}: sunny, 21 degrees`;
 const GPT = "gpt-5", CLAUDE = "claude-haiku-4-5", GEMINI = "gemini-2.5-flash";
+const MISTRAL = "mistral-small-latest", COMMAND = "command-a-03-2025";
 
 async function openaiChat(stream) {
   const { default: OpenAI } = await load("openai");
@@ -102,6 +106,61 @@ async function googleGenai(stream) {
   }
 }
 
+async function mistralai(stream) {
+  const { Mistral } = await load("@mistralai/mistralai");
+  const client = new Mistral({ apiKey: process.env.MISTRAL_API_KEY });
+  const messages = [{ role: "user", content: QUESTION }];
+  const tools = [{ type: "function", function: { name: TOOL, description: PURPOSE, parameters: SCHEMA } }];
+  for (;;) {
+    const request = { model: MISTRAL, messages, tools };
+    let text = "", calls = [];
+    if (stream) {
+      for await (const { data } of await client.chat.stream(request)) {
+        text += data.choices[0]?.delta.content ?? "";
+        calls.push(...(data.choices[0]?.delta.toolCalls ?? []));
+      }
+    } else {
+      const { message } = (await client.chat.complete(request)).choices[0];
+      text = message.content;
+      calls = message.toolCalls ?? [];
+    }
+    if (!calls.length) return text;
+    messages.push({ role: "assistant", content: "", toolCalls: calls });
+    for (const call of calls) {
+      const given = call.function.arguments;
+      const said = weather(typeof given === "string" ? JSON.parse(given) : given);
+      messages.push({ role: "tool", name: TOOL, toolCallId: call.id, content: said });
+    }
+  }
+}
+
+async function cohere(stream) {
+  const { CohereClientV2 } = await load("cohere-ai");
+  const client = new CohereClientV2({ token: process.env.CO_API_KEY });
+  const messages = [{ role: "user", content: QUESTION }];
+  const tools = [{ type: "function", function: { name: TOOL, description: PURPOSE, parameters: SCHEMA } }];
+  for (;;) {
+    const request = { model: COMMAND, messages, tools };
+    let text = "", calls = [];
+    if (stream) {
+      for await (const event of await client.chatStream(request)) {
+        if (event.type === "content-delta") text += event.delta.message.content.text ?? "";
+        if (event.type === "tool-call-start") calls.push(event.delta.message.toolCalls);
+        if (event.type === "tool-call-delta") calls.at(-1).function.arguments += event.delta.message.toolCalls.function.arguments;
+      }
+    } else {
+      const { message } = await client.chat(request);
+      text = (message.content ?? []).map((part) => part.text ?? "").join("");
+      calls = message.toolCalls ?? [];
+    }
+    if (!calls.length) return text;
+    messages.push({ role: "assistant", toolCalls: calls });
+    for (const call of calls) {
+      messages.push({ role: "tool", toolCallId: call.id, content: weather(JSON.parse(call.function.arguments)) });
+    }
+  }
+}
+
 const vercel = (maker, model) => async (stream) => {
   const { generateText, streamText, tool, jsonSchema, stepCountIs, isStepCount } = await load("ai");
   const provider = await maker();
@@ -121,6 +180,8 @@ const CLIENTS = {
   "openai-responses": openaiResponses,
   anthropic,
   "google-genai": googleGenai,
+  mistralai,
+  cohere,
   "ai-openai": vercel(async () => (await load("@ai-sdk/openai")).openai, GPT),
   "ai-anthropic": vercel(async () => (await load("@ai-sdk/anthropic")).anthropic, CLAUDE),
   "ai-google": vercel(async () => (await load("@ai-sdk/google")).createGoogleGenerativeAI({ apiKey: process.env.GEMINI_API_KEY }), GEMINI),

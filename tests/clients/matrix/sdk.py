@@ -16,6 +16,9 @@ TOOL = "get_weather"
 PURPOSE = "The weather of a city."
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = "sunny, 21 degrees"
+# litellm would otherwise fetch its price list from a host that an agent may not reach, and wait for it at its end
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
 GPT, CLAUDE, GEMINI = "gpt-5", "claude-haiku-4-5", "gemini-2.5-flash"
 MISTRAL, COMMAND = "mistral-small-latest", "command-a-03-2025"
 
@@ -223,25 +226,46 @@ def litellm(model):
     return run
 
 
-def langchain(stream):
-    from langchain_core.messages import HumanMessage
-    from langchain_core.tools import tool
-    from langchain_openai import ChatOpenAI
+def litellm_responses(stream):
+    import litellm
 
-    weather = tool(get_weather)
-    model = ChatOpenAI(model=GPT).bind_tools([weather])
-    messages = [HumanMessage(QUESTION)]
+    items = [{"role": "user", "content": QUESTION}]
+    tools = [{"type": "function", "name": TOOL, "description": PURPOSE, "parameters": SCHEMA}]
     while True:
+        response = litellm.responses(model="openai/" + GPT, input=items, tools=tools, store=False, stream=stream)
         if stream:
-            message = None
-            for chunk in model.stream(messages):
-                message = chunk if message is None else message + chunk
-        else:
-            message = model.invoke(messages)
-        if not message.tool_calls:
-            return message.text() if callable(message.text) else message.text
-        messages.append(message)
-        messages += [weather.invoke(call) for call in message.tool_calls]
+            response = [event.response for event in response if event.type == "response.completed"][0]
+        calls = [item for item in response.output if item.type == "function_call"]
+        if not calls:
+            return "".join(part.text for item in response.output if item.type == "message" for part in item.content)
+        for call in calls:
+            items.append({"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments})
+            said = get_weather(**json.loads(call.arguments))
+            items.append({"type": "function_call_output", "call_id": call.call_id, "output": said})
+
+
+def langchain(**options):
+    def run(stream):
+        from langchain_core.messages import HumanMessage
+        from langchain_core.tools import tool
+        from langchain_openai import ChatOpenAI
+
+        weather = tool(get_weather)
+        model = ChatOpenAI(model=GPT, **options).bind_tools([weather])
+        messages = [HumanMessage(QUESTION)]
+        while True:
+            if stream:
+                message = None
+                for chunk in model.stream(messages):
+                    message = chunk if message is None else message + chunk
+            else:
+                message = model.invoke(messages)
+            if not message.tool_calls:
+                return message.text() if callable(message.text) else message.text
+            messages.append(message)
+            messages += [weather.invoke(call) for call in message.tool_calls]
+
+    return run
 
 
 def pydantic_ai(model):
@@ -301,8 +325,10 @@ CLIENTS = {
     "litellm-openai": litellm("openai/" + GPT),
     "litellm-anthropic": litellm("anthropic/" + CLAUDE),
     "litellm-gemini": litellm("gemini/" + GEMINI),
-    "langchain-openai": langchain,
-    "pydantic-ai-openai": pydantic_ai("openai:" + GPT),
+    "litellm-responses": litellm_responses,
+    "langchain-openai": langchain(),
+    "langchain-openai-responses": langchain(use_responses_api=True),
+    "pydantic-ai-openai-responses": pydantic_ai("openai-responses:" + GPT),
     "pydantic-ai-anthropic": pydantic_ai("anthropic:" + CLAUDE),
     "pydantic-ai-google": pydantic_ai("google:" + GEMINI),
     "openai-agents": openai_agents,

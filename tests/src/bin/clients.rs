@@ -1,5 +1,6 @@
-//! The matrix of clients: `clients [NAME…]`. Run it with `cargo xtask test --clients`. Without names it runs all and
-//! writes `docs/clients.md`.
+//! The matrix of clients: `clients [NAME…]`. Run it with `cargo xtask test --clients`. Without names it runs all, and
+//! asks genai-prices for the costs that the unit tests compare with; `prices` does that alone. The rows of the clients that
+//! were run are written to `docs/clients.md`.
 
 use std::process::ExitCode;
 
@@ -19,10 +20,15 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool> {
     let only: Vec<String> = std::env::args().skip(1).collect();
-    let rows = matrix::run(&only, |line| eprintln!("{line}"))?;
-    if only.is_empty() {
-        matrix::write(&rows)?;
+    if only.is_empty() || only == ["prices"] {
+        let compared = matrix::compare_prices(&matrix::Installed::ensure()?)?;
+        eprintln!("{compared} costs are what genai-prices says");
     }
+    if only == ["prices"] {
+        return Ok(true);
+    }
+    let rows = matrix::run(&only, |line| eprintln!("{line}"))?;
+    matrix::write(&rows)?;
     let failed: Vec<&str> = rows
         .iter()
         .filter(|row| !row.holds())

@@ -17,6 +17,8 @@ pub struct Builder {
     further: String,
     pub(super) ipv6: bool,
     pub(super) quiet: bool,
+    pub(super) public: bool,
+    pub(super) relayed: Vec<(&'static str, &'static str)>,
     containers: bool,
 }
 
@@ -77,6 +79,21 @@ impl Builder {
         self
     }
 
+    /// Names lead to addresses that look like any public one: some clients refuse to call those that only
+    /// documentation uses.
+    #[must_use]
+    pub fn public(mut self) -> Self {
+        self.public = true;
+        self
+    }
+
+    /// A further site: this provider at this host. It speaks what [`Lab::relay`] leads it to.
+    #[must_use]
+    pub fn relayed(mut self, provider: &'static str, host: &'static str) -> Self {
+        self.relayed.push((provider, host));
+        self
+    }
+
     /// Makes the lab and starts the daemon; back when it is ready.
     ///
     /// # Errors
@@ -94,6 +111,11 @@ impl Builder {
     /// Not root, or a tool is missing.
     pub fn start_without_daemon(self) -> Result<Lab> {
         Lab::build(&self).context("making the lab")
+    }
+
+    /// Whether the sites of this provider are relayed, in the place of the usual ones.
+    pub(super) fn relays(&self, provider: &str) -> bool {
+        self.relayed.iter().any(|(name, _)| *name == provider)
     }
 
     pub(super) fn configuration(&self, files: &Files, root: &Cgroup) -> String {
@@ -119,7 +141,21 @@ bpffs = "/sys/fs/bpf/guard"
             );
             toml.push_str(&lines);
         }
-        for provider in ["openai", "anthropic", "gemini", "bedrock", "cohere"] {
+        let usual = [
+            "openai",
+            "anthropic",
+            "gemini",
+            "bedrock",
+            "cohere",
+            "mistral",
+            "vertex",
+            "ollama",
+        ];
+        for provider in usual
+            .into_iter()
+            .filter(|provider| !self.relays(provider))
+            .chain(self.relayed.iter().map(|(provider, _)| *provider))
+        {
             let part = format!(
                 r#"
 [[provider]]

@@ -186,6 +186,18 @@ impl Lab {
         Ok(kilobytes * 1024)
     }
 
+    /// The most memory, in bytes, that the daemon's unprivileged part has had since it was last asked.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn worker_peak(&self) -> Result<u64> {
+        let pid = self.worker()?;
+        let kilobytes: u64 = status(pid, "VmHWM")?.trim_end_matches(" kB").parse()?;
+        // proc(5): 5 sets the peak to what is resident now.
+        fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+        Ok(kilobytes * 1024)
+    }
+
     /// The process id of the daemon's privileged part.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ const PYTHON: [(&str, &[&str]); 2] = [
             "pydantic-ai-slim[openai,anthropic,google]==2.68.0",
             "openai-agents==0.24.0",
             "claude-agent-sdk==0.2.187",
+            "genai-prices==0.2.3",
         ],
     ),
     // it wants an older openai; tool calls need mcp
@@ -34,7 +35,7 @@ const PYTHON: [(&str, &[&str]); 2] = [
 /// The Node that the clients want is newer than Debian's; this package has the program.
 const NODE: &str = "node@24.21.0";
 
-const NPM: [&str; 12] = [
+const NPM: [&str; 14] = [
     "openai@7.57.0",
     "@anthropic-ai/sdk@1.12.0",
     "ai@7.0.173",
@@ -42,6 +43,8 @@ const NPM: [&str; 12] = [
     "@ai-sdk/anthropic@4.0.105",
     "@ai-sdk/google@4.0.121",
     "@google/genai@2.22.0",
+    "@mistralai/mistralai@2.7.0",
+    "cohere-ai@8.1.0",
     "@anthropic-ai/claude-code@2.1.330",
     "@openai/codex@0.169.0",
     "@google/gemini-cli@0.61.0",

@@ -5,13 +5,13 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::Row;
+use super::{CLIENTS, Row};
 use crate::clients::repository;
 
 const HEAD: &str = "# Clients
 
 Written by `cargo xtask test --clients`, which installs each client at the version shown and runs it unmodified, without a
-base URL, as a governed process against providers of the lab. Numbers are of this run.
+base URL, as a governed process against providers of the lab. Each row is of the last run of that client.
 
 - **plain**, **streamed**: the client completes a tool-call round trip; every call is recorded with the tokens that the
   provider billed, and with the tool that was called.
@@ -23,28 +23,42 @@ base URL, as a governed process against providers of the lab. Numbers are of thi
 |---|---|---|---|---|---|---|
 ";
 
-/// Writes the rows down.
+/// Writes the rows down, in the order of the table; a client that was not run keeps its row.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write(rows: &[Row]) -> Result<()> {
+    let file = repository().join("docs/clients.md");
+    let known = fs::read_to_string(&file).unwrap_or_default();
     let mut text = HEAD.to_owned();
-    for row in rows {
-        let [plain, streamed] = &row.round_trips;
-        let [budget, model, tool] = &row.refusals;
-        writeln!(
-            text,
-            "| {} | {} | {plain} | {streamed} | {budget} | {model} | {tool} |",
-            row.client.name, row.version
-        )?;
+    let mut notes = String::new();
+    for client in CLIENTS {
+        let start = format!("| {} |", client.name);
+        let line = match rows.iter().find(|row| row.client == client) {
+            Some(row) => told(row),
+            None => match known.lines().find(|line| line.starts_with(&start)) {
+                Some(line) => line.to_owned(),
+                None => continue,
+            },
+        };
+        writeln!(text, "{line}")?;
+        if !client.note.is_empty() {
+            writeln!(notes, "- **{}**: {}", client.name, client.note)?;
+        }
     }
-    let notes: Vec<&Row> = rows.iter().filter(|row| !row.client.note.is_empty()).collect();
     if !notes.is_empty() {
         text.push_str("\n## Notes\n\n");
+        text.push_str(&notes);
     }
-    for row in notes {
-        writeln!(text, "- **{}**: {}", row.client.name, row.client.note)?;
-    }
-    fs::write(repository().join("docs/clients.md"), text)?;
+    fs::write(file, text)?;
     Ok(())
+}
+
+fn told(row: &Row) -> String {
+    let [plain, streamed] = &row.round_trips;
+    let [budget, model, tool] = &row.refusals;
+    format!(
+        "| {} | {} | {plain} | {streamed} | {budget} | {model} | {tool} |",
+        row.client.name, row.version
+    )
 }

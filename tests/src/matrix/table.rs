@@ -164,6 +164,82 @@ pub const CLIENTS: &[Client] = &[
         Kind::Node("ai-anthropic"),
         Speaks::Anthropic,
     ),
+    sdk(
+        "openai (Python), responses",
+        "openai",
+        python("openai-responses"),
+        Speaks::OpenAi,
+    ),
+    sdk(
+        "openai (Node), responses",
+        "openai",
+        Kind::Node("openai-responses"),
+        Speaks::OpenAi,
+    ),
+    sdk(
+        "google-genai (Python)",
+        "google-genai",
+        python("google-genai"),
+        Speaks::Gemini,
+    ),
+    sdk(
+        "@google/genai",
+        "@google/genai",
+        Kind::Node("google-genai"),
+        Speaks::Gemini,
+    ),
+    sdk(
+        "mistralai (Python)",
+        "mistralai",
+        python("mistralai"),
+        Speaks::Mistral,
+    ),
+    sdk(
+        "@mistralai/mistralai",
+        "@mistralai/mistralai",
+        Kind::Node("mistralai"),
+        Speaks::Mistral,
+    ),
+    sdk("cohere (Python)", "cohere", python("cohere"), Speaks::Cohere),
+    sdk("cohere-ai", "cohere-ai", Kind::Node("cohere"), Speaks::Cohere),
+    sdk("ai, OpenAI", "ai", Kind::Node("ai-openai"), Speaks::OpenAi),
+    sdk("ai, Google", "ai", Kind::Node("ai-google"), Speaks::Gemini),
+    sdk(
+        "langchain-openai, responses",
+        "langchain-openai",
+        python("langchain-openai-responses"),
+        Speaks::OpenAi,
+    ),
+    sdk(
+        "pydantic-ai, OpenAI responses",
+        "pydantic-ai-slim",
+        python("pydantic-ai-openai-responses"),
+        Speaks::OpenAi,
+    ),
+    sdk(
+        "pydantic-ai, Google",
+        "pydantic-ai-slim",
+        python("pydantic-ai-google"),
+        Speaks::Gemini,
+    ),
+    sdk(
+        "openai-agents",
+        "openai-agents",
+        python("openai-agents"),
+        Speaks::OpenAi,
+    ),
+    sdk(
+        "litellm, Gemini",
+        "litellm",
+        litellm("litellm-gemini"),
+        Speaks::Gemini,
+    ),
+    sdk(
+        "litellm, OpenAI responses",
+        "litellm",
+        litellm("litellm-responses"),
+        Speaks::OpenAi,
+    ),
     Client {
         tool: "Bash",
         arguments: r#"{"command":"echo sunny","description":"weather"}"#,
@@ -189,6 +265,69 @@ pub const CLIENTS: &[Client] = &[
                     "claude-haiku-4-5",
                     "--allowedTools",
                     "Bash",
+                ],
+                &[],
+            ),
+            Speaks::Anthropic,
+        )
+    },
+    Client {
+        tool: "exec",
+        arguments: r#"const said = await tools.exec_command({ cmd: "echo sunny" }); text(said.output);"#,
+        ..sdk(
+            "Codex",
+            "@openai/codex",
+            cli(
+                "codex",
+                &["exec", "--skip-git-repo-check", QUESTION],
+                &[("CODEX_API_KEY", "$OPENAI_API_KEY")],
+            ),
+            Speaks::OpenAi,
+        )
+    },
+    Client {
+        tool: "run_shell_command",
+        arguments: r#"{"command":"echo sunny"}"#,
+        ..sdk(
+            "Gemini CLI",
+            "@google/gemini-cli",
+            cli(
+                "gemini",
+                &[
+                    "--skip-trust",
+                    "--yolo",
+                    "--model",
+                    "gemini-2.5-flash",
+                    "--prompt",
+                    QUESTION,
+                ],
+                &[],
+            ),
+            Speaks::Gemini,
+        )
+    },
+    Client {
+        tool: "exec",
+        arguments: r#"{"command":"echo sunny"}"#,
+        slow_exit: Duration::from_secs(30),
+        hides_message: true,
+        note: "for a refusal it shows a text of its own, chosen by the status (billing, request schema), whatever the \
+               provider says; Guard's words stand in its log, cut after some 200 characters, so without the request id. \
+               Each turn takes it half a minute to start and to end.",
+        ..sdk(
+            "OpenClaw, Anthropic",
+            "openclaw",
+            cli(
+                "openclaw",
+                &[
+                    "agent",
+                    "--local",
+                    "--session-id",
+                    "lab",
+                    "--model",
+                    "anthropic/claude-haiku-4-5",
+                    "--message",
+                    QUESTION,
                 ],
                 &[],
             ),

@@ -14,6 +14,12 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
         (&Method::POST, "/v1/chat/completions") => completion(seen, reply),
         (&Method::POST, "/v1/responses") => responses::answer(seen, reply),
         (&Method::POST, "/v1/embeddings") => embedding(seen, reply),
+        (&Method::POST, "/v1/completions") => continuation(seen, reply),
+        (&Method::POST, "/v1/moderations") => Answer::json(
+            200,
+            json!({"id": "modr-lab", "model": "omni-moderation-latest", "results": [{
+                "flagged": false, "categories": {}, "category_scores": {}, "category_applied_input_types": {}}]}),
+        ),
         (&Method::GET, "/v1/models") => Answer::json(
             200,
             json!({"object": "list", "data": [
@@ -98,6 +104,35 @@ fn embedding(seen: &Seen, reply: &Reply) -> Answer {
         }),
     );
     answer.billed_model = Some(model);
+    answer
+}
+
+/// The older completions: a prompt's continuation.
+fn continuation(seen: &Seen, reply: &Reply) -> Answer {
+    let request = seen.json();
+    let model = request["model"].as_str().unwrap_or_default().to_owned();
+    let part = |text: &str, finish: Value, usage: Value| {
+        json!({"id": "cmpl-lab", "object": "text_completion", "created": CREATED, "model": model,
+            "choices": [{"index": 0, "text": text, "logprobs": null, "finish_reason": finish}], "usage": usage})
+    };
+    let counted = reply.stated().map_or(Value::Null, usage);
+    let mut answer = Answer::json(200, Value::Null);
+    answer.content = if request["stream"].as_bool() == Some(true) {
+        let words = reply
+            .words
+            .iter()
+            .map(|word| part(word, Value::Null, Value::Null));
+        let last = part("", json!("stop"), Value::Null);
+        let asked = request["stream_options"]["include_usage"].as_bool() == Some(true);
+        let mut end = part("", Value::Null, counted);
+        end["choices"] = json!([]);
+        let all = words.chain([last]).chain(asked.then_some(end));
+        let events = all.map(|event| format!("data: {event}\n\n"));
+        Content::Events(events.chain(["data: [DONE]\n\n".to_owned()]).collect())
+    } else {
+        Content::Json(part(&reply.text(), json!("stop"), counted))
+    };
+    answer.billed_model = Some(model.clone());
     answer
 }
 

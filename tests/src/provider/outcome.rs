@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{Fault, Pace, Reply};
+use super::{Fault, Pace, Raw, Reply};
 
 pub(super) type Body = BoxBody<Bytes, io::Error>;
 
@@ -38,6 +38,8 @@ pub enum Content {
     Events(Vec<String>),
     /// Messages of Amazon's binary event stream.
     Frames(Vec<Vec<u8>>),
+    /// Lines of JSON, each with its end.
+    Lines(Vec<String>),
 }
 
 impl Answer {
@@ -56,10 +58,20 @@ impl Answer {
         for (name, value) in &self.headers {
             response = response.header(*name, value);
         }
+        if let Some(raw) = &reply.raw {
+            if let Some(coding) = raw.coding {
+                response = response.header("content-encoding", coding);
+            }
+            return response
+                .header("content-type", raw.kind)
+                .body(repeated(raw))
+                .unwrap_or_else(|_| empty());
+        }
         let kind = match &self.content {
             Content::Json(_) => "application/json",
             Content::Events(_) => "text/event-stream; charset=utf-8",
             Content::Frames(_) => "application/vnd.amazon.eventstream",
+            Content::Lines(_) => "application/x-ndjson",
         };
         let body = match self.content {
             _ if reply.fault == Fault::Garbage => {
@@ -80,7 +92,7 @@ impl Answer {
                 }
                 _ => whole(Bytes::from(json.to_string())),
             },
-            Content::Events(list) => events(list, reply),
+            Content::Events(list) | Content::Lines(list) => events(list, reply),
             Content::Frames(list) => events(list, reply),
         };
         response
@@ -96,6 +108,17 @@ pub(super) fn empty() -> Response<Body> {
 
 fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
+fn repeated(raw: &Raw) -> Body {
+    let units = std::iter::repeat_n(raw.unit.clone(), raw.times);
+    let all = std::iter::once(raw.head.clone())
+        .chain(units)
+        .chain([raw.tail.clone()]);
+    let frames = all
+        .filter(|piece| !piece.is_empty())
+        .map(|piece| Ok(Frame::data(piece)));
+    StreamBody::new(futures_util::stream::iter(frames)).boxed()
 }
 
 fn events<T: Into<Bytes> + Send + 'static>(list: Vec<T>, reply: &Reply) -> Body {

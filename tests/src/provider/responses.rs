@@ -9,17 +9,56 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
     let request = seen.json();
     let model = request["model"].as_str().unwrap_or_default().to_owned();
     let id = format!("resp_lab{:06}", seen.number);
+    let tool = called(&request, reply);
     let mut answer = Answer::json(200, Value::Null);
     answer.content = if request["stream"].as_bool() == Some(true) {
-        Content::Events(stream(&id, &model, reply))
+        Content::Events(stream(&id, &model, reply, tool))
     } else {
-        Content::Json(whole(&id, &model, reply, "completed"))
+        Content::Json(whole(&id, &model, reply, tool, "completed"))
     };
     answer.billed_model = Some(model);
     answer
 }
 
-fn whole(id: &str, model: &str, reply: &Reply, status: &str) -> Value {
+/// A call of a tool: with JSON arguments, or with free text where the request declares a custom tool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    name: &'a str,
+    input: &'a str,
+    custom: bool,
+}
+
+/// The call that the script asks for, as the request wants it.
+pub(super) fn called<'a>(request: &Value, reply: &'a Reply) -> Option<Call<'a>> {
+    let (name, input) = reply.tool.as_ref()?;
+    let custom = is_custom(request, name);
+    Some(Call { name, input, custom })
+}
+
+impl Call<'_> {
+    /// Its item, event and field.
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        if self.custom {
+            ("custom_tool_call", "response.custom_tool_call_input", "input")
+        } else {
+            ("function_call", "response.function_call_arguments", "arguments")
+        }
+    }
+}
+
+/// Whether a custom tool of this name is declared anywhere in the request: clients nest them in namespaces and items.
+fn is_custom(value: &Value, name: &str) -> bool {
+    match value {
+        Value::Array(list) => list.iter().any(|value| is_custom(value, name)),
+        Value::Object(map) => {
+            let here = value["type"] == "custom" && value["name"] == name;
+            here || map.values().any(|value| is_custom(value, name))
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn whole(id: &str, model: &str, reply: &Reply, tool: Option<Call<'_>>, status: &str) -> Value {
     let done = status == "completed";
     let usage = reply.stated().filter(|_| done).map(|tokens| {
         let input = tokens.input + tokens.cached;
@@ -30,7 +69,7 @@ fn whole(id: &str, model: &str, reply: &Reply, status: &str) -> Value {
         })
     });
     let output = if done {
-        json!([item(reply, "completed")])
+        json!([item(reply, tool, "completed")])
     } else {
         json!([])
     };
@@ -43,13 +82,16 @@ fn whole(id: &str, model: &str, reply: &Reply, status: &str) -> Value {
     })
 }
 
-fn item(reply: &Reply, status: &str) -> Value {
+fn item(reply: &Reply, tool: Option<Call<'_>>, status: &str) -> Value {
     let done = status == "completed";
-    match &reply.tool {
-        Some((name, arguments)) => json!({
-            "id": "fc_lab", "type": "function_call", "call_id": "call_lab", "name": name, "status": status,
-            "arguments": if done { arguments.as_str() } else { "" },
-        }),
+    match tool {
+        Some(call) => {
+            let (kind, _, field) = call.words();
+            json!({
+                "id": "fc_lab", "type": kind, "call_id": "call_lab", "name": call.name, "status": status,
+                field: if done { call.input } else { "" },
+            })
+        }
         None => {
             let content =
                 json!([{"type": "output_text", "text": reply.text(), "annotations": [], "logprobs": []}]);
@@ -61,7 +103,7 @@ fn item(reply: &Reply, status: &str) -> Value {
     }
 }
 
-fn stream(id: &str, model: &str, reply: &Reply) -> Vec<String> {
+pub(super) fn stream(id: &str, model: &str, reply: &Reply, tool: Option<Call<'_>>) -> Vec<String> {
     let mut events = Vec::new();
     let mut tell = |kind: &str, rest: Value| {
         let mut event = json!({"type": kind, "sequence_number": events.len()});
@@ -72,20 +114,21 @@ fn stream(id: &str, model: &str, reply: &Reply) -> Vec<String> {
     };
     tell(
         "response.created",
-        json!({"response": whole(id, model, reply, "in_progress")}),
+        json!({"response": whole(id, model, reply, tool, "in_progress")}),
     );
     tell(
         "response.output_item.added",
-        json!({"output_index": 0, "item": item(reply, "in_progress")}),
+        json!({"output_index": 0, "item": item(reply, tool, "in_progress")}),
     );
-    if let Some((_, arguments)) = &reply.tool {
+    if let Some(call) = tool {
+        let (_, event, field) = call.words();
         tell(
-            "response.function_call_arguments.delta",
-            json!({"item_id": "fc_lab", "output_index": 0, "delta": arguments}),
+            &format!("{event}.delta"),
+            json!({"item_id": "fc_lab", "output_index": 0, "delta": call.input}),
         );
         tell(
-            "response.function_call_arguments.done",
-            json!({"item_id": "fc_lab", "output_index": 0, "arguments": arguments}),
+            &format!("{event}.done"),
+            json!({"item_id": "fc_lab", "output_index": 0, field: call.input}),
         );
     } else {
         let place = json!({"item_id": "msg_lab", "output_index": 0, "content_index": 0});
@@ -109,11 +152,11 @@ fn stream(id: &str, model: &str, reply: &Reply) -> Vec<String> {
     }
     tell(
         "response.output_item.done",
-        json!({"output_index": 0, "item": item(reply, "completed")}),
+        json!({"output_index": 0, "item": item(reply, tool, "completed")}),
     );
     tell(
         "response.completed",
-        json!({"response": whole(id, model, reply, "completed")}),
+        json!({"response": whole(id, model, reply, tool, "completed")}),
     );
     events
 }

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::patience::patient;
@@ -62,6 +63,49 @@ pub struct Reply {
     pub pace: Pace,
     /// What goes wrong.
     pub fault: Fault,
+    /// These bytes in place of an answer in the format; billed all the same.
+    pub raw: Option<Raw>,
+}
+
+/// A body that is made while it is sent: a beginning, one piece many times over, an end.
+#[derive(Debug, Clone)]
+pub struct Raw {
+    /// Its media type.
+    pub kind: &'static str,
+    /// Its content coding.
+    pub coding: Option<&'static str>,
+    /// How it begins.
+    pub head: Bytes,
+    /// What follows, each time as a frame of its own.
+    pub unit: Bytes,
+    /// So many times.
+    pub times: usize,
+    /// How it ends.
+    pub tail: Bytes,
+}
+
+impl Raw {
+    /// All of it at once.
+    pub fn whole(kind: &'static str, coding: Option<&'static str>, body: impl Into<Bytes>) -> Self {
+        Self {
+            kind,
+            coding,
+            head: body.into(),
+            unit: Bytes::new(),
+            times: 0,
+            tail: Bytes::new(),
+        }
+    }
+
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.unit.len() * self.times + self.tail.len()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Default for Reply {
@@ -79,11 +123,20 @@ impl Default for Reply {
             gate: None,
             pace: Pace::AtOnce,
             fault: Fault::None,
+            raw: None,
         }
     }
 }
 
 impl Reply {
+    /// These bytes, whatever was asked.
+    pub fn raw(raw: Raw) -> Self {
+        Self {
+            raw: Some(raw),
+            ..Self::default()
+        }
+    }
+
     /// The default answer, billed at these tokens.
     pub fn billed(tokens: Tokens) -> Self {
         Self {

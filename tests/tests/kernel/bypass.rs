@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guard_agent::kernel::{Kernel, KernelEvent, Reason};
+use guard_agent::kernel::{Direct, Kernel, KernelEvent, Reason};
 use guard_tests::{
     netns::{End, NetNs, join},
     patience::patient,
@@ -203,6 +203,23 @@ fn an_ipv6_link_local_destination_is_refused() {
 }
 
 #[test]
+fn a_flood_of_refusals_is_refused_to_the_last_one_and_what_cannot_be_told_is_counted() {
+    let world = World::new();
+    let flood = "s, n = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0
+for i in range(20000):
+    try: s.sendto(b'x', ('203.0.113.10', 443))
+    except PermissionError: n += 1
+print(n)";
+    let before = world.kernel.stats();
+    assert_eq!(world.agent(flood), "20000");
+    let after = world.kernel.stats();
+    assert_eq!(after.refused - before.refused, 20_000);
+    // The ring holds some ten thousand of them, and nobody reads it here.
+    let lost = after.events_lost - before.events_lost;
+    assert!((5_000..20_000).contains(&lost), "{lost}");
+}
+
+#[test]
 fn fast_open_is_redirected_too() {
     let world = World::new();
     let seen = world.agent(
@@ -222,14 +239,40 @@ fn governed_means_refused_until_the_owner_chose_direct_and_the_heartbeat_is_stal
         .remove_listener(world.netns.cookie().unwrap())
         .unwrap();
     let script = "attempt(lambda: dial('203.0.113.10'))";
-    world
-        .kernel
-        .set_direct_when_down(Some(Duration::from_secs(600)))
-        .unwrap();
+    let when_down = |governed, unknown, after| {
+        let direct = Direct { governed, unknown };
+        world.kernel.set_direct_when_down(direct, after).unwrap();
+    };
+    when_down(true, true, Duration::from_secs(600));
     assert_eq!(world.agent(script), "ECONNREFUSED", "fresh");
-    world.kernel.set_direct_when_down(Some(Duration::ZERO)).unwrap();
+    when_down(true, false, Duration::ZERO);
     assert_eq!(world.agent(script), "ENETUNREACH", "stale");
     assert!(world.kernel.stats().failed_open > 0);
-    world.kernel.set_direct_when_down(None).unwrap();
+    when_down(false, true, Duration::ZERO);
     assert_eq!(world.agent(script), "ECONNREFUSED", "never");
+}
+
+#[test]
+fn a_container_that_nobody_knows_follows_a_choice_of_its_own_while_the_daemon_is_down() {
+    let mut world = World::new();
+    world.close_listeners();
+    let parent = world.anchor.child("containers").unwrap();
+    let newborn = parent.child("newborn").unwrap();
+    world.kernel.hold_back(&[parent.id().unwrap()]).unwrap();
+    let dial = || {
+        run(world
+            .python("attempt(lambda: dial('203.0.113.10'))")
+            .cgroup(&newborn))
+    };
+    let when_down = |governed, unknown| {
+        let direct = Direct { governed, unknown };
+        world.kernel.set_direct_when_down(direct, Duration::ZERO).unwrap();
+    };
+    assert_eq!(dial(), "ECONNREFUSED");
+    when_down(true, false);
+    assert_eq!(dial(), "ECONNREFUSED", "the choice is that of governed processes");
+    when_down(false, true);
+    assert_eq!(dial(), "ENETUNREACH");
+    when_down(false, false);
+    assert_eq!(dial(), "ECONNREFUSED");
 }

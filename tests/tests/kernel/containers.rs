@@ -10,7 +10,7 @@ use guard_agent::{
         number,
     },
     identity::Container,
-    kernel::{Flow, Kernel, governed::GovernedSet},
+    kernel::{Flow, Kernel, UNIDENTIFIED, governed::GovernedSet},
 };
 use guard_tests::{cgroup::Cgroup, process::Running};
 use tokio::sync::mpsc;
@@ -23,7 +23,7 @@ const DIAL: &str = "attempt(lambda: dial('203.0.113.10'))";
 const CONFIG: &str = r#"
 [host]
 docker = "unix:///run/engine.sock"
-container_cgroups = ["/containers/*"]
+container_cgroups = ["/containers/*", "/system.slice/docker-*.scope"]
 [[agent]]
 name = "coder"
 owner = "platform"
@@ -68,6 +68,7 @@ fn a_child_of_a_watched_parent_is_held_back_until_it_is_let_pass_or_governed() {
 /// Containers over the world, as the daemon has them.
 struct Engine {
     world: World,
+    kernel: Arc<Kernel>,
     containers: Arc<Containers>,
     identifier: Identifier,
     doors: mpsc::Receiver<Door>,
@@ -76,9 +77,13 @@ struct Engine {
 
 impl Engine {
     fn new() -> Self {
+        Self::below("containers")
+    }
+
+    fn below(parent: &str) -> Self {
         let world = World::new();
         let config = config::parse(CONFIG, "guard.toml").unwrap();
-        let parent = world.anchor.child("containers").unwrap();
+        let parent = world.anchor.child(parent).unwrap();
         let kernel = Arc::new(world.start_again());
         let root = world.anchor.path().to_owned();
         let governed = Arc::new(GovernedSet::start(Arc::clone(&kernel), &root, &[]).unwrap());
@@ -96,6 +101,7 @@ impl Engine {
         containers.listed(Vec::new());
         Self {
             world,
+            kernel,
             containers,
             identifier,
             doors,
@@ -106,10 +112,15 @@ impl Engine {
     /// A process in a new container that connects when it is told to.
     fn client(&self, id: &str) -> (Cgroup, Running) {
         let cgroup = self.parent.child(id).unwrap();
-        let script = "print('ready', flush=True)\nfor i in range(100):\n    try: dial('203.0.113.10'); break\n    except OSError as e: time.sleep(0.02)\nprint('through', flush=True); time.sleep(60)";
-        let mut client = self.world.python(script).cgroup(&cgroup).start().unwrap();
-        assert_eq!(client.line().unwrap(), "ready");
+        let client = self.client_in(&cgroup);
         (cgroup, client)
+    }
+
+    fn client_in(&self, cgroup: &Cgroup) -> Running {
+        let script = "print('ready', flush=True)\nfor i in range(100):\n    try: dial('203.0.113.10'); break\n    except OSError as e: time.sleep(0.02)\nprint('through', flush=True); time.sleep(60)";
+        let mut client = self.world.python(script).cgroup(cgroup).start().unwrap();
+        assert_eq!(client.line().unwrap(), "ready");
+        client
     }
 
     fn listener(&mut self) -> TcpListener {
@@ -220,4 +231,49 @@ fn the_listener_of_a_container_is_closed_when_its_cgroup_goes() {
         other => panic!("not closed: {other:?}"),
     }
     assert!(!engine.world.kernel.listeners().contains(&cookie));
+}
+
+/// As the engine has it with systemd's cgroup driver.
+#[test]
+fn a_container_beside_units_of_systemd_is_held_back_by_itself_until_it_is_named() {
+    for labels in [&[("guard.agent", "coder")][..], &[]] {
+        let mut engine = Engine::below("system.slice");
+        let scope = format!("docker-{ID}.scope");
+        let neighbours = [
+            engine.parent.child("ssh.service").unwrap(),
+            engine.parent.child("docker-x.scope").unwrap(),
+            engine.parent.child("session-1.scope").unwrap(),
+        ];
+        let cgroup = engine.parent.child(&scope).unwrap();
+        let (id, kernel) = (cgroup.id().unwrap(), Arc::clone(&engine.kernel));
+        eventually("it is held back", || kernel.agent_of(id) == Some(UNIDENTIFIED));
+        for neighbour in &neighbours {
+            assert_eq!(kernel.agent_of(neighbour.id().unwrap()), None);
+            let said = run(engine.world.python(DIAL).cgroup(neighbour));
+            assert_eq!(said, "ENETUNREACH", "a unit goes direct");
+        }
+        let _client = engine.client_in(&cgroup);
+        let listener = engine.listener();
+        let flow = accept(&listener).1.unwrap();
+        assert_eq!((flow.agent, flow.governed_cgroup_id), (UNIDENTIFIED, id));
+        engine.containers.described(described(ID, labels));
+        let identity = engine.identify(&flow);
+        if labels.is_empty() {
+            assert_eq!(identity.unwrap_err(), Unidentified::Bystander);
+            eventually("nothing holds it any more", || kernel.agent_of(id).is_none());
+        } else {
+            assert_eq!(&*identity.unwrap().agent, "coder");
+            assert_eq!(kernel.agent_of(id), Some(number("coder")));
+        }
+    }
+}
+
+#[test]
+fn a_container_beside_units_that_goes_unnamed_is_forgotten_with_its_cgroup() {
+    let engine = Engine::below("system.slice");
+    let cgroup = engine.parent.child(&format!("docker-{ID}.scope")).unwrap();
+    let (id, kernel) = (cgroup.id().unwrap(), Arc::clone(&engine.kernel));
+    eventually("it is held back", || kernel.agent_of(id) == Some(UNIDENTIFIED));
+    drop(cgroup);
+    eventually("it is forgotten", || kernel.agent_of(id).is_none());
 }

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use guard_tests::{cgroup::Cgroup, process::Spawn};
@@ -94,16 +94,25 @@ fn the_cost_of_the_programs() {
         measure("under the programs, not governed", &world.outside, direct);
         measure("governed, redirected", &world.agents, away);
         let crowd = world.anchor.child("crowd").unwrap();
-        let many: Vec<_> = (0..999)
-            .map(|number| crowd.child(&number.to_string()).unwrap())
-            .collect();
-        let start = Instant::now();
-        for one in &many {
-            world.kernel.govern(one.id().unwrap(), AGENT).unwrap();
+        let mut many: Vec<Cgroup> = Vec::new();
+        let mut governing = Duration::ZERO;
+        for agents in [10, 100, 1000] {
+            // The world has one already.
+            while many.len() + 1 < agents {
+                let one = crowd.child(&many.len().to_string()).unwrap();
+                let start = Instant::now();
+                world.kernel.govern(one.id().unwrap(), AGENT).unwrap();
+                governing += start.elapsed();
+                many.push(one);
+            }
+            measure(
+                &format!("not governed, beside {agents} agents"),
+                &world.outside,
+                direct,
+            );
+            measure(&format!("governed, one of {agents} agents"), &world.agents, away);
         }
-        let govern = start.elapsed() / 999;
-        measure("not governed, beside 1,000 agents", &world.outside, direct);
-        measure("governed, one of 1,000 agents", &world.agents, away);
-        println!("\ngoverning a cgroup: {} us each", govern.as_micros());
+        let each = governing.as_micros() / u128::try_from(many.len()).unwrap();
+        println!("\ngoverning a cgroup: {each} us each");
     });
 }

@@ -1,6 +1,7 @@
 //! What the second line, the socket options and the cut let through and refuse.
 
 use std::{
+    collections::HashMap,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
-use guard_agent::kernel::{Kernel, Reason, governed::GovernedSet};
+use guard_agent::kernel::{AGENT_REFUSES_RELAYS, Kernel, Reason, governed::GovernedSet};
 
 use crate::{
     bypass::next_event,
@@ -220,4 +221,80 @@ fn the_second_line_follows_the_governed_cgroups_over_a_restart() {
     world.mounts.run(|| Ok(std::fs::remove_file(&pin)?)).unwrap();
     assert_eq!(world.attached(&next).missing(), ["fw_egress"]);
     assert!(world.attached(&world.start_again()).all());
+}
+
+#[test]
+fn packet_sockets_and_other_families_are_refused_to_agents_only_and_reported() {
+    let world = World::new();
+    if !world.refuses_families() {
+        return;
+    }
+    let open = |each: &str| {
+        format!(
+            "for family, kind in {each}:
+    try: socket.socket(family, kind); print('ok', end=' ')
+    except OSError as error: print(errno.errorcode[error.errno], end=' ')"
+        )
+    };
+    let refused = open("(17, 3), (17, 2), (44, 3), (40, 1), (31, 3), (30, 1)");
+    assert_eq!(world.agent(&refused).trim(), ["EAFNOSUPPORT"; 6].join(" "));
+    let outside = world.outsider(&refused);
+    assert!(
+        outside.starts_with("ok ok"),
+        "others have what the kernel has: {outside}"
+    );
+    // Not every kernel has the last one.
+    let allowed = open("(1, 1), (16, 3), (2, 1), (10, 2), (38, 5)");
+    let inside = world.agent(&allowed);
+    assert!(inside.starts_with("ok ok ok ok"), "{inside}");
+    assert_eq!(inside, world.outsider(&allowed));
+    let event = next_event(&world.kernel, || {
+        world.agent("attempt(lambda: socket.socket(17, 3))");
+    });
+    assert_eq!((event.reason, event.agent), (Reason::Family, AGENT));
+    assert_eq!(event.protocol, 17, "the family");
+}
+
+#[test]
+fn a_relay_on_loopback_is_reported_and_refused_where_the_rules_do_not_list_it() {
+    let world = World::new();
+    let serve = "l = socket.create_server((HOST, 0), family=FAMILY); print(l.getsockname()[1], flush=True)
+while True: l.accept()[0].close()";
+    let start = |cgroup, host: &str| {
+        let family = if host.contains(':') { 10 } else { 2 };
+        let script = format!("HOST, FAMILY = '{host}', {family}\n{serve}");
+        let mut server = world.python(&script).cgroup(cgroup).start().unwrap();
+        let port: u16 = server.line().unwrap().parse().unwrap();
+        (server, port)
+    };
+    let (_outsider, relay) = start(&world.outside, "127.0.0.1");
+    let (_outsider6, relay6) = start(&world.outside, "::1");
+    let (_own, own) = start(&world.agents, "127.0.0.1");
+    let script = format!(
+        "for host, port in [('127.0.0.1', {relay}), ('0.0.0.0', {relay}), ('::ffff:127.0.0.1', {relay}), ('::1', {relay6}),
+ ('127.0.0.1', {own})]: attempt(lambda: dial(host, port))"
+    );
+    let all = |relays: &str| format!("{relays}\n{relays}\n{relays}\n{relays}\nok");
+    let event = next_event(&world.kernel, || {
+        assert_eq!(world.agent(&script), all("ok"), "what is not listed may pass");
+    });
+    assert_eq!((event.reason, event.agent), (Reason::RelayPassed, AGENT));
+    assert_eq!(event.destination.unwrap().port(), relay);
+    let before = world.kernel.stats().refused;
+    let flags = HashMap::from([(AGENT, AGENT_REFUSES_RELAYS)]);
+    world.kernel.set_agent_flags(flags).unwrap();
+    assert_eq!(world.agent(&script), all("ECONNREFUSED"));
+    assert_eq!(world.kernel.stats().refused - before, 4);
+    assert_eq!(world.outsider(&script), all("ok"), "others are left alone");
+    world
+        .kernel
+        .set_relays(&[(AGENT, relay), (AGENT, relay6)])
+        .unwrap();
+    assert_eq!(world.agent(&script), all("ok"), "listed");
+    world.kernel.set_relays(&[(AGENT + 1, relay)]).unwrap();
+    assert_eq!(
+        world.agent(&script),
+        all("ECONNREFUSED"),
+        "listed for another agent"
+    );
 }

@@ -137,12 +137,13 @@ fn an_older_daemon_sees_that_it_is_no_longer_the_one_in_force() {
 fn detach_removes_every_program_and_map() {
     let world = World::new();
     let bpffs = world.settings.bpffs.clone();
+    let programs = if world.refuses_families() { 16 } else { 15 };
     let report = world.mounts.run(|| Ok(kernel::detach(&bpffs)?)).unwrap();
     assert!(report.links.contains(&"fw_connect4".to_owned()) && report.maps.contains(&"AGENTS".to_owned()));
-    assert_eq!((report.links.len(), report.maps.len()), (15, 13));
+    assert_eq!((report.links.len(), report.maps.len()), (programs, 14));
     assert!(!exists(&world, &bpffs));
     let attached = world.attached(&world.kernel);
-    assert_eq!(attached.missing().len(), 15);
+    assert_eq!(attached.missing().len(), programs);
     assert_eq!(
         world.agent("attempt(lambda: dial('203.0.113.10'))"),
         "ENETUNREACH"
@@ -166,6 +167,31 @@ fn a_link_that_somebody_unpinned_is_noticed_and_put_back_by_the_next_start() {
     assert!(world.attached(&next).all());
     world.agent("dial('203.0.113.10')");
     assert!(world.accept().1.is_ok());
+}
+
+#[test]
+fn the_program_in_front_of_socket_outlives_its_daemon_and_is_put_back_where_somebody_took_it_away() {
+    let mut world = World::new();
+    if !world.refuses_families() {
+        return;
+    }
+    let packet = "attempt(lambda: socket.socket(17, 3))";
+    world.close_listeners();
+    assert_eq!(world.agent(packet), "EAFNOSUPPORT");
+    let next = world.start_again();
+    assert_eq!(world.agent(packet), "EAFNOSUPPORT", "the next daemon's");
+    let pin = world.settings.bpffs.join("v2/links/fw_family");
+    world.mounts.run(|| Ok(std::fs::remove_file(&pin)?)).unwrap();
+    assert_eq!(world.attached(&next).missing(), ["fw_family"]);
+    let repaired = world.mounts.run(|| Ok(next.repair())).unwrap();
+    assert!(matches!(&repaired[..], [("fw_family", Ok(()))]), "{repaired:?}");
+    assert!(world.attached(&next).all());
+    assert_eq!(world.agent(packet), "EAFNOSUPPORT");
+    world
+        .mounts
+        .run(|| Ok(kernel::detach(&world.settings.bpffs)?))
+        .unwrap();
+    assert_eq!(world.agent(packet), "ok", "detach takes it out");
 }
 
 #[test]

@@ -1,19 +1,22 @@
 //! Every way around, tried for real from inside a governed cgroup: with all counter-measures, with each line of
 //! defence alone, and with none. Without the last one the first would prove nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
+use guard_agent::kernel::AGENT_REFUSES_RELAYS;
 use guard_agent::kernel::lab::{
     self,
     Countermeasure::{
         self, Ancestors, BindPort, Creator, CurrentTask, DatagramConnect, DatagramSend, DeniedPort,
-        DeviceBound, Dns, Egress, LinkLocal, Listener, Multipath, ProxyPort, Redirect, SocketKind,
-        SocketOption,
+        DeviceBound, Dns, Egress, Family, LinkLocal, Listener, Multipath, ProxyPort, Redirect, Relay,
+        SocketKind, SocketOption,
     },
 };
 use guard_tests::netns::{End, NetNs, join};
+use guard_tests::patience::patient;
 use nix::sys::signal::Signal;
 
 use crate::range::{FAR4, NEAR4, Range};
@@ -56,6 +59,8 @@ const ATTACKS: &[Attack] = &[
         &[Redirect, Egress],
         Way::Out("s = socket.socket(); s.setblocking(False); s.sendto(MARK, 0x20000000, (FAR4, T))"),
     ),
+    attack("io_uring", &[Redirect, Egress], Way::Out("ring(socket.socket(), 0)")),
+    attack("io_uring_async", &[Redirect, Egress], Way::Out("ring(socket.socket(), 16)")),
     attack("multipath_tcp", &[Multipath, Redirect, Egress], Way::Out("go(socket.socket(V4, TCP, 262), FAR4)")),
     attack(
         "udp_connected_v4",
@@ -114,6 +119,23 @@ socket.socket(V4, socket.SOCK_RAW, 255).sendto(header + MARK, (FAR4, 0))"),
 socket.socket(V4, UDP, 1).sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + MARK, (FAR4, 0))"),
     ),
     attack(
+        "packet_socket",
+        &[Family],
+        Way::Out("s = socket.socket(17, 3, 0); s.bind(('near', 0x800)); s.send(frame())"),
+    ),
+    attack(
+        "packet_socket_past_the_queue",
+        &[Family],
+        Way::Out("s = socket.socket(17, 3, 0); s.setsockopt(263, 20, 1); s.bind(('near', 0x800)); s.send(frame())"),
+    ),
+    attack(
+        "packet_socket_of_io_uring",
+        &[Family],
+        Way::Out("s = ring_socket(17, 3); s.bind(('near', 0x800)); s.send(frame())"),
+    ),
+    attack("xdp_socket", &[Family], Way::Ok("socket.socket(44, 3, 0)")),
+    attack("hypervisor_socket", &[Family], Way::Ok("socket.socket(40, 1, 0)")),
+    attack(
         "udp_lite",
         &[SocketKind, DatagramSend, Egress],
         Way::Out("socket.socket(V4, UDP, 136).sendto(MARK, (FAR4, T))"),
@@ -154,6 +176,8 @@ s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_p
         &[Dns, Egress],
         Way::Out("socket.socket(V6, UDP).sendto(MARK, (FAR6, 53))"),
     ),
+    attack("relay_on_loopback", &[Relay], Way::Own(|range, port| relay(range, port, false))),
+    attack("relay_on_loopback_over_udp", &[Relay], Way::Own(|range, port| relay(range, port, true))),
     attack("listener_port", &[ProxyPort], Way::Ok("dial('127.0.0.1', PORT)")),
     attack("metrics_port", &[DeniedPort], Way::Own(metrics_port)),
     attack("taking_a_port", &[BindPort], Way::Ok("socket.socket().bind(('127.0.0.1', 9477))")),
@@ -164,7 +188,11 @@ fn each_countermeasure_is_what_stops_its_attack() {
     let range = Range::new();
     range.world.kernel.deny_ports(&[DENIED]).unwrap();
     let mut wrong = Vec::new();
+    let families = range.world.refuses_families();
     for attack in ATTACKS {
+        if attack.stopped_by == [Family] && !families {
+            continue;
+        }
         let mut expect = |off: &[Countermeasure], success: bool| {
             lab::switch_off(&range.world.kernel, off).unwrap();
             if attack.succeeds(&range) != success {
@@ -319,6 +347,41 @@ s.setblocking(False); s.connect_ex((FAR4, T + 1)); time.sleep(0.05)";
     let client = range.far.run(|| Ok(TcpStream::connect((NEAR4, port))?)).unwrap();
     let seen = range.saw(port + 1);
     drop(client);
+    seen
+}
+
+/// Somebody whom nobody governs passes on what he is told, for an agent whose rules refuse what they do not list.
+fn relay(range: &Range, port: u16, datagrams: bool) -> bool {
+    let world = &range.world;
+    let refuses = HashMap::from([(AGENT, AGENT_REFUSES_RELAYS)]);
+    world.kernel.set_agent_flags(refuses).unwrap();
+    let (kind, hear, tell) = if datagrams {
+        (
+            "UDP",
+            "l.recv(99)",
+            "socket.socket(V4, UDP).sendto(MARK, ('127.0.0.1', T))",
+        )
+    } else {
+        ("TCP", "l.listen(); l.accept()", "dial('127.0.0.1', T)")
+    };
+    let passer_on = format!(
+        "l = socket.socket(V4, {kind}); l.bind(('127.0.0.1', T)); print('open', flush=True)
+{hear}; s = socket.socket(); s.setblocking(False); s.connect_ex((FAR4, T)); time.sleep(9)"
+    );
+    let mut outsider = world
+        .python(&Range::script(port, &passer_on))
+        .cgroup(&world.outside)
+        .start()
+        .unwrap();
+    assert_eq!(outsider.line().unwrap(), "open");
+    if !datagrams {
+        // Listening comes a moment after it is said.
+        std::thread::sleep(patient(Duration::from_millis(100)));
+    }
+    world.agent(&Range::script(port, tell));
+    let seen = range.saw(port);
+    outsider.kill();
+    world.kernel.set_agent_flags(HashMap::new()).unwrap();
     seen
 }
 

@@ -18,6 +18,8 @@ use guard_tests::{cgroup::Cgroup, mounts::Mounts, netns::NetNs, patience::patien
 
 pub(crate) const AGENT: u32 = 7;
 pub(crate) const PORT: u16 = 15_001;
+/// The one program that a kernel may lack.
+pub(crate) const FAMILY: &str = "fw_family";
 
 /// Tests take turns: each moves this whole process into its own daemon cgroup.
 static TURN: Mutex<()> = Mutex::new(());
@@ -138,6 +140,21 @@ impl World {
     /// Which programs of this kernel are in force, seen from where its pins are.
     pub(crate) fn attached(&self, kernel: &Kernel) -> Attached {
         self.mounts.run(|| Ok(kernel.attached())).unwrap()
+    }
+
+    /// Whether this kernel takes the program that stands in front of `socket()`. Where `GUARD_TEST_TRAMPOLINES` is set
+    /// it must.
+    pub(crate) fn refuses_families(&self) -> bool {
+        let attached = self.attached(&self.kernel);
+        let there = attached.programs.iter().any(|(name, _)| *name == FAMILY);
+        assert!(
+            there || std::env::var_os("GUARD_TEST_TRAMPOLINES").is_none(),
+            "this kernel has what {FAMILY} needs"
+        );
+        if !there {
+            eprintln!("this kernel does not take {FAMILY}: what it refuses is not tried");
+        }
+        there
     }
 
     /// Starts another daemon over the pins of this world.

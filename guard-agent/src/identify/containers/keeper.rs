@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::doors::Doors;
 use super::registry::Standing;
 use super::{DENIED, Shared, container_id, run_of};
-use crate::kernel::cgroup;
+use crate::kernel::{UNIDENTIFIED, cgroup};
 
 /// A container's namespace comes some tens of ms after its cgroup: until then it is looked for at every step.
 const SOON: Duration = Duration::from_secs(10);
@@ -42,6 +42,10 @@ pub(super) struct Keeper {
 struct Live {
     path: PathBuf,
     container: Option<String>,
+    /// Its directory is one of containers' own, where the programs hold back what is new.
+    dedicated: bool,
+    /// Registered as nobody's yet, which holds it back where its directory does not.
+    held: bool,
     standing: Option<Standing>,
     network: Network,
     since: Instant,
@@ -87,14 +91,14 @@ impl Keeper {
             for (id, path) in children(&directory) {
                 let named = path.file_name().and_then(|name| name.to_str());
                 if named.is_some_and(|name| place.name.is_match(name)) {
-                    found.insert(id, path);
+                    found.insert(id, (path, place.dedicated));
                 }
             }
         }
         for path in self.shared.elsewhere() {
             if let Ok(id) = cgroup::id_of(&path) {
                 watch.push(path.clone());
-                found.insert(id, path);
+                found.insert(id, (path, false));
             }
         }
         parents.sort_unstable();
@@ -107,8 +111,8 @@ impl Keeper {
             .copied()
             .collect();
         gone.into_iter().for_each(|id| self.bury(id));
-        for (id, path) in found {
-            self.live.entry(id).or_insert_with(|| Live::new(path));
+        for (id, (path, dedicated)) in found {
+            self.live.entry(id).or_insert_with(|| Live::new(path, dedicated));
         }
         watch
     }
@@ -155,7 +159,11 @@ impl Keeper {
             Some(container) => self.shared.standing(container),
         };
         // Until the engine speaks, an earlier daemon's word stands.
-        let judged = judged.or_else(|| self.before.get(&id).map(|agent| Standing::Agent(*agent)));
+        let known_before = || self.before.get(&id).filter(|agent| **agent != UNIDENTIFIED);
+        let judged = judged.or_else(|| known_before().map(|agent| Standing::Agent(*agent)));
+        if judged.is_none() && live.standing.is_none() {
+            self.hold(id, live);
+        }
         if judged.is_some() && judged != live.standing && self.apply(id, live, judged.as_ref()) {
             live.standing = judged;
         }
@@ -179,6 +187,18 @@ impl Keeper {
         }
     }
 
+    /// Where others have cgroups, too, the programs cannot tell a container's from theirs: each one is held back by
+    /// itself, as soon as its directory is seen, which is before the engine has put a process there.
+    fn hold(&self, id: u64, live: &mut Live) {
+        if live.dedicated || live.held || !self.settled {
+            return;
+        }
+        match self.shared.kernel.govern(id, UNIDENTIFIED) {
+            Ok(()) => live.held = true,
+            Err(error) => tracing::error!(%error, "a new container is not held back until it is identified"),
+        }
+    }
+
     /// Makes the kernel treat the cgroup as judged.
     fn apply(&mut self, id: u64, live: &mut Live, judged: Option<&Standing>) -> bool {
         let shared = &self.shared;
@@ -189,13 +209,15 @@ impl Keeper {
                 tracing::warn!(%why, "a container's connections are refused");
                 shared.govern(&live.path, id, DENIED, container)
             }
-            Some(Standing::Bystander) => shared.let_pass(id, live.standing.is_some()),
+            Some(Standing::Bystander) => shared.let_pass(id, live.standing.is_some(), live.held),
             None => return false,
         };
         if let Err(error) = done {
             tracing::error!(%error, container, "a container is not treated as its labels say");
             return false;
         }
+        // It is the governed set's from now on, or nobody's.
+        live.held = false;
         if let (Some(Standing::Bystander), Network::Inside(inode)) = (judged, live.network) {
             self.doors.let_go(inode, id);
             live.network = Network::Unknown;
@@ -238,7 +260,11 @@ impl Keeper {
         if let Network::Inside(inode) = live.network {
             self.doors.let_go(inode, id);
         }
-        if let Err(error) = self.shared.kernel.forget(id) {
+        let forgotten = self.shared.kernel.forget(id).and_then(|()| match live.held {
+            true => self.shared.kernel.ungovern(id),
+            false => Ok(()),
+        });
+        if let Err(error) = forgotten {
             tracing::warn!(%error, cgroup_id = id, "a cgroup that is gone stays known");
         }
         self.before.remove(&id);
@@ -250,8 +276,16 @@ impl Keeper {
             return;
         }
         self.settled = true;
+        // What an earlier daemon held back, and the engine has not named: it stays so.
+        let mut held = HashSet::new();
+        for (id, live) in &mut self.live {
+            if live.standing.is_none() && self.before.get(id) == Some(&UNIDENTIFIED) {
+                live.held = true;
+                held.insert(*id);
+            }
+        }
         self.before.clear();
-        self.shared.governed.release_leftovers(&HashSet::new());
+        self.shared.governed.release_leftovers(&held);
         for id in self.shared.kernel.passing() {
             if !self.live.contains_key(&id)
                 && let Err(error) = self.shared.kernel.forget(id)
@@ -264,11 +298,13 @@ impl Keeper {
 }
 
 impl Live {
-    fn new(path: PathBuf) -> Self {
+    fn new(path: PathBuf, dedicated: bool) -> Self {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         Self {
             container: name.as_deref().and_then(container_id).map(str::to_owned),
             path,
+            dedicated,
+            held: false,
             standing: None,
             network: Network::Unknown,
             since: Instant::now(),
@@ -304,9 +340,12 @@ impl Shared {
         self.kernel.forget(id)
     }
 
-    /// `was_known`: it was an agent's until now.
-    fn let_pass(&self, id: u64, was_known: bool) -> Result<(), crate::kernel::KernelError> {
+    /// `was_known`: it was an agent's until now. `held`: it was held back by itself.
+    fn let_pass(&self, id: u64, was_known: bool, held: bool) -> Result<(), crate::kernel::KernelError> {
         self.kernel.let_pass(id)?;
+        if held {
+            self.kernel.ungovern(id)?;
+        }
         if was_known {
             self.governed.release(id);
         }

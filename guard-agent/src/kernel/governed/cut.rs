@@ -1,5 +1,5 @@
 //! Cutting the connections of a cgroup and of all below it, in the network namespace of the calling thread and in every
-//! other one that their processes are in.
+//! other one that their threads are in.
 
 use std::{collections::HashSet, fs, io, path::Path};
 
@@ -8,12 +8,12 @@ use crate::kernel::{Cut, cgroup, cut_connections, inside, namespaces_of};
 /// Cuts the connections of a cgroup and of all below it.
 pub(super) fn cut(id: u64, directory: &Path) {
     let mut ids = HashSet::from([id]);
-    let mut processes = Vec::new();
+    let mut threads = Vec::new();
     // A directory that took its place is none of ours; one that is gone has nothing below.
     if cgroup::id_of(directory).is_ok_and(|found| found == id) {
-        collect(directory, &mut ids, &mut processes);
+        collect(directory, &mut ids, &mut threads);
     }
-    match cut_everywhere(&ids, processes) {
+    match cut_everywhere(&ids, threads) {
         Ok(Cut { closed: 0, failed: 0 }) => {}
         Ok(cut) => tracing::info!(
             cgroup = %directory.display(),
@@ -28,9 +28,9 @@ pub(super) fn cut(id: u64, directory: &Path) {
 }
 
 /// A namespace in which it fails does not keep it from the others.
-fn cut_everywhere(ids: &HashSet<u64>, processes: Vec<u32>) -> io::Result<Cut> {
+fn cut_everywhere(ids: &HashSet<u64>, threads: Vec<u32>) -> io::Result<Cut> {
     let mut outcome = cut_connections(ids);
-    for namespace in namespaces_of(processes)? {
+    for namespace in namespaces_of(threads)? {
         let ids = ids.clone();
         let there = inside(namespace, move || cut_connections(&ids));
         outcome = outcome.and_then(|here| {
@@ -44,16 +44,16 @@ fn cut_everywhere(ids: &HashSet<u64>, processes: Vec<u32>) -> io::Result<Cut> {
     outcome
 }
 
-/// The cgroups below a directory, and the processes in all of them.
-fn collect(directory: &Path, ids: &mut HashSet<u64>, processes: &mut Vec<u32>) {
-    processes.extend(cgroup::processes(directory));
+/// The cgroups below a directory, and the threads in all of them.
+fn collect(directory: &Path, ids: &mut HashSet<u64>, threads: &mut Vec<u32>) {
+    threads.extend(cgroup::threads(directory));
     let Ok(children) = fs::read_dir(directory) else {
         return;
     };
     for child in children.flatten() {
         if child.file_type().is_ok_and(|kind| kind.is_dir()) {
             ids.extend(cgroup::id_of(&child.path()));
-            collect(&child.path(), ids, processes);
+            collect(&child.path(), ids, threads);
         }
     }
 }

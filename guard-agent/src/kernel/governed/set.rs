@@ -16,7 +16,7 @@ use super::{
     pattern::Pattern,
     scan::{self, Found, relative},
 };
-use crate::kernel::{Kernel, KernelError, cgroup};
+use crate::kernel::{Kernel, KernelError, UNIDENTIFIED, cgroup};
 
 /// Where `guard-agent run` makes its cgroups: `/guard.slice/<agent>/<run>`.
 const RUN_SLICE: &str = "guard.slice";
@@ -211,18 +211,20 @@ impl Shared {
     fn enrol(&self, id: u64, agent: u32, directory: &Path) -> Result<(), KernelError> {
         let covered = self.is_covered(directory);
         self.kernel.govern(id, agent)?;
-        if !covered {
+        if !covered || self.kernel.was_direct() {
             cut(id, directory);
         }
         Ok(())
     }
 
-    /// Whether this directory or one above is governed.
+    /// Whether this directory or one above is governed. What is only held back until it is identified may have
+    /// connections from the moment before that, and what went direct while no daemon ran has them.
     fn is_covered(&self, directory: &Path) -> bool {
         directory
             .ancestors()
             .take_while(|at| at.starts_with(&self.root))
-            .any(|at| cgroup::id_of(at).is_ok_and(|id| self.kernel.is_governed(id)))
+            .filter_map(|at| self.kernel.agent_of(cgroup::id_of(at).ok()?))
+            .any(|agent| agent != UNIDENTIFIED)
     }
 
     /// The run that one life of a cgroup is. The kernel never gives a cgroup's id twice between two boots, so the run
@@ -266,6 +268,9 @@ impl Shared {
             }
             let path = cgroup::path_of(id, &self.root).ok();
             if let Some((path, run)) = path.as_deref().and_then(|path| run_of(&self.root, path)) {
+                if self.kernel.was_direct() {
+                    cut(id, &self.directory(&path));
+                }
                 let cgroup = GovernedCgroup { agent, run, path };
                 state.known.insert(
                     id,

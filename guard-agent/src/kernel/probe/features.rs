@@ -143,6 +143,7 @@ pub(super) fn ask() -> Vec<Finding> {
             since: Some(feature.since),
             lost: feature.lost,
             fix: format!("Linux {} or later has it", feature.since),
+            required: true,
         })
         .collect()
 }
@@ -169,6 +170,7 @@ fn may_ask() -> Result<(), Finding> {
         since: None,
         lost: "everything: the daemon does not start",
         fix,
+        required: true,
     })
 }
 

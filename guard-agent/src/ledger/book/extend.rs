@@ -29,7 +29,7 @@ impl Book {
                 })
             })
             .collect();
-        self.admit(&slots, &more)?;
+        self.admit(&slots, &more, &held.amount)?;
         Ok(Some(Posting {
             call: held.call,
             amount: more,

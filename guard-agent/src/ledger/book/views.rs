@@ -3,10 +3,18 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Account, AccountId, Book, Rolling};
+use super::{Account, AccountId, Book, Rolling, Slot};
 use crate::ledger::{AccountView, Amount, Charge, Window};
 
 impl Book {
+    /// The promise, for one admission: no account that it touched is above its limit.
+    pub(in crate::ledger) fn within_limits(&self, slots: &[Slot]) -> bool {
+        slots.iter().all(|Slot { account, limit }| {
+            let Account { settled, reserved } = self.balance(account);
+            settled.checked_add(reserved).is_some_and(|sum| sum <= *limit)
+        })
+    }
+
     /// What is settled of a charge's account.
     pub(in crate::ledger) fn settled(
         &self,

@@ -137,6 +137,11 @@ fn an_extension_is_reserved_everywhere_or_nowhere_and_survives_a_crash() {
         calls: 0,
         ..amounts(usd, tokens)
     };
+    // What the other call holds may come back; what the call itself holds does not.
+    let Err(ReserveError::Exhausted(no)) = first.extend(more(7, 1), &charges) else {
+        panic!("admitted");
+    };
+    assert_eq!((no.settled.count, no.reserved.count, no.transient), (4, 2, false));
     for (too_much, unit) in [(more(5, 1), Unit::Usd), (more(1, 61), Unit::Tokens)] {
         let Err(ReserveError::Exhausted(no)) = first.extend(too_much, &charges) else {
             panic!("admitted");

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::llm::anthropic::conversation;
 use crate::llm::anthropic::tools::{self, McpServer, Tool, Tools};
+use crate::llm::few::Few;
 use crate::llm::request::{Part, has_elements, is_set, lenient, parts, parts_of};
 use crate::llm::{Malformed, RequestFacts, json_strict};
 
@@ -227,7 +228,7 @@ pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Ma
 fn compacts(body: &Body<'_>) -> bool {
     #[derive(Deserialize)]
     struct Management {
-        edits: Option<Vec<Edit>>,
+        edits: Option<Few<Edit>>,
     }
     #[derive(Deserialize)]
     struct Edit {

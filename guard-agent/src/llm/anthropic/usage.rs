@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::llm::anthropic::{ANTHROPIC, calls};
+use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::seen::{Output, Weight};
@@ -32,7 +33,7 @@ struct Event<'a> {
 struct Message {
     r#type: Option<String>,
     model: Option<String>,
-    content: Option<Vec<Block>>,
+    content: Option<Few<Block>>,
     stop_reason: Option<String>,
     usage: Option<WireUsage>,
     error: Option<IgnoredAny>,
@@ -65,7 +66,7 @@ struct WireUsage {
     cache_creation: Option<CacheCreation>,
     output_tokens: Option<u64>,
     output_tokens_details: Option<OutputDetails>,
-    iterations: Option<Vec<Iteration>>,
+    iterations: Option<Few<Iteration>>,
     server_tool_use: Option<ServerToolUse>,
     service_tier: Option<String>,
     speed: Option<String>,
@@ -111,7 +112,7 @@ struct Counts {
     split: Option<CacheCreation>,
     output: Option<u64>,
     thinking: u64,
-    iterations: Vec<Iteration>,
+    iterations: Few<Iteration>,
 }
 
 impl Counts {

@@ -25,9 +25,11 @@ pub(super) fn without(mut event: Value, calls: &mut Calls) -> Edit {
         let Some(block) = event.get_mut(name) else {
             continue;
         };
-        let Some(index) = block.get("contentBlockIndex").and_then(Value::as_u64) else {
-            return Edit::Same;
-        };
+        // As it is read where it is not told.
+        let index = block
+            .get("contentBlockIndex")
+            .and_then(Value::as_u64)
+            .unwrap_or(0);
         let at = At { choice: 0, index };
         let place = index.saturating_sub(calls.stripped_before(at));
         if calls.is_denied(at) {

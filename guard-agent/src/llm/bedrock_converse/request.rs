@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::llm::bedrock_converse::conversation;
+use crate::llm::few::Few;
 use crate::llm::request::{Part, declare, is_set, lenient, parts, parts_of};
 use crate::llm::{CacheWrite, DeclaredTool, Malformed, RequestFacts, json_strict};
 
@@ -70,7 +71,7 @@ struct InferenceConfig {
 #[derive(Deserialize)]
 struct ToolConfig<'a> {
     #[serde(borrow)]
-    tools: Option<Vec<&'a RawValue>>,
+    tools: Option<Few<&'a RawValue>>,
 }
 
 /// What messages and blocks add up to.
@@ -298,7 +299,7 @@ fn additional(raw: Option<&RawValue>, tools: &mut Vec<DeclaredTool>) -> Result<O
     let fields: Additional<'_> =
         serde_json::from_str(raw.get()).map_err(|error| json_strict::malformed(&error))?;
     // Client-run tools in the model's own format; what the provider runs is known by its type.
-    for given in lenient::<Vec<Given<'_>>>(fields.tools).unwrap_or_default() {
+    for given in lenient::<Few<Given<'_>>>(fields.tools).unwrap_or_default() {
         let custom = matches!(given.r#type.as_deref(), None | Some("custom"));
         let name = if custom { given.name } else { given.r#type };
         let name = name.ok_or_else(|| Malformed("a tool has no name".to_owned()))?;
@@ -307,7 +308,7 @@ fn additional(raw: Option<&RawValue>, tools: &mut Vec<DeclaredTool>) -> Result<O
             .any(|family| name.starts_with(family));
         declare(tools, DeclaredTool::run_by(!custom && !client_run, name))?;
     }
-    if is_set(fields.tools) && lenient::<Vec<Given<'_>>>(fields.tools).is_none() {
+    if is_set(fields.tools) && lenient::<Few<Given<'_>>>(fields.tools).is_none() {
         return Err(Malformed(
             "the tools in `additionalModelRequestFields` can't be read".to_owned(),
         ));

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::llm::bedrock_converse::request::name_of;
 use crate::llm::json_edit::{Container, Editor};
+use crate::llm::mentions::{Where, mentions};
 use crate::llm::{BodyEdits, Malformed, json_strict};
 
 pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {
@@ -54,7 +55,7 @@ fn strip_tools<'a>(
                 editor.reshape(&list, |_| marks.next().unwrap_or(false), &[]);
                 if let Some(choice) = config.get_set("toolChoice") {
                     let listed = |name: &str| names.iter().any(|listed| listed == name);
-                    if crate::llm::request::mentions(choice.value, &listed) {
+                    if mentions(choice.value, Where::Named, &listed) {
                         editor.reshape(&config, |member| member.name == "toolChoice", &[]);
                     }
                 }

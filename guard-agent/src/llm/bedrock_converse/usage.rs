@@ -1,13 +1,18 @@
 //! What a Converse reply turned out to hold: the object, or the events of its binary stream as a union each.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::llm::bedrock_converse::{exception, frames, refuse};
+use crate::llm::few::Few;
 use crate::llm::frames::Frames;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::request::lenient;
 use crate::llm::{ReplyFacts, Usage};
 use crate::refusal::Refusal;
 
@@ -30,7 +35,7 @@ struct Output {
 
 #[derive(Deserialize)]
 struct Message {
-    content: Option<Vec<Block>>,
+    content: Option<Few<Block>>,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +48,7 @@ struct Block {
 struct ToolUse {
     name: Option<String>,
     /// Whole in a plain reply, in pieces in a stream.
-    input: Option<Value>,
+    input: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -112,7 +117,7 @@ struct WireUsage {
     cache_read_input_tokens: Option<u64>,
     #[serde(alias = "cacheWriteInputTokenCount")]
     cache_write_input_tokens: Option<u64>,
-    cache_details: Option<Vec<CacheDetail>>,
+    cache_details: Option<Few<CacheDetail>>,
 }
 
 #[derive(Deserialize)]
@@ -187,8 +192,8 @@ impl Format for ConverseReply {
                 .delta
                 .and_then(|delta| delta.tool_use)
                 .and_then(|call| call.input);
-            if let Some(more) = more.as_ref().and_then(Value::as_str) {
-                calls.more(at(block.content_block_index), more);
+            if let Some(more) = lenient::<Cow<'_, str>>(more.as_deref()) {
+                calls.more(at(block.content_block_index), &more);
             }
         }
         if let Some(block) = event.content_block_stop {
@@ -222,9 +227,9 @@ impl Format for ConverseReply {
             .and_then(|message| message.content);
         for (index, block) in (0..).zip(blocks.unwrap_or_default()) {
             if let Some(call) = block.tool_use {
-                let input = call.input.as_ref().map(Value::to_string);
+                let input = call.input.as_deref().map(RawValue::get);
                 let at = At { choice: 0, index };
-                calls.part(at, call.name.as_deref(), input.as_deref());
+                calls.part(at, call.name.as_deref(), input);
                 calls.end(at);
             }
         }

@@ -15,8 +15,13 @@ pub(super) fn without(mut event: Value, calls: &mut Calls) -> Edit {
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
+    // Whatever the event is called: what is in it was read as a call.
+    let has_call = event
+        .pointer("/delta/message/tool_calls")
+        .is_some_and(|calls| !calls.is_null() && *calls != json!([]));
     match kind.as_str() {
         "tool-call-start" | "tool-call-delta" | "tool-call-end" => {}
+        _ if has_call => {}
         "message-end" => {
             let reason = event.pointer_mut("/delta/finish_reason");
             return if ended(reason, calls) {

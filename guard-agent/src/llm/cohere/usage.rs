@@ -7,8 +7,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::llm::cohere::COHERE;
+use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::request::lenient;
 use crate::llm::{Dialect, ReplyFacts, Usage, refusal_reply};
 use crate::refusal::Refusal;
 
@@ -38,16 +40,23 @@ struct Event<'a> {
 }
 
 #[derive(Deserialize)]
-struct Message {
-    tool_calls: Option<Told>,
+struct Message<'a> {
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
 }
 
-/// Calls: a list in a whole reply, one at a time in a stream.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Told {
-    Many(Vec<Call>),
-    One(Call),
+/// The calls of a message: a list in a whole reply, one at a time in a stream. None: they cannot be read.
+fn told(message: Option<&RawValue>) -> Option<Few<Call>> {
+    // An error has a text in this place.
+    let Some(message) = message.filter(|message| message.get().starts_with('{')) else {
+        return Some(Few::default());
+    };
+    let message: Message<'_> = lenient(Some(message))?;
+    match message.tool_calls {
+        None => Some(Few::default()),
+        Some(list) if list.get().starts_with('[') => lenient(Some(list)),
+        Some(one) => lenient(Some(one)).map(|call| Few::from([call])),
+    }
 }
 
 #[derive(Deserialize)]
@@ -113,16 +122,11 @@ pub(super) struct CohereReply {
 }
 
 impl CohereReply {
-    /// `index`: the place of the one call that an event of a stream is about.
-    fn take(&mut self, reply: Reply<'_>, index: Option<u64>, calls: &mut Calls) {
-        let message = reply
-            .message
-            .and_then(|message| serde_json::from_str::<Message>(message.get()).ok());
-        let told = match message.and_then(|message| message.tool_calls) {
-            Some(Told::Many(calls)) => calls,
-            Some(Told::One(call)) => vec![call],
-            None => Vec::new(),
-        };
+    /// `index`: the place of the one call that an event of a stream is about. Whether all of it could be read.
+    fn take(&mut self, reply: Reply<'_>, index: Option<u64>, calls: &mut Calls) -> bool {
+        let told = told(reply.message);
+        let readable = told.is_some();
+        let told = told.unwrap_or_default();
         for (position, called) in (0..).zip(told.into_iter().filter_map(|call| call.function)) {
             let at = At {
                 choice: 0,
@@ -139,6 +143,7 @@ impl CohereReply {
             self.facts.usage = usage.buckets(!embeds);
         }
         self.facts.error |= reply.error.is_some();
+        readable
     }
 }
 
@@ -152,8 +157,10 @@ impl Format for CohereReply {
             return Verdict::Unreadable;
         };
         let index = event.index.unwrap_or(0);
-        if let Some(delta) = event.delta {
-            self.take(delta, Some(index), calls);
+        if let Some(delta) = event.delta
+            && !self.take(delta, Some(index), calls)
+        {
+            return Verdict::Unreadable;
         }
         match event.r#type.as_deref() {
             Some("tool-call-end") => calls.end(At { choice: 0, index }),
@@ -179,11 +186,11 @@ impl Format for CohereReply {
                 .is_some_and(|message| message.get().starts_with('{'));
         self.facts.error = !answered;
         self.facts.complete = true;
-        self.take(reply, None, calls);
+        let readable = self.take(reply, None, calls);
         if embeds {
             self.facts.finish = Some("COMPLETE".to_owned());
         }
-        true
+        readable
     }
 
     fn without(&mut self, event: Value, calls: &mut Calls) -> Edit {

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::llm::few::Few;
 use crate::llm::gemini::conversation;
 use crate::llm::gemini::tools::{camel, declared, either};
 use crate::llm::json_edit::{Container, Editor};
@@ -135,7 +136,7 @@ fn configure(facts: &mut RequestFacts, editor: &Editor<'_>, config: &Container<'
         }
     }
     if let Some(modalities) = either(config, "responseModalities")? {
-        let asked: Vec<String> = read(modalities.value)?;
+        let asked: Few<String> = read(modalities.value)?;
         if asked.iter().any(|one| !one.eq_ignore_ascii_case("TEXT")) {
             // Images and speech have prices of their own.
             let name = "response_modalities".to_owned();

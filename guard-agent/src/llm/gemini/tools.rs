@@ -4,11 +4,13 @@
 //! by its host (`mcp:HOST`). Both spellings of a field are read: the API takes either, and SDKs mix them.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::llm::json_edit::{Container, Editor, Item};
+use crate::llm::mentions::{Where, mentions};
 use crate::llm::request::{declare, lenient};
 use crate::llm::{DeclaredTool, Malformed};
 
@@ -46,6 +48,19 @@ pub(super) fn either<'c, 'a>(
         return Err(Malformed(format!("`{name}` stands twice, in two spellings")));
     }
     Ok(first.filter(|item| item.value != "null"))
+}
+
+/// Refuses an object with a field in both spellings; one look, however many fields there are.
+fn no_name_twice(object: &Container<'_>) -> Result<(), Malformed> {
+    let mut names = HashSet::with_capacity(object.items.len());
+    for item in &object.items {
+        let name = camel(&item.name);
+        if names.contains(&name) {
+            return Err(Malformed(format!("`{name}` stands twice, in two spellings")));
+        }
+        names.insert(name);
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -100,9 +115,9 @@ pub(super) fn declared(editor: &Editor<'_>, root: &Container<'_>) -> Result<Vec<
     };
     for tool in elements(editor, tools.value)? {
         let tool = editor.object(tool)?;
+        no_name_twice(&tool)?;
         for member in tool.items.iter().filter(|member| member.value != "null") {
             let field = camel(&member.name);
-            either(&tool, &field)?;
             if field == FUNCTIONS || field == MCP {
                 let list = editor.array(member.value)?;
                 for element in &list.items {
@@ -149,11 +164,10 @@ pub(super) fn strip<'a>(
             editor.reshape(&list, |_| marks.next().unwrap_or(false), &[]);
         }
     }
-    if let Some(config) = either(root, "toolConfig")? {
-        let value = serde_json::from_str(config.value).unwrap_or_default();
-        if !gone.is_empty() || has_text(&value, &listed) {
-            gone.push(config.name.clone().into_owned());
-        }
+    if let Some(config) = either(root, "toolConfig")?
+        && (!gone.is_empty() || mentions(config.value, Where::Anywhere, &listed))
+    {
+        gone.push(config.name.clone().into_owned());
     }
     Ok(gone)
 }
@@ -190,14 +204,4 @@ fn strip_tool<'a>(
     let mut marks = plans.iter().map(|(gone, _)| *gone);
     editor.reshape(&object, |_| marks.next().unwrap_or(false), &[]);
     Ok(false)
-}
-
-/// Whether a text with one of the names stands in a value, at any depth.
-fn has_text(value: &serde_json::Value, listed: &impl Fn(&str) -> bool) -> bool {
-    match value {
-        serde_json::Value::String(text) => listed(text),
-        serde_json::Value::Array(elements) => elements.iter().any(|value| has_text(value, listed)),
-        serde_json::Value::Object(members) => members.values().any(|value| has_text(value, listed)),
-        _ => false,
-    }
 }

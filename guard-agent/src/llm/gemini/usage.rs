@@ -1,10 +1,14 @@
 //! What a Gemini reply turned out to hold: one object, the events of a stream, or one list of all of them.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
+use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
 use crate::llm::gemini::{GEMINI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
@@ -16,7 +20,7 @@ use crate::refusal::Refusal;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Chunk {
-    candidates: Option<Vec<Candidate>>,
+    candidates: Option<Few<Candidate>>,
     prompt_feedback: Option<Feedback>,
     usage_metadata: Option<WireUsage>,
     model_version: Option<String>,
@@ -42,7 +46,7 @@ struct Candidate {
 
 #[derive(Deserialize)]
 struct Content {
-    parts: Option<Vec<Part>>,
+    parts: Option<Few<Part>>,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +59,7 @@ struct Part {
 #[derive(Deserialize)]
 struct Call {
     name: Option<String>,
-    args: Option<Value>,
+    args: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -74,9 +78,9 @@ struct WireUsage {
     thoughts_token_count: Option<u64>,
     tool_use_prompt_token_count: Option<u64>,
     total_token_count: Option<u64>,
-    prompt_tokens_details: Option<Vec<Detail>>,
-    cache_tokens_details: Option<Vec<Detail>>,
-    candidates_tokens_details: Option<Vec<Detail>>,
+    prompt_tokens_details: Option<Few<Detail>>,
+    cache_tokens_details: Option<Few<Detail>>,
+    candidates_tokens_details: Option<Few<Detail>>,
     service_tier: Option<String>,
     traffic_type: Option<String>,
 }
@@ -90,7 +94,7 @@ struct Detail {
 }
 
 /// Tokens of this modality.
-fn of(details: Option<&Vec<Detail>>, modality: &str) -> u64 {
+fn of(details: Option<&Few<Detail>>, modality: &str) -> u64 {
     let named = |detail: &&Detail| detail.modality.as_deref() == Some(modality);
     details
         .into_iter()
@@ -138,19 +142,25 @@ impl WireUsage {
     }
 }
 
+/// Most candidates whose calls are told apart; a reply has at most eight.
+const CHOICES: usize = 256;
+
 /// How many calls each candidate has had.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Places(Vec<(u64, u64)>);
 
 impl Places {
     /// The place of a candidate's next call.
     pub(super) fn next(&mut self, choice: u64) -> At {
+        let full = self.0.len() >= CHOICES;
         let found = self.0.iter_mut().find(|(known, _)| *known == choice);
         let index = match found {
             Some((_, count)) => {
                 *count += 1;
                 *count
             }
+            // More candidates than any reply has share one place, beyond which nothing is judged separately.
+            None if full => u64::MAX,
             None => {
                 self.0.push((choice, 0));
                 0
@@ -188,8 +198,8 @@ impl GeminiReply {
             {
                 if let Some(call) = part.function_call {
                     let at = self.placed.next(choice);
-                    let args = call.args.as_ref().map(Value::to_string);
-                    calls.part(at, call.name.as_deref(), args.as_deref());
+                    let args = call.args.as_deref().map(RawValue::get);
+                    calls.part(at, call.name.as_deref(), args);
                     calls.end(at);
                 }
                 if part.executable_code.is_some() {
@@ -232,8 +242,43 @@ impl GeminiReply {
     }
 }
 
+/// Takes a chunk, or a list of them one by one.
+struct Told<'r> {
+    reply: &'r mut GeminiReply,
+    calls: &'r mut Calls,
+}
+
+impl<'de> DeserializeSeed<'de> for Told<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.reply.take(Chunk::deserialize(deserializer)?, self.calls);
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for Told<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of chunks")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq
+            .next_element_seed(Told {
+                reply: &mut *self.reply,
+                calls: &mut *self.calls,
+            })?
+            .is_some()
+        {}
+        Ok(())
+    }
+}
+
 impl Format for GeminiReply {
     fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict {
+        if calls.all_passed() {
+            // What came before this chunk has passed as it was, without being counted again.
+            self.edited = self.placed.clone();
+        }
         match serde_json::from_slice(data) {
             Ok(chunk) => {
                 self.take(chunk, calls);
@@ -250,16 +295,17 @@ impl Format for GeminiReply {
     /// an error then.
     fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool {
         let list = body.trim_ascii_start().starts_with(b"[");
-        let chunks = if list {
-            serde_json::from_slice(body)
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let told = Told { reply: self, calls };
+        let read = if list {
+            reader.deserialize_seq(told)
         } else {
-            serde_json::from_slice(body).map(|chunk| vec![chunk])
+            told.deserialize(&mut reader)
         };
-        let Ok(chunks) = chunks else {
+        if read.and_then(|()| reader.end()).is_err() {
             self.unread();
             return false;
-        };
-        chunks.into_iter().for_each(|chunk| self.take(chunk, calls));
+        }
         // A plain reply is whole, whatever it says about how it ended.
         let answered = self.facts.usage.is_some() && !list;
         self.last_word |= answered;

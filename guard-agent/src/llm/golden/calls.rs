@@ -17,7 +17,7 @@ const CHAT: DialectKind = DialectKind::OpenaiChat;
 const MESSAGES: DialectKind = DialectKind::AnthropicMessages;
 
 /// Lets `Read` pass, `Bash` when its arguments are without `DENIED`, and nothing else.
-struct Rules(InReply);
+pub(super) struct Rules(pub(super) InReply);
 
 impl Rules {
     fn deny(&self) -> Judgement {

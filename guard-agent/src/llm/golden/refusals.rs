@@ -1,9 +1,16 @@
-use http::StatusCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::{KINDS, snapshot};
-use crate::llm::DialectKind;
+use super::calls::Rules;
+use super::fixtures;
+use super::formats::{BINARY, ENDINGS, binary};
+use super::snapshot;
 use crate::llm::provider::dialect_of;
+use crate::llm::{DialectKind, Gate, InReply, ReplyHead};
 use crate::money::Pico;
 use crate::refusal::{Class, MoneyDetail, Reason, Refusal};
 
@@ -55,7 +62,7 @@ fn refusal(reason: Reason) -> Refusal {
 
 #[test]
 fn every_reason_in_the_provider_s_own_words() {
-    for kind in KINDS {
+    for kind in DialectKind::ALL {
         let mut all = serde_json::Map::new();
         for reason in REASONS {
             let reply = dialect_of(kind).refusal(&refusal(reason), "01JABC");
@@ -75,14 +82,98 @@ fn every_reason_in_the_provider_s_own_words() {
     }
 }
 
+/// A reply of this media type that has begun like the first fixture that has it, under tool rules or without.
+fn begun(
+    kind: DialectKind,
+    ending: &str,
+    media: &'static str,
+    gate: Option<&Arc<dyn Gate>>,
+) -> Option<(Box<dyn crate::llm::ReplyReader>, Bytes)> {
+    let (_, fixture) = fixtures(kind, ending).into_iter().next()?;
+    let between: &[u8] = if ending == ".reply.sse" { b"\n\n" } else { b"\n" };
+    let first = fixture
+        .windows(between.len())
+        .position(|piece| piece == between)
+        .map_or(fixture.len(), |at| at + between.len());
+    let first = match media == BINARY {
+        true => binary(&fixture[..first]),
+        false => fixture[..first].to_vec(),
+    };
+    let headers: HeaderMap = [(CONTENT_TYPE, HeaderValue::from_static(media))]
+        .into_iter()
+        .collect();
+    let head = ReplyHead {
+        status: StatusCode::OK,
+        headers: &headers,
+        hide_usage_event: false,
+        gate,
+    };
+    Some((dialect_of(kind).reply(&head), Bytes::from(first)))
+}
+
+#[test]
+fn a_stream_that_is_ended_says_why_in_the_formats_own_last_event() {
+    for kind in DialectKind::ALL {
+        let mut all = serde_json::Map::new();
+        for (ending, media) in ENDINGS
+            .into_iter()
+            .filter(|(_, media)| *media != "application/json")
+        {
+            for reason in [Reason::ToolDenied, Reason::RunTimeout, Reason::Stopping] {
+                let Some((mut reader, first)) = begun(kind, ending, media, None) else {
+                    continue;
+                };
+                assert_eq!(reader.feed(first.clone()), first, "{kind:?} {media}");
+                let last = reader.cut(&refusal(reason), "01JABC");
+                assert!(reader.stopped() && !last.is_empty(), "{kind:?} {media}");
+                assert!(reader.feed(first).is_empty(), "{kind:?} {media}");
+                all.insert(
+                    format!("{media} {}", reason.code()),
+                    last.escape_ascii().to_string().into(),
+                );
+            }
+        }
+        if !all.is_empty() {
+            snapshot(kind, "refusals_midway", &all);
+        }
+    }
+}
+
+#[test]
+fn a_plain_reply_that_may_not_pass_is_replaced_by_the_formats_own_error() {
+    for kind in DialectKind::ALL {
+        let gate: Arc<dyn Gate> = Arc::new(Rules(InReply::Refuse));
+        let Some((mut reader, first)) = begun(kind, ".reply.json", "application/json", Some(&gate)) else {
+            continue;
+        };
+        // Cut short, so that nobody can say which calls would be in it.
+        assert!(reader.feed(first.slice(..first.len() / 2)).is_empty());
+        let (last, _) = reader.finish();
+        let body: Value = serde_json::from_slice(&last).unwrap();
+        snapshot(kind, "refusals_instead", &body);
+    }
+}
+
 #[test]
 fn no_refusal_makes_a_client_retry_or_log_in_again() {
-    for kind in KINDS {
+    for kind in DialectKind::ALL {
+        // The SDKs of Google and Amazon stop at a 403, and show the message; to others it means another login.
+        let takes_403 = matches!(
+            kind,
+            DialectKind::Gemini | DialectKind::BedrockConverse | DialectKind::BedrockInvoke
+        );
         for reason in REASONS {
             let reply = dialect_of(kind).refusal(&refusal(reason), "01JABC");
             let own_decision = reason.class() != Class::Upstream;
-            assert!(reply.status != StatusCode::UNAUTHORIZED && reply.status != StatusCode::FORBIDDEN);
-            assert!(!(own_decision && reply.status.is_server_error()), "{reason:?}");
+            assert_ne!(reply.status, StatusCode::UNAUTHORIZED, "{kind:?} {reason:?}");
+            assert!(
+                takes_403 || reply.status != StatusCode::FORBIDDEN,
+                "{kind:?} {reason:?}"
+            );
+            assert!(
+                !(own_decision && reply.status.is_server_error()),
+                "{kind:?} {reason:?}"
+            );
             let (final_mark, wait) = (
                 reply.headers.get("x-should-retry"),
                 reply.headers.get("retry-after"),
@@ -95,6 +186,11 @@ fn no_refusal_makes_a_client_retry_or_log_in_again() {
                 }
                 Class::Upstream => assert!(final_mark.is_none() && wait.is_none()),
                 _ => assert!(final_mark.unwrap() == "false" && wait.is_none(), "{reason:?}"),
+            }
+            // A status inside the body is that of the answer.
+            let body: Value = serde_json::from_slice(&reply.body).unwrap();
+            if let Some(inside) = body.pointer("/error/code").and_then(Value::as_u64) {
+                assert_eq!(inside, u64::from(reply.status.as_u16()), "{kind:?} {reason:?}");
             }
         }
     }

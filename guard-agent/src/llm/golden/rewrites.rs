@@ -214,3 +214,18 @@ fn a_tool_added_inside_a_message_can_not_be_stripped() {
     assert!(rewrite(AnthropicMessages, body, &strip(&["x"])).is_err());
     assert_eq!(rewrite(AnthropicMessages, body, &strip(&["y"])).unwrap(), body);
 }
+
+#[test]
+fn a_web_search_that_the_models_name_asks_for_is_not_sent_when_it_was_to_be_removed() {
+    let body = Bytes::from_static(
+        br#"{"model":"vendor/model:online","messages":[],"tools":[{"type":"function","function":{"name":"Read"}}]}"#,
+    );
+    let dialect = dialect_of(DialectKind::OpenaiChat);
+    let strip = |name: &str| BodyEdits {
+        strip_tools: vec![name.to_owned()],
+        ..BodyEdits::default()
+    };
+    let why = dialect.rewrite(&body, &strip("web_search")).unwrap_err().0;
+    assert!(why.contains("`:online`"), "{why}");
+    assert!(dialect.rewrite(&body, &strip("Read")).is_ok());
+}

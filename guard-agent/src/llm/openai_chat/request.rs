@@ -242,6 +242,9 @@ impl<'de: 'a, 'a> Part<'de> for Plugin<'a> {
 /// The tool that `web_search_options` declares.
 pub(super) const WEB_SEARCH: &str = "web_search";
 
+/// OpenRouter: the suffix of a model's name that asks for its web search.
+pub(super) const ONLINE: &str = ":online";
+
 /// The tool that xAI's `search_parameters` declare.
 pub(super) const LIVE_SEARCH: &str = "live_search";
 
@@ -278,8 +281,7 @@ pub(super) fn facts(
     for tool in body.functions.into_iter().chain(body.plugins) {
         declare(&mut tools, tool)?;
     }
-    // OpenRouter: the suffix asks for its web search.
-    if is_set(body.web_search_options) || model.ends_with(":online") {
+    if is_set(body.web_search_options) || model.ends_with(ONLINE) {
         declare(&mut tools, DeclaredTool::provider(WEB_SEARCH))?;
     }
     if is_set(body.search_parameters) {

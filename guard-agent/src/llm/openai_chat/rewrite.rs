@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use crate::llm::json_edit::{Container, Editor};
+use crate::llm::mentions::{Where, mentions};
 use crate::llm::openai_chat::CapField;
-use crate::llm::openai_chat::request::{LIVE_SEARCH, WEB_SEARCH, names_of};
+use crate::llm::openai_chat::request::{LIVE_SEARCH, ONLINE, WEB_SEARCH, names_of};
 use crate::llm::{BodyEdits, Malformed, json_strict, note};
 
 /// Top-level changes, gathered before the object is reshaped once.
@@ -122,28 +123,23 @@ fn strip_tools<'a>(
             plan.gone.push(field);
         }
     }
+    let searches = root
+        .get("model")
+        .and_then(|model| serde_json::from_str::<String>(model.value).ok())
+        .is_some_and(|model| model.ends_with(ONLINE));
+    if listed(WEB_SEARCH) && searches {
+        // Another name is another request, which the client has to make itself.
+        return Err(Malformed(format!(
+            "the model's suffix `{ONLINE}` asks for a web search that is not allowed; name the model without it"
+        )));
+    }
     for field in ["tool_choice", "function_call"] {
         let choice = root
             .get(field)
             .filter(|choice| !plan.gone.contains(&&*choice.name));
-        if choice.is_some_and(|choice| mentions(choice.value, &listed)) {
+        if choice.is_some_and(|choice| mentions(choice.value, Where::Named, &listed)) {
             plan.gone.push(field);
         }
     }
     Ok(())
-}
-
-/// Whether a tool choice has one of the names in it, at any depth (`allowed_tools` lists several).
-fn mentions(choice: &str, listed: &impl Fn(&str) -> bool) -> bool {
-    fn any(value: &serde_json::Value, listed: &impl Fn(&str) -> bool) -> bool {
-        match value {
-            serde_json::Value::Object(members) => members.iter().any(|(name, value)| {
-                let named = matches!(name.as_str(), "name" | "type") && value.as_str().is_some_and(listed);
-                named || any(value, listed)
-            }),
-            serde_json::Value::Array(elements) => elements.iter().any(|value| any(value, listed)),
-            _ => false,
-        }
-    }
-    serde_json::from_str(choice).is_ok_and(|value| any(&value, listed))
 }

@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 
 use bytes::Bytes;
 
+use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
 use crate::llm::openai_chat::{OPENAI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
@@ -20,7 +21,7 @@ use crate::refusal::Refusal;
 struct Chunk<'a> {
     #[serde(borrow)]
     model: Option<Cow<'a, str>>,
-    choices: Option<Vec<Choice>>,
+    choices: Option<Few<Choice>>,
     usage: Option<WireUsage>,
     service_tier: Option<String>,
     error: Option<IgnoredAny>,
@@ -48,7 +49,7 @@ struct Answer {
     reasoning: Weight,
     #[serde(default)]
     refusal: Weight,
-    tool_calls: Option<Vec<Call>>,
+    tool_calls: Option<Few<Call>>,
     function_call: Option<Called>,
 }
 

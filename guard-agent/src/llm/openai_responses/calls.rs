@@ -22,7 +22,12 @@ pub(super) fn without(mut event: Value, calls: &mut Calls) -> Edit {
         whole(response, calls);
         return Edit::Events(vec![event]);
     }
-    let Some(index) = event.get("output_index").and_then(Value::as_u64) else {
+    let index = event.get("output_index").and_then(Value::as_u64);
+    // A piece of a call whose place is not told is read as one of the first.
+    let piece = ["item", "delta", "arguments", "input"]
+        .iter()
+        .any(|part| event.get(*part).is_some());
+    let Some(index) = index.or(piece.then_some(0)) else {
         return Edit::Same;
     };
     let at = At { choice: 0, index };

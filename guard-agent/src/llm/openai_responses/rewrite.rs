@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::llm::json_edit::{Container, Editor, Item};
+use crate::llm::mentions::{Where, mentions};
 use crate::llm::openai_responses::tools::{is_namespace, names_of};
-use crate::llm::request::mentions;
 use crate::llm::{BodyEdits, Malformed, json_strict, note};
 
 pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {
@@ -58,7 +58,7 @@ fn strip_tools<'a>(
     }
     strip_input(editor, root, &listed)?;
     let choice = root.get("tool_choice").filter(|_| !gone.contains(&"tool_choice"));
-    if choice.is_some_and(|choice| mentions(choice.value, &listed)) {
+    if choice.is_some_and(|choice| mentions(choice.value, Where::Named, &listed)) {
         gone.push("tool_choice");
     }
     Ok(gone)

@@ -5,12 +5,15 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
 use crate::llm::openai_chat::OPENAI;
 use crate::llm::openai_responses::calls;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::request::lenient;
 use crate::llm::seen::Output;
 use crate::llm::{Dialect, OtherUsage, ReplyFacts, Seen, Unit, Usage, refusal_reply};
 use crate::refusal::Refusal;
@@ -25,17 +28,9 @@ struct Event<'a> {
     output_index: Option<u64>,
     /// More of a call's arguments, in the events of calls only.
     #[serde(borrow)]
-    delta: Option<Delta<'a>>,
+    delta: Option<&'a RawValue>,
     /// In the event `error`, and in errors with a status.
     error: Option<IgnoredAny>,
-}
-
-/// A piece of something: text, or (in the events of other things) an object.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Delta<'a> {
-    Text(#[serde(borrow)] Cow<'a, str>),
-    Other(IgnoredAny),
 }
 
 /// A response, whole or as far as it has come.
@@ -46,7 +41,7 @@ struct Response {
     model: Option<String>,
     status: Option<String>,
     incomplete_details: Option<Incomplete>,
-    output: Option<Vec<Item>>,
+    output: Option<Few<Item>>,
     usage: Option<WireUsage>,
     service_tier: Option<String>,
     error: Option<IgnoredAny>,
@@ -74,8 +69,8 @@ struct Item {
     id: Option<String>,
     action: Option<Action>,
     /// The arguments of a function, or the free text of a custom tool.
-    arguments: Option<Value>,
-    input: Option<Value>,
+    arguments: Option<Box<RawValue>>,
+    input: Option<Box<RawValue>>,
     status: Option<String>,
     container_id: Option<String>,
 }
@@ -177,11 +172,11 @@ impl ResponseReply {
             &*event.r#type,
             "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta"
         );
-        if let Some(Delta::Text(delta)) = &event.delta {
+        if let Some(delta) = lenient::<Cow<'_, str>>(event.delta) {
             self.output.piece(delta.len() as u64);
-        }
-        if let (true, Some(Delta::Text(delta))) = (more, &event.delta) {
-            calls.more(at, delta);
+            if more {
+                calls.more(at, &delta);
+            }
         }
         if matches!(&*event.r#type, "response.output_item.done") {
             calls.end(at);
@@ -249,8 +244,9 @@ impl ResponseReply {
             ("function_call" | "custom_tool_call", name) => {
                 let complete = whole || item.status.as_deref() == Some("completed");
                 if !calls.begun(at) {
-                    let input = item.arguments.as_ref().or(item.input.as_ref());
-                    calls.part(at, name, input.and_then(Value::as_str).filter(|_| complete));
+                    let input = item.arguments.as_deref().or(item.input.as_deref());
+                    let input = lenient::<Cow<'_, str>>(input.filter(|_| complete));
+                    calls.part(at, name, input.as_deref());
                 }
                 if complete {
                     calls.end(at);
@@ -281,6 +277,16 @@ impl ResponseReply {
             "code_interpreter_call" => self.did(Unit::CodeSession, item.container_id.unwrap_or(id)),
             _ => {}
         }
+    }
+
+    /// A response that failed for its prompt: the one end after which Codex neither tries again nor loses the message.
+    pub(super) fn failed(&self, refusal: &Refusal, request_id: &str) -> Value {
+        let response = json!({
+            "id": self.id, "object": "response", "status": "failed", "output": [],
+            "model": self.facts.model, "usage": null, "incomplete_details": null,
+            "error": {"code": "invalid_prompt", "message": refusal_reply::message(refusal, request_id)},
+        });
+        json!({"type": "response.failed", "sequence_number": 0, "response": response})
     }
 
     fn did(&mut self, unit: Unit, id: String) {
@@ -329,14 +335,8 @@ impl Format for ResponseReply {
         calls::without(event, calls)
     }
 
-    /// A response that failed for its prompt: the one end after which Codex neither tries again nor loses the message.
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
-        let response = json!({
-            "id": self.id, "object": "response", "status": "failed", "output": [],
-            "model": self.facts.model, "usage": null, "incomplete_details": null,
-            "error": {"code": "invalid_prompt", "message": refusal_reply::message(refusal, request_id)},
-        });
-        let event = json!({"type": "response.failed", "sequence_number": 0, "response": response});
+        let event = self.failed(refusal, request_id);
         Bytes::from(sse_event(Some("response.failed"), event.to_string().as_bytes()))
     }
 

@@ -239,7 +239,7 @@ impl Fields<'_> {
                 let rates = self.rates(&format!("_above_{thousands}k_tokens"), ending, Some(&rates));
                 let known = rates.is_some() || (standard.is_some_and(|tier| !tier.long.is_empty()));
                 known.then_some(LongContext {
-                    above: thousands * 1_000,
+                    above: self.mark(thousands),
                     rates,
                 })
             })
@@ -248,6 +248,12 @@ impl Fields<'_> {
             long = self.ranges(&rates);
         }
         Some(TierPrice { rates, long })
+    }
+
+    /// The most tokens before a long-context mark. xAI's mark is the first token that costs more; the list does not say.
+    fn mark(&self, thousands: u64) -> u64 {
+        let at = u64::from(self.text("litellm_provider").as_deref() == Some("xai"));
+        (thousands * 1_000).saturating_sub(at)
     }
 
     fn rates(&self, mark: &str, ending: &str, usual: Option<&Rates>) -> Option<Rates> {

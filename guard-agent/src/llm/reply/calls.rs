@@ -200,6 +200,11 @@ impl Calls {
         of_choice.peek().is_some() && of_choice.all(|call| matches!(call.state, State::Denied(..)))
     }
 
+    /// Whether every call so far has passed, and with it every event.
+    pub(crate) fn all_passed(&self) -> bool {
+        self.calls.iter().all(|call| matches!(call.state, State::Passed))
+    }
+
     // --- what the reader asks ----------------------------------------------------------------------------------------
 
     /// Whether calls are judged at all.

@@ -91,6 +91,45 @@ fn a_call_counts_when_it_reached_the_provider_whatever_that_answered() {
 }
 
 #[test]
+fn a_grant_raises_the_limit_while_it_lasts_and_a_refusal_says_so() {
+    let asked = body(100);
+    let limit = worst(&asked, 100);
+    let world = world(&format!("{{ window = \"day\", usd = 0.{limit:012} }}"));
+    settle(world.chat(&asked).unwrap(), answered(100, 10));
+    assert_eq!(refused(world.chat(&asked)).reason, Reason::BudgetExceeded);
+    let now = world.recorder.now();
+    let grant = |usd: u64, from: i64, until: i64| {
+        let at = |seconds| now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
+        world.policy.grants().grant(crate::policy::grants::Grant {
+            agent: "coder".into(),
+            pico_usd: crate::money::Pico(usd),
+            why: "a release".into(),
+            at: at(from),
+            until: at(until),
+            by_uid: 0,
+        })
+    };
+    grant(limit, -20, -10).unwrap();
+    assert_eq!(
+        refused(world.chat(&asked)).reason,
+        Reason::BudgetExceeded,
+        "it is over"
+    );
+    grant(limit, 0, 60).unwrap();
+    settle(
+        world.chat(&asked).unwrap(),
+        answered(asked.len() as u64 + 1024, 100),
+    );
+    let over = refused(world.chat(&asked));
+    assert_eq!(over.money.unwrap().limit.count, 2 * limit);
+    assert!(
+        over.message.contains("was granted by the operator and ends at"),
+        "{}",
+        over.message
+    );
+}
+
+#[test]
 fn observe_mode_counts_tokens_and_calls_and_refuses_none() {
     let world = World::new(
         "providers = [\"openai\"]\nbudget = [{ window = \"hour\", calls = 1 }]\n[host]\nmode = \"observe\"",

@@ -1,7 +1,7 @@
 //! One entry of `egress.allow` or `egress.deny`: a host pattern, or addresses; either with a port.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -74,6 +74,17 @@ impl Rule {
     /// Whether it lists this name (in lower case) and port.
     pub fn covers_name(&self, name: &str, port: u16) -> bool {
         matches!(&self.what, What::Host(host) if host.is_match(name)) && self.covers_port(port)
+    }
+
+    /// Whether it lists something on loopback, and if so which port (none: each).
+    pub fn loopback(&self) -> Option<Option<u16>> {
+        let covers = match &self.what {
+            What::Net { ip, prefix } => [IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()]
+                .into_iter()
+                .any(|one| masked(one, *prefix) == Some(*ip)),
+            What::Host(host) => host.is_match("localhost"),
+        };
+        covers.then_some(self.port)
     }
 
     fn covers_port(&self, port: u16) -> bool {

@@ -205,3 +205,15 @@ fn resolvers_over_https_and_tls_need_to_be_listed() {
     assert_eq!(verdict(&listed, "1.1.1.1:443", None), Ok(Passage::Original));
     assert_eq!(verdict(&listed, "1.1.1.1:853", None), Err(Cause::Resolver));
 }
+
+#[test]
+fn what_is_listed_on_loopback_is_told_to_the_programs_by_its_port() {
+    let listed = |allow: &[&str]| egress(Others::Deny, &[], allow).listed_on_loopback();
+    assert_eq!(listed(&["github.com", "10.0.0.0/8"]), Some(vec![]));
+    let some = ["127.0.0.1:5432", "[::1]:6379", "localhost:8080", "10.0.0.1:22"];
+    assert_eq!(listed(&some), Some(vec![5432, 6379, 8080]));
+    assert_eq!(listed(&["127.0.0.1:5432", "127.0.0.0/8"]), None, "all of it");
+    assert_eq!(listed(&["localhost"]), None, "all of it");
+    let open = egress(Others::Allow, &[], &["127.0.0.1:5432"]);
+    assert_eq!(open.listed_on_loopback(), None, "nothing is refused");
+}

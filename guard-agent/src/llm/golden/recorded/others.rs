@@ -1,18 +1,14 @@
 //! The same for the other formats: replies with the usage that the wire states, read here in another way than the
 //! formats do, and beside it the reading of an independent library where the recording has one.
 
-use std::io::Write;
-
-use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
+use super::super::compressed::{CODINGS, pack, read_packed};
 use super::{cuts, lines, read};
-use crate::llm::encoding::reader_for;
 use crate::llm::provider::{builtin, by_host};
 use crate::llm::usage::Units;
-use crate::llm::{Dialect, EndpointKind, ReplyFacts, ReplyHead, Usage, detect};
+use crate::llm::{Dialect, EndpointKind, ReplyFacts, Usage, detect};
 
 /// The buckets by the wire's own words.
 fn expected(file: &str, native: &Value) -> Option<Usage> {
@@ -39,6 +35,12 @@ fn expected(file: &str, native: &Value) -> Option<Usage> {
             output: count("/billed_units/output_tokens"),
             ..Usage::default()
         },
+        "openai-completions.jsonl" => Usage {
+            input: count("/prompt_tokens") - count("/prompt_tokens_details/cached_tokens"),
+            cache_read: count("/prompt_tokens_details/cached_tokens"),
+            output: count("/completion_tokens"),
+            ..Usage::default()
+        },
         "openai-embeddings.jsonl" => Usage {
             input: count("/prompt_tokens"),
             ..Usage::default()
@@ -49,27 +51,6 @@ fn expected(file: &str, native: &Value) -> Option<Usage> {
             ..Usage::default()
         },
     })
-}
-
-/// Reads a compressed reply, in pieces.
-fn read_gzip(dialect: &'static dyn Dialect, media: &'static str, body: &[u8], size: usize) -> ReplyFacts {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(body).unwrap();
-    let packed = encoder.finish().unwrap();
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    let head = ReplyHead {
-        status: StatusCode::OK,
-        headers: &headers,
-        hide_usage_event: false,
-        gate: None,
-    };
-    let mut reader = reader_for(dialect, &head);
-    for piece in packed.chunks(size) {
-        assert_eq!(reader.feed(Bytes::copy_from_slice(piece)), piece);
-    }
-    reader.finish().1
 }
 
 /// Reads a reply again in pieces and compressed; how many times.
@@ -85,16 +66,35 @@ fn again(dialect: &'static dyn Dialect, sse: bool, body: &[u8], whole: &ReplyFac
     } else {
         "application/json"
     };
-    for size in [1, 7, 4096] {
-        assert_eq!(read_gzip(dialect, media, body, size), *whole, "{id} compressed");
-        readings += 1;
+    readings + again_packed(dialect, media, body, whole, id)
+}
+
+/// Reads a reply again in every coding; how many times.
+pub(super) fn again_packed(
+    dialect: &'static dyn Dialect,
+    media: &'static str,
+    body: &[u8],
+    whole: &ReplyFacts,
+    id: &str,
+) -> usize {
+    let mut readings = 0;
+    for coding in CODINGS {
+        let packed = pack(coding, body);
+        for size in [1, 7, 4096] {
+            let pieces: Vec<_> = packed.chunks(size).collect();
+            let (out, facts) = read_packed(dialect, media, coding, &pieces);
+            assert_eq!(out, packed, "{id} {coding}");
+            assert_eq!(facts, *whole, "{id} {coding} in pieces of {size}");
+            readings += 1;
+        }
     }
     readings
 }
 
 #[test]
 fn recorded_replies_of_the_other_formats_are_metered_exactly() {
-    const FILES: [&str; 5] = [
+    const FILES: [&str; 6] = [
+        "openai-completions.jsonl",
         "openai-responses.jsonl",
         "gemini.jsonl",
         "bedrock.jsonl",

@@ -32,6 +32,26 @@ fn the_snapshot_prices_thousands_of_models_of_many_providers() {
 }
 
 #[test]
+fn a_long_context_price_begins_at_the_mark_with_xai_and_above_it_with_others() {
+    for (provider, dearer_from) in [("xai", 200_000), ("openai", 200_001)] {
+        let rows = list(&format!(
+            r#"{{"m": {{"litellm_provider": "{provider}", "mode": "chat", "input_cost_per_token": 1e-06,
+            "output_cost_per_token": 1e-06, "input_cost_per_token_above_200k_tokens": 2e-06,
+            "output_cost_per_token_above_200k_tokens": 2e-06}}}}"#
+        ));
+        let cost = |input| {
+            let usage = Usage {
+                input,
+                ..Usage::default()
+            };
+            rows[0].cost(&usage, None).unwrap()
+        };
+        assert_eq!(cost(dearer_from - 1), Pico((dearer_from - 1) * 1_000_000));
+        assert_eq!(cost(dearer_from), Pico(dearer_from * 2_000_000), "{provider}");
+    }
+}
+
+#[test]
 fn every_dimension_is_read() {
     let row = one(
         r#""max_input_tokens": 100, "max_output_tokens": 50, "source": "https://p.example",

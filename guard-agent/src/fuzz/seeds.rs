@@ -1,0 +1,287 @@
+//! What the fuzzer begins with: the fixtures of the golden tests, and small inputs of everything else.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use simple_dns::rdata::{A, HTTPS, RData, SVCB, SVCParam};
+use simple_dns::{CLASS, CharacterString, Name, Packet, QCLASS, QTYPE, Question, ResourceRecord, TYPE};
+
+use super::coded::Codec;
+use super::replies::{BINARY, mode};
+
+type Seeds = Vec<(String, Vec<u8>)>;
+
+/// Larger fixtures only slow the search down.
+const LARGEST: usize = 12 * 1024;
+
+/// The seeds of a target, by name, sorted.
+pub(super) fn of(target: &str) -> Seeds {
+    let mut all = match target {
+        "client_hello" => hellos(),
+        "http_head" => heads(),
+        "dns" => queries(),
+        "seam" => messages(),
+        "gzip" => coded(Codec::Gzip),
+        "deflate" => coded(Codec::Deflate),
+        "brotli" => coded(Codec::Brotli),
+        "zstd" => coded(Codec::Zstd),
+        "sse" => with(&[0], fixtures("openai-chat", ".reply.sse"), "sse"),
+        "event_stream" => with(&[1, 0], fixtures("bedrock-converse", ".reply.events"), "events"),
+        "json_edit" => with(&[0b10, 0x21], fixtures("openai-chat", ".request.json"), "json"),
+        "tool_gate" => arguments(),
+        format => calls(&format.replace('_', "-")),
+    };
+    all.sort();
+    all
+}
+
+/// The golden fixtures of one format whose names end so.
+fn fixtures(format: &str, ending: &str) -> Seeds {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("src/llm/golden")
+        .join(format);
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?.strip_suffix(ending)?.to_owned();
+            Some((name, std::fs::read(&path).unwrap()))
+        })
+        .filter(|(_, bytes)| bytes.len() <= LARGEST)
+        .collect()
+}
+
+/// The same behind these first bytes.
+fn with(first: &[u8], all: Seeds, kind: &str) -> Seeds {
+    all.into_iter()
+        .map(|(name, bytes)| (format!("{name}.{kind}"), [first, &bytes].concat()))
+        .collect()
+}
+
+fn named(all: &[(&str, Vec<u8>)]) -> Seeds {
+    all.iter()
+        .map(|(name, bytes)| ((*name).to_owned(), bytes.clone()))
+        .collect()
+}
+
+/// Requests, as they are and with every edit; replies, free and under tool rules.
+fn calls(format: &str) -> Seeds {
+    let requests = fixtures(format, ".request.json");
+    let mut all = with(&[0, 0], requests.clone(), "request");
+    all.extend(with(&[0b1110, 200], requests, "edited"));
+    for (ending, media) in [
+        (".reply.json", "application/json"),
+        (".reply.sse", "text/event-stream; charset=utf-8"),
+        (".reply.ndjson", ""),
+        (".reply.events", ""),
+    ] {
+        let replies = fixtures(format, ending);
+        let kind = ending.replace('.', "_");
+        all.extend(with(&[mode(media, false, 0), 0], replies.clone(), &kind));
+        all.extend(with(
+            &[mode(media, true, 1), 7],
+            replies,
+            &format!("{kind}_judged"),
+        ));
+    }
+    if all.iter().all(|(name, _)| !name.contains("_reply")) {
+        all.push((
+            "empty.reply".to_owned(),
+            [&[mode("", false, 0), 0][..], b"{}"].concat(),
+        ));
+    }
+    all
+}
+
+fn vec16(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).unwrap();
+    [&length.to_be_bytes()[..], bytes].concat()
+}
+
+fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes()[..], &vec16(data)].concat()
+}
+
+/// A ClientHello in records of at most so many bytes, without its first two.
+fn hello(name: &str, ech: bool, record: usize) -> Vec<u8> {
+    let host = [&[0][..], &vec16(name.as_bytes())].concat();
+    let share = [&[0, 0x1d][..], &vec16(&[7; 32])].concat();
+    let mut extensions = [
+        extension(0, &vec16(&host)),
+        extension(10, &vec16(&[0, 0x1d, 0, 0x17])),
+        extension(13, &vec16(&[4, 3, 8, 4, 4, 1])),
+        extension(16, &vec16(b"\x02h2\x08http/1.1")),
+        extension(43, &[4, 3, 4, 3, 3]),
+        extension(51, &vec16(&share)),
+    ]
+    .concat();
+    if ech {
+        extensions.extend(extension(0xfe0d, &[0; 24]));
+    }
+    let body = [
+        &[3, 3][..],
+        &[9; 32],
+        &[0],
+        &vec16(&[0x13, 1, 0x13, 2, 0xc0, 0x2f]),
+        &[1, 0],
+        &vec16(&extensions),
+    ]
+    .concat();
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let message = [&[1][..], &length[1..], &body].concat();
+    let records: Vec<u8> = message
+        .chunks(record)
+        .flat_map(|part| [&[0x16, 3, 1][..], &vec16(part)].concat())
+        .collect();
+    records[2..].to_vec()
+}
+
+fn hellos() -> Seeds {
+    named(&[
+        (
+            "plain",
+            [vec![0], hello("api.openai.com", false, 16_384)].concat(),
+        ),
+        ("records", [vec![1], hello("api.openai.com", false, 40)].concat()),
+        ("ech", [vec![50], hello("a-b.example.org", true, 16_384)].concat()),
+    ])
+}
+
+fn heads() -> Seeds {
+    let text = |mode: u8, how: u8, text: &str| [&[mode, how][..], text.as_bytes()].concat();
+    named(&[
+        (
+            "get",
+            text(0, 3, "GET / HTTP/1.1\r\nHost: api.openai.com:80\r\n\r\n"),
+        ),
+        (
+            "absolute",
+            text(
+                0,
+                0,
+                "POST http://u@api.openai.com/v1 HTTP/1.1\nhost: b.example\n\n",
+            ),
+        ),
+        (
+            "address",
+            text(0, 9, "GET / HTTP/1.0\r\nHost: [::1]:80\r\n\r\nrest"),
+        ),
+        ("other", text(0, 1, "SSH-2.0-x\r\n")),
+        ("chat", text(1, 0, "/v1/chat/completions")),
+        (
+            "bedrock",
+            text(1, 17, "/model/us.anthropic.claude-v1%3A0/converse-stream"),
+        ),
+        (
+            "gemini",
+            text(1, 3, "/v1beta/models/gemini-2.5-flash:generateContent"),
+        ),
+        (
+            "azure",
+            text(1, 15, "/openai/deployments/gpt-4o/chat/completions"),
+        ),
+        (
+            "headers",
+            text(
+                2,
+                0,
+                "connection:keep-alive, x-a\nx-a:1\nte:trailers\naccept:b\naccept:c",
+            ),
+        ),
+        ("rewind", text(3, 100, "some bytes that were read before")),
+    ])
+}
+
+fn queries() -> Seeds {
+    let name = || Name::new("www.example.com").unwrap();
+    let query = |kind| {
+        let mut packet = Packet::new_query(7);
+        packet.questions.push(Question::new(
+            name(),
+            QTYPE::TYPE(kind),
+            QCLASS::CLASS(CLASS::IN),
+            false,
+        ));
+        packet.build_bytes_vec().unwrap()
+    };
+    let answered = |asked: &[u8], data: RData<'static>| {
+        let mut packet = Packet::parse(asked).unwrap().into_reply();
+        packet
+            .answers
+            .push(ResourceRecord::new(name(), CLASS::IN, 300, data));
+        let answer = packet.build_bytes_vec_compressed().unwrap();
+        [vec16(asked), answer].concat()
+    };
+    let mut binding = SVCB::new(1, name());
+    binding.set_mandatory([1, 5].into_iter());
+    binding.set_alpn(&[b"h3".as_slice(), b"h2"].map(|name| CharacterString::new(name).unwrap()));
+    binding.set_port(8443);
+    binding.set_param(SVCParam::Ech(Cow::Borrowed(b"config")));
+    named(&[
+        (
+            "address",
+            answered(&query(TYPE::A), RData::A(A { address: 0xcb00_7107 })),
+        ),
+        (
+            "service",
+            answered(&query(TYPE::HTTPS), RData::HTTPS(HTTPS(binding))),
+        ),
+    ])
+}
+
+fn messages() -> Seeds {
+    let keeper = [
+        r#"{"Start":{"version":2,"since":"2026-11-24T00:00:00Z","restarts":1,"last_end":null}}"#,
+        r#"{"Listen":{"netns_cookie":7,"sockets":["redirect-v4","dns-v6"]}}"#,
+        r#"{"Answer":{"id":3,"answer":{"IsGoverned":true}}}"#,
+        r#"{"Answer":{"id":3,"answer":{"Run":{"Ok":{"id":"r","cgroup":"/a/b"}}}}}"#,
+        r#"{"Proof":{"NotEnforcing":"no programs"}}"#,
+        r#"{"Refusals":[{"agent":"coder","reason":4,"destination":"203.0.113.7:443","count":2}]}"#,
+        r#"{"Happened":{"Repaired":{"program":"connect4"}}}"#,
+        r#""Stop""#,
+    ];
+    let worker = [
+        r#"{"Ready":{"version":2}}"#,
+        r#"{"Failed":"no"}"#,
+        r#"{"Ask":{"id":1,"ask":{"Resolver":{"netns_cookie":7,"resolver":"9.9.9.9","stream":false}}}}"#,
+        r#"{"Ask":{"id":1,"ask":{"Run":{"agent":"coder"}}}}"#,
+        r#"{"Reloaded":{"id":1,"outcome":{"Err":"line 3"}}}"#,
+        r#""Alive""#,
+    ];
+    let one = |side: u8, who: &'static str, all: &[&str]| -> Seeds {
+        let each = |(number, text): (usize, &&str)| {
+            (format!("{who}-{number}"), [&[side][..], text.as_bytes()].concat())
+        };
+        all.iter().enumerate().map(each).collect()
+    };
+    [one(0, "keeper", &keeper), one(1, "worker", &worker)].concat()
+}
+
+fn coded(codec: Codec) -> Seeds {
+    let mut all = Seeds::new();
+    for (name, bytes) in fixtures("openai-chat", ".reply.json").into_iter().take(2) {
+        let packed = codec.coded(&bytes).unwrap();
+        all.push((format!("{name}.coded"), [&[0, 5][..], &packed].concat()));
+        all.push((format!("{name}.plain"), [&[1, 9][..], &bytes].concat()));
+    }
+    all
+}
+
+fn arguments() -> Seeds {
+    let one = |tool: u8, text: &str| [&[tool][..], text.as_bytes()].concat();
+    named(&[
+        ("shell", one(0, r#"{"command":"ls -l","timeout":7}"#)),
+        ("list", one(0, r#"{"command":["sh","-c","rm -rf ."]}"#)),
+        ("path", one(1, r#"{"path":"/home/agent/a"}"#)),
+        ("free", one(2, "*** Begin Patch\n+rm -rf x")),
+        ("twice", one(0, r#"{"command":"ls","comm\u0061nd":"ls"}"#)),
+    ])
+}
+
+#[test]
+fn a_binary_fixture_is_read_as_a_binary_stream() {
+    for (name, bytes) in fixtures("bedrock-converse", ".reply.events") {
+        let stream = super::replies::binary(&bytes);
+        assert!(stream.len() > bytes.len() && !BINARY.is_empty(), "{name}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Denied calls in streams that are not quite as the format has them: where Guard reads a call, it also takes it out.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+
+use super::calls::Rules;
+use super::formats::{BINARY, binary};
+use super::read_gated;
+use crate::llm::DialectKind::{self, BedrockConverse, Cohere, Gemini, Ollama, OpenaiResponses};
+use crate::llm::provider::dialect_of;
+use crate::llm::{Gate, InReply};
+
+const SSE: &str = "text/event-stream";
+const LINES: &str = "application/x-ndjson";
+
+/// What passes of a stream under the rules, whatever the pieces; the tools that were denied.
+fn passed(kind: DialectKind, media: &'static str, stream: &[u8]) -> (String, Vec<String>) {
+    let gate: Arc<dyn Gate> = Arc::new(Rules(InReply::Strip));
+    let headers: HeaderMap = [(CONTENT_TYPE, HeaderValue::from_static(media))]
+        .into_iter()
+        .collect();
+    let read = |pieces: &[&[u8]]| read_gated(dialect_of(kind), &headers, false, Some(&gate), pieces);
+    let whole = read(&[stream]);
+    for at in 0..stream.len() {
+        let (head, tail) = stream.split_at(at);
+        assert_eq!(read(&[head, tail]), whole, "{kind:?} at {at}");
+    }
+    (
+        String::from_utf8_lossy(&whole.0).into_owned(),
+        whole.1.tools_denied,
+    )
+}
+
+#[test]
+fn a_denied_call_behind_one_that_has_passed_does_not_pass() {
+    let chunk = |name: &str| {
+        format!(
+            "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"functionCall\":{{\"name\":\"{name}\",\"args\":{{}}}}}}]}}}}]}}\n\n"
+        )
+    };
+    let line = |name: &str| {
+        format!(
+            "{{\"message\":{{\"tool_calls\":[{{\"function\":{{\"name\":\"{name}\",\"arguments\":{{}}}}}}]}}}}\n"
+        )
+    };
+    for names in [
+        ["Read", "Evil", "Read"],
+        ["Bash", "Evil", "Read"],
+        ["Evil", "Read", "Evil"],
+    ] {
+        for (kind, media, stream) in [
+            (Gemini, SSE, names.map(chunk).concat()),
+            (Ollama, LINES, names.map(line).concat()),
+        ] {
+            let (out, denied) = passed(kind, media, stream.as_bytes());
+            assert!(!out.contains("Evil"), "{kind:?} {names:?}: {out}");
+            assert_eq!(denied, ["Evil"]);
+            let kept = names.iter().filter(|name| **name != "Evil").count();
+            assert_eq!(out.matches("\"name\"").count(), kept, "{kind:?} {names:?}: {out}");
+        }
+    }
+}
+
+#[test]
+fn a_denied_call_whose_place_or_kind_is_not_told_does_not_pass() {
+    let converse = binary(
+        b"messageStart {\"role\":\"assistant\"}\ncontentBlockStart {\"start\":{\"toolUse\":{\"toolUseId\":\"t\",\"name\":\"Evil\"}}}\ncontentBlockDelta {\"delta\":{\"toolUse\":{\"input\":\"Evil\"}}}",
+    );
+    let cohere = "data: {\"type\":\"tool-call-starting\",\"index\":0,\"delta\":{\"message\":{\"tool_calls\":{\"id\":\"t\",\"function\":{\"name\":\"Evil\",\"arguments\":\"\"}}}}}\n\n";
+    let responses = "data: {\"type\":\"response.output_item.added\",\"item\":{\"type\":\"function_call\",\"name\":\"Evil\",\"arguments\":\"\"}}\n\ndata: {\"type\":\"response.function_call_arguments.delta\",\"delta\":\"Evil\"}\n\n";
+    for (kind, media, stream) in [
+        (BedrockConverse, BINARY, converse.as_slice()),
+        (Cohere, SSE, cohere.as_bytes()),
+        (OpenaiResponses, SSE, responses.as_bytes()),
+    ] {
+        let (out, denied) = passed(kind, media, stream);
+        assert!(!out.contains("Evil"), "{kind:?}: {out}");
+        assert_eq!(denied, ["Evil"], "{kind:?}");
+    }
+}
+
+#[test]
+fn white_space_before_a_reply_of_no_known_kind_passes_in_one_way_only() {
+    let chat =
+        br#"  {"choices":[{"message":{"tool_calls":[{"function":{"name":"Evil","arguments":"{}"}}]}}]}"#;
+    let (out, _) = passed(DialectKind::OpenaiChat, "", chat);
+    assert!(!out.contains("Evil"), "{out}");
+}

@@ -1,0 +1,213 @@
+//! `cargo xtask test --fuzz`: every parser under libFuzzer, or with `--planted` the proof that each target would find a
+//! mistake of its kind.
+//!
+//! In: the targets of `fuzz/Cargo.toml`, their seeds and everything found before. Out: a line for each: how many inputs
+//! held, or what does not. On failure: the input is kept in `fuzz/artifacts/TARGET/`; put it into `fuzz/found/TARGET/`,
+//! where the ordinary tests try it for ever, and mend what it shows.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::check::{root, tracked};
+use crate::setup;
+
+/// What to run.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// With --fuzz: how long each target runs
+    #[arg(long, default_value_t = 30, requires = "fuzz")]
+    pub(crate) seconds: u32,
+    /// With --fuzz: build with the mistakes of fuzz/planted.toml, and fail unless each target finds its own
+    #[arg(long, requires = "fuzz")]
+    pub(crate) planted: bool,
+    /// With --fuzz: only these targets
+    #[arg(requires = "fuzz", value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    bin: Vec<Program>,
+}
+
+#[derive(Deserialize)]
+struct Program {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Mistakes {
+    mistake: Vec<Mistake>,
+}
+
+/// One replacement in a copy of the source.
+#[derive(Deserialize)]
+struct Mistake {
+    target: String,
+    file: PathBuf,
+    find: String,
+    replace: String,
+}
+
+/// Runs the targets one after the other.
+///
+/// # Errors
+/// A target found something (or with `--planted`, did not), or cannot be built.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::perform(setup::FUZZ, false)?;
+    let root = root()?;
+    let targets = chosen(&root, &options.targets)?;
+    let source = if options.planted {
+        planted(&root)?
+    } else {
+        root.clone()
+    };
+    build(&root, &source, &targets)?;
+    let mut wrong = Vec::new();
+    for target in &targets {
+        if !one(&root, &source, target, options)? {
+            wrong.push(target.as_str());
+        }
+    }
+    match (wrong.is_empty(), options.planted) {
+        (true, _) => Ok(()),
+        (false, true) => bail!("not found: the mistakes planted for {}", wrong.join(", ")),
+        (false, false) => bail!(
+            "found something: {}; the inputs are in fuzz/artifacts",
+            wrong.join(", ")
+        ),
+    }
+}
+
+fn chosen(root: &Path, asked: &[String]) -> Result<Vec<String>> {
+    let manifest: Manifest = toml::from_str(&fs::read_to_string(root.join("fuzz/Cargo.toml"))?)?;
+    let all: Vec<String> = manifest.bin.into_iter().map(|program| program.name).collect();
+    if let Some(unknown) = asked.iter().find(|name| !all.contains(name)) {
+        bail!("there is no target {unknown}; the targets are {}", all.join(", "));
+    }
+    Ok(all
+        .into_iter()
+        .filter(|name| asked.is_empty() || asked.contains(name))
+        .collect())
+}
+
+/// A copy of the source with every mistake in it.
+fn planted(root: &Path) -> Result<PathBuf> {
+    let copy = root.join("fuzz/target/planted");
+    for file in tracked(root, ".")?.iter().filter(|file| file.is_file()) {
+        let place = copy.join(file.strip_prefix(root)?);
+        fs::create_dir_all(place.parent().context("a file without a directory")?)?;
+        let text = fs::read(file).with_context(|| file.display().to_string())?;
+        // What did not change keeps its time, so that it is not compiled again.
+        if fs::read(&place).ok().as_ref() != Some(&text) {
+            fs::write(&place, text)?;
+        }
+    }
+    let mistakes: Mistakes = toml::from_str(&fs::read_to_string(root.join("fuzz/planted.toml"))?)?;
+    for mistake in &mistakes.mistake {
+        let place = copy.join(&mistake.file);
+        let text = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
+        ensure!(
+            text.matches(&mistake.find).count() == 1,
+            "the mistake for {} does not fit {} any more: change fuzz/planted.toml",
+            mistake.target,
+            mistake.file.display()
+        );
+        fs::write(&place, text.replace(&mistake.find, &mistake.replace))?;
+    }
+    Ok(copy)
+}
+
+fn cargo_fuzz(root: &Path, source: &Path, chore: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", "cargo", "fuzz", chore, "--sanitizer", "none"]);
+    command.arg("--fuzz-dir").arg(source.join("fuzz"));
+    command.arg("--target-dir").arg(root.join("fuzz/target"));
+    command.current_dir(source);
+    // Set by an outer rustup or cargo, these would decide for the inner one.
+    for outer in [
+        "RUSTUP_TOOLCHAIN",
+        "CARGO",
+        "RUSTC",
+        "RUSTFLAGS",
+        "CARGO_TARGET_DIR",
+    ] {
+        command.env_remove(outer);
+    }
+    command
+}
+
+fn build(root: &Path, source: &Path, targets: &[String]) -> Result<()> {
+    match targets {
+        [one] => setup::execute(cargo_fuzz(root, source, "build").arg(one)),
+        _ => setup::execute(&mut cargo_fuzz(root, source, "build")),
+    }
+}
+
+/// Runs one target; whether it went as it should.
+fn one(root: &Path, source: &Path, target: &str, options: &Options) -> Result<bool> {
+    let fuzz = root.join("fuzz");
+    let artifacts = match options.planted {
+        true => fuzz.join("target/planted-artifacts").join(target),
+        false => fuzz.join("artifacts").join(target),
+    };
+    // A planted mistake is looked for from the seeds on.
+    let corpus = match options.planted {
+        true => fuzz.join("target/planted-corpus").join(target),
+        false => fuzz.join("corpus").join(target),
+    };
+    if options.planted && corpus.exists() {
+        fs::remove_dir_all(&corpus)?;
+    }
+    let found = fuzz.join("found").join(target);
+    for directory in [&artifacts, &corpus] {
+        fs::create_dir_all(directory)?;
+    }
+    let log = artifacts.with_extension("log");
+    let mut command = cargo_fuzz(root, source, "run");
+    command
+        .arg(target)
+        .args([&corpus, &fuzz.join("seeds").join(target)]);
+    command.args(found.is_dir().then_some(found));
+    command.arg("--").args([
+        format!("-max_total_time={}", options.seconds),
+        format!("-artifact_prefix={}/", artifacts.display()),
+    ]);
+    command.args([
+        "-max_len=16384",
+        "-timeout=20",
+        "-rss_limit_mb=1024",
+        "-print_final_stats=1",
+    ]);
+    if options.planted {
+        command.env("GUARD_PLANTED", target);
+    }
+    let output = File::create(&log)?;
+    command.stdout(output.try_clone()?).stderr(output);
+    let began = Instant::now();
+    let status = command.status().context("rustup does not start")?;
+    let said = fs::read(&log)?;
+    let said = String::from_utf8_lossy(&said);
+    let tried = said
+        .lines()
+        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
+        .map_or("an unknown number of", str::trim);
+    let seconds = began.elapsed().as_secs();
+    let panicked = said.contains("panicked at");
+    let (good, word) = match (options.planted, status.success()) {
+        (true, false) if panicked => (true, "found the planted mistake"),
+        (true, _) => (false, "did NOT find the planted mistake"),
+        (false, true) => (true, "held"),
+        (false, false) => (false, "FOUND SOMETHING"),
+    };
+    println!("{target:<20} {word}: {tried} inputs, {seconds} s");
+    if !good {
+        println!("  {}", log.display());
+    }
+    Ok(good)
+}
