@@ -188,8 +188,6 @@ async fn take_doors(mut doors: mpsc::Receiver<Door>, listening: Arc<Listening>) 
     }
 }
 
-<<<<<<< HEAD
-=======
 /// The cgroup in which the listeners live. As a service that is the slice above: systemd makes a service's cgroup anew at
 /// each start, and the sockets that it kept meanwhile belong to the old one.
 fn home_of_listeners(own: PathBuf) -> PathBuf {
@@ -200,7 +198,6 @@ fn home_of_listeners(own: PathBuf) -> PathBuf {
     }
 }
 
->>>>>>> egress
 fn direct_when_down(host: &Host) -> Direct {
     let direct = Direct {
         governed: host.when_down == WhenDown::Direct,
@@ -214,19 +211,6 @@ fn direct_when_down(host: &Host) -> Direct {
         );
     }
     direct
-<<<<<<< HEAD
-}
-
-/// The cgroup in which the listeners live. As a service that is the slice above: systemd makes a service's cgroup anew at
-/// each start, and the sockets that it kept meanwhile belong to the old one.
-fn home_of_listeners(own: PathBuf) -> PathBuf {
-    let is_service = own.extension().is_some_and(|kind| kind == "service");
-    match own.parent() {
-        Some(slice) if is_service && slice.ends_with(OWN_SLICE) => slice.to_owned(),
-        _ => own,
-    }
-=======
->>>>>>> egress
 }
 
 /// What the programs themselves hold of each agent's `egress`.
