@@ -58,7 +58,7 @@ pub struct KernelSettings {
     pub cgroup_root: PathBuf,
     /// A directory on a bpf file system, for the pins. Made if missing.
     pub bpffs: PathBuf,
-    /// The cgroup in which the daemon opens its listeners: their sockets answer [`flow_of`].
+    /// The cgroup in which the daemon opens its listeners, or one above it: their sockets answer [`flow_of`].
     pub daemon_cgroup: PathBuf,
 }
 

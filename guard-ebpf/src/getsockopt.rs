@@ -1,7 +1,7 @@
 //! The private `getsockopt` through which the daemon reads by descriptor who sent it something: the record of an
 //! accepted socket, or that of a DNS query that one of its UDP sockets received.
 //!
-//! In: a socket of the daemon's cgroup. Out: the whole record. On failure: ENOENT if the connection has no
+//! In: a socket of the daemon's cgroup, or of one beside it in Guard's own slice. Out: the whole record. On failure: ENOENT if the connection has no
 //! record, EINVAL if the buffer is too small; every other option is left alone. It needs no capability,
 //! so that the part of the daemon that parses hostile bytes can hold none.
 
@@ -58,10 +58,19 @@ fn query(ctx: *mut bpf_sockopt) -> i32 {
         id: name as u16,
         reserved: 0,
     };
-    match QUERIES.get_ptr(&key) {
-        Some(query) => answer(ctx, query),
-        None => fail(ENOENT),
+    let Some(query) = QUERIES.get_ptr(&key) else {
+        return fail(ENOENT);
+    };
+    let sk = field!(ctx, __bindgen_anon_1.sk);
+    if sk.is_null() {
+        return fail(ENOENT);
     }
+    // Only the socket that the query was sent to: governed runs may live in the same cgroup.
+    // SAFETY: the verifier knows the pointer as a live map value.
+    if field!(sk, src_port) != u32::from(unsafe { (*query).flow.listener_port }) {
+        return fail(ENOENT);
+    }
+    answer(ctx, query)
 }
 
 #[inline(always)]

@@ -212,20 +212,7 @@ impl Lab {
             outside: root.child("outside")?,
             root,
         };
-        files.secret("keys/openai", OPENAI_KEY)?;
-        files.secret("keys/anthropic", ANTHROPIC_KEY)?;
-        files.secret("keys/gemini", GEMINI_KEY)?;
-        files.secret("keys/bedrock", BEDROCK_KEY)?;
-        files.secret("keys/cohere", COHERE_KEY)?;
-        files.secret("keys/mistral", MISTRAL_KEY)?;
-        for (provider, _) in &builder.relayed {
-            files.secret(&format!("keys/{provider}"), RELAYED_KEY)?;
-        }
-        for (provider, key) in [("vertex", VERTEX_KEY), ("ollama", OLLAMA_KEY)] {
-            if !builder.relays(provider) {
-                files.secret(&format!("keys/{provider}"), key)?;
-            }
-        }
+        keys(builder, &files)?;
         files.write("guard.toml", &builder.configuration(&files, &cgroups.root))?;
         Ok(Self {
             daemon: daemon::Daemon::new(builder.quiet),
@@ -426,6 +413,30 @@ impl Lab {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The keys that only the daemon is given.
+fn keys(builder: &Builder, files: &Files) -> Result<()> {
+    let usual = [
+        ("openai", OPENAI_KEY),
+        ("anthropic", ANTHROPIC_KEY),
+        ("gemini", GEMINI_KEY),
+        ("bedrock", BEDROCK_KEY),
+        ("cohere", COHERE_KEY),
+        ("mistral", MISTRAL_KEY),
+        ("vertex", VERTEX_KEY),
+        ("ollama", OLLAMA_KEY),
+    ];
+    let usual = usual
+        .into_iter()
+        .filter(|(provider, _)| !builder.relays(provider));
+    let relayed = builder
+        .relayed
+        .iter()
+        .map(|(provider, _)| (*provider, RELAYED_KEY));
+    usual
+        .chain(relayed)
+        .try_for_each(|(provider, key)| files.secret(&format!("keys/{provider}"), key))
 }
 
 /// The machine's own users (or groups) and the worker's, which sysusers makes on a real host.

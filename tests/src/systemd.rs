@@ -35,7 +35,7 @@ umount -R /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs tmpfs /run
-exec systemd-nspawn -q --register=no --keep-unit --capability=all --console=pipe --link-journal=no \
+exec systemd-nspawn --register=no --keep-unit --capability=all --console=pipe --link-journal=no \
   --system-call-filter="bpf perf_event_open open_by_handle_at" --bind=/sys/fs/bpf --bind-ro="$1:/opt/guard" \
   --volatile=overlay -b -D "$2"
 "#;
@@ -98,6 +98,7 @@ pub struct Machine {
     boot: Running,
     provider: Provider,
     _runtime: Runtime,
+    place: Cgroup,
     _cgroup: Cgroup,
     _host: NetNs,
     _net: NetNs,
@@ -143,23 +144,23 @@ impl Machine {
             boot,
             provider,
             _runtime: runtime,
+            place,
             _cgroup: cgroup,
             _host: host,
             _net: net,
             _files: files,
         };
-        machine.leader = machine.up(place.path())?;
+        machine.leader = machine.up()?;
         machine.shell(INSTALL)?;
         Ok(machine)
     }
 
     /// Waits until systemd has booted; gives the process id of its first process.
-    fn up(&mut self, place: &Path) -> Result<u32> {
+    fn up(&mut self) -> Result<u32> {
+        let init = self.place.path().join("payload/init.scope");
         let deadline = Instant::now() + patient(Duration::from_secs(90));
         loop {
-            let members = fs::read_to_string(place.join("payload/init.scope/cgroup.procs"));
-            let leader = members.ok().and_then(|text| text.lines().next()?.parse().ok());
-            if let Some(leader) = leader {
+            if let Some(leader) = first_process(&init) {
                 self.leader = leader;
                 let state = self.inside("systemctl is-system-running --wait").run();
                 let said = state.map(|done| done.stdout).unwrap_or_default();
@@ -176,7 +177,7 @@ impl Machine {
 
     fn inside(&self, script: &str) -> Spawn {
         let leader = self.leader.to_string();
-        let enter = ["-t", &leader, "-m", "-p", "-n", "-i", "-u", "--", "sh", "-c"];
+        let enter = ["-t", &leader, "-m", "-p", "-n", "-u", "-C", "--", "sh", "-c"];
         Spawn::new("nsenter")
             .args(enter)
             .arg(script)
@@ -188,7 +189,11 @@ impl Machine {
     /// # Errors
     /// It fails; the error has what it said.
     pub fn shell(&self, script: &str) -> Result<String> {
-        let done: Done = self.inside(script).run()?.ok()?;
+        let done: Done = self
+            .inside(script)
+            .run()?
+            .ok()
+            .with_context(|| format!("{script}\nsystemd said {:?}", self.boot.said()))?;
         Ok(done.stdout)
     }
 
@@ -212,6 +217,17 @@ impl Machine {
     pub fn provider(&self) -> &Provider {
         &self.provider
     }
+}
+
+/// The process of this cgroup that is the first of its process namespace; the others there only pass by.
+fn first_process(cgroup: &Path) -> Option<u32> {
+    let members = fs::read_to_string(cgroup.join("cgroup.procs")).ok()?;
+    let mut pids = members.lines().filter_map(|line| line.parse::<u32>().ok());
+    pids.find(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        inside.and_then(|line| line.split_whitespace().last()) == Some("1")
+    })
 }
 
 /// What the machine sees at `/opt/guard`.

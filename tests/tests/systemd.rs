@@ -74,9 +74,7 @@ fn a_restart_under_load_cuts_no_stream_without_a_last_event_and_lets_none_out() 
         pace: Pace::Every(Duration::from_millis(100)),
         ..Reply::default()
     });
-    machine.shell(
-        "systemctl start coder@{1,2,3,4}.service || systemctl start coder@1 coder@2 coder@3 coder@4",
-    )?;
+    machine.shell("systemctl start coder@1 coder@2 coder@3 coder@4")?;
     machine.until("ls /run/calls/4.2.head", Duration::from_secs(30))?;
     for _ in 0..3 {
         machine.shell("systemctl restart guard-agent; sleep 3")?;
@@ -92,6 +90,10 @@ fn a_restart_under_load_cuts_no_stream_without_a_last_event_and_lets_none_out() 
          then echo $head; tail -c 300 $body; cat ${head%.head}.error; fi; done",
     )?;
     assert_eq!(cut, "", "streams that ended without a last event");
+    // The first call of each may be cut: it began before its unit was known. All others waited for the next daemon.
+    let failed =
+        machine.shell("cd /run/calls; find . -name '*.error' -size +0 ! -name '?.1.error' -exec cat {} +")?;
+    assert_eq!(failed, "", "calls that found no daemon");
     let seen = machine.provider().seen();
     assert!(seen.len() > 12, "{} calls", seen.len());
     assert!(
@@ -99,12 +101,13 @@ fn a_restart_under_load_cuts_no_stream_without_a_last_event_and_lets_none_out() 
         "none reached the provider past Guard"
     );
     let status: Value = serde_json::from_str(&machine.shell("guard-agent status --json")?)?;
-    for budget in status["agents"][0]["budgets"].as_array().into_iter().flatten() {
-        let reserved = &budget["reserved_pico_usd"];
-        assert!(
-            *reserved == 0 || *reserved == "0",
-            "settled, all of them: {budget}"
-        );
-    }
+    let budget = &status["agents"][0]["budgets"][0];
+    assert_eq!(budget["reserved"], 0, "settled, all of them: {status}");
+    assert!(budget["settled"].as_u64().unwrap_or_default() > 0, "{status}");
+    assert_eq!(
+        records(&machine, "call")?.len(),
+        seen.len(),
+        "each has its record"
+    );
     Ok(())
 }

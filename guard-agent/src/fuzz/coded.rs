@@ -55,13 +55,22 @@ impl Codec {
     }
 }
 
-/// Arbitrary bytes, or (bit 0 of the first byte) the coding of arbitrary bytes.
+/// Arbitrary bytes, or (bit 0 of the first byte) the coding of arbitrary bytes, with (bit 1) something behind it.
 pub(super) fn check(codec: Codec, input: &[u8]) {
     let Some((mode, how, rest)) = controls(input) else {
         return;
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static(codec.name()));
+    if mode & 3 == 3 {
+        let (body, behind) = rest.split_at(rest.len() / 2);
+        if let Some(coded) = codec.coded(body).filter(|_| !behind.is_empty()) {
+            let both = Bytes::from([&coded, behind].concat());
+            let read = decode_request(&headers, &both, LIMIT);
+            assert!(read.is_err(), "what follows the stream was overlooked");
+        }
+        return;
+    }
     let coded = match mode & 1 {
         0 => None,
         _ => codec.coded(rest),

@@ -86,10 +86,7 @@ fn plain(bytes: &[u8], step: u8) {
         return;
     };
     for host in &head.hosts {
-        assert!(
-            !host.is_empty() && !host.contains(['/', '?', '#', '\r', '\n', '\0']),
-            "{host:?}"
-        );
+        assert!(!host.contains(['/', '?', '#', '\r', '\n', '\0']), "{host:?}");
         assert_eq!(*host, host.to_ascii_lowercase());
     }
 }

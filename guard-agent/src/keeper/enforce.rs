@@ -4,6 +4,7 @@
 //! attached, and governed processes are refused.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use anyhow::Context;
@@ -20,6 +21,8 @@ use crate::kernel::governed::GovernedSet;
 use crate::kernel::{self, Direct, Kernel, KernelSettings, cgroup};
 use crate::route::egress::{Egress, Inbound, Loopback};
 
+/// The slice of Guard's unit, which outlives it.
+const OWN_SLICE: &str = "guard.slice";
 /// Doors that may wait to be taken over.
 const DOORS: usize = 1024;
 
@@ -41,8 +44,10 @@ impl Enforcement {
         let settings = KernelSettings {
             cgroup_root: host.cgroup_root.clone(),
             bpffs: host.bpffs.clone(),
-            daemon_cgroup: cgroup::of_process(std::process::id(), &host.cgroup_root)
-                .context("the daemon's own cgroup cannot be found")?,
+            daemon_cgroup: home_of_listeners(
+                cgroup::of_process(std::process::id(), &host.cgroup_root)
+                    .context("the daemon's own cgroup cannot be found")?,
+            ),
         };
         let kernel = Arc::new(Kernel::start(&settings).context("the kernel programs cannot be attached")?);
         // Before anything is cut, which is for what was opened before this moment.
@@ -183,6 +188,16 @@ async fn take_doors(mut doors: mpsc::Receiver<Door>, listening: Arc<Listening>) 
     }
 }
 
+/// The cgroup in which the listeners live. As a service that is the slice above: systemd makes a service's cgroup anew at
+/// each start, and the sockets that it kept meanwhile belong to the old one.
+fn home_of_listeners(own: PathBuf) -> PathBuf {
+    let is_service = own.extension().is_some_and(|kind| kind == "service");
+    match own.parent() {
+        Some(slice) if is_service && slice.ends_with(OWN_SLICE) => slice.to_owned(),
+        _ => own,
+    }
+}
+
 fn direct_when_down(host: &Host) -> Direct {
     let direct = Direct {
         governed: host.when_down == WhenDown::Direct,
@@ -228,4 +243,24 @@ fn patterns(config: &Config) -> Vec<(u32, Vec<String>)> {
         .iter()
         .map(|agent| (identify::number(&agent.name), agent.cgroups.clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listeners_of_a_service_live_in_guards_slice_which_outlives_it() {
+        for (own, home) in [
+            ("/c/guard.slice/guard-agent.service", "/c/guard.slice"),
+            (
+                "/c/system.slice/guard-agent.service",
+                "/c/system.slice/guard-agent.service",
+            ),
+            ("/c/guard.slice/coder", "/c/guard.slice/coder"),
+            ("/c/daemon", "/c/daemon"),
+        ] {
+            assert_eq!(home_of_listeners(own.into()), PathBuf::from(home));
+        }
+    }
 }

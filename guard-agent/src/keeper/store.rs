@@ -47,12 +47,18 @@ impl Stored {
                 sockets.entry(cookie).or_default().insert(purpose, socket);
             }
         }
-        Self(
-            sockets
-                .into_iter()
-                .filter_map(|(cookie, sockets)| Some((cookie, whole(cookie, sockets)?)))
-                .collect(),
-        )
+        let mut stored = HashMap::new();
+        for (cookie, sockets) in sockets {
+            match whole(cookie, sockets) {
+                Ok(listeners) => drop(stored.insert(cookie, listeners)),
+                Err(why) => {
+                    // What waits in them would wait for ever: nobody accepts it.
+                    tracing::warn!(why, "sockets that the service manager kept are of no use");
+                    forget_all(cookie);
+                }
+            }
+        }
+        Self(stored)
     }
 
     /// Those of one namespace.
@@ -71,17 +77,32 @@ fn passed(pid: Option<String>, count: Option<String>, own: u32) -> Option<usize>
 }
 
 /// The sockets of a namespace, if they are what their names say.
-fn whole(cookie: u64, mut sockets: HashMap<Purpose, OwnedFd>) -> Option<Listeners> {
-    let v4 = TcpListener::from(sockets.remove(&Purpose::RedirectV4)?);
+///
+/// # Errors
+/// They are not.
+fn whole(cookie: u64, mut sockets: HashMap<Purpose, OwnedFd>) -> Result<Listeners, &'static str> {
+    let v4 = sockets.remove(&Purpose::RedirectV4).map(TcpListener::from);
     let v6 = sockets.remove(&Purpose::RedirectV6).map(TcpListener::from);
-    let listens = nix::sys::socket::getsockopt(&v4, nix::sys::socket::sockopt::AcceptConn).unwrap_or(false);
-    let dns_v4 = UdpSocket::from(sockets.remove(&Purpose::DnsV4)?);
+    let dns_v4 = sockets.remove(&Purpose::DnsV4).map(UdpSocket::from);
     let dns_v6 = sockets.remove(&Purpose::DnsV6).map(UdpSocket::from);
-    let port = v4.local_addr().ok()?.port();
-    let same_port = dns_v4.local_addr().is_ok_and(|dns| dns.port() == port);
-    let here = netns_cookie(&v4).is_ok_and(|found| found == cookie)
-        && netns_cookie(&dns_v4).is_ok_and(|found| found == cookie);
-    (listens && here && same_port && v6.is_some() == dns_v6.is_some()).then_some(Listeners {
+    let (Some(v4), Some(dns_v4)) = (v4, dns_v4) else {
+        return Err("one of IPv4 is missing");
+    };
+    if v6.is_some() != dns_v6.is_some() {
+        return Err("one of IPv6 is missing");
+    }
+    if !nix::sys::socket::getsockopt(&v4, nix::sys::socket::sockopt::AcceptConn).unwrap_or(false) {
+        return Err("one does not listen");
+    }
+    let port = |address: std::io::Result<std::net::SocketAddr>| address.map(|address| address.port()).ok();
+    if port(v4.local_addr()) != port(dns_v4.local_addr()) {
+        return Err("their ports differ");
+    }
+    let here = |found: std::io::Result<u64>| found.is_ok_and(|found| found == cookie);
+    if !here(netns_cookie(&v4)) || !here(netns_cookie(&dns_v4)) {
+        return Err("they are of another network namespace");
+    }
+    Ok(Listeners {
         v4,
         v6,
         dns_v4,
@@ -154,12 +175,12 @@ mod tests {
         let sockets =
             |socket: OwnedFd| HashMap::from([(Purpose::RedirectV4, socket), (Purpose::DnsV4, dns())]);
         let copy = || OwnedFd::from(listener.try_clone().unwrap());
-        assert!(whole(cookie, sockets(copy())).is_some());
-        assert!(whole(cookie + 1, sockets(copy())).is_none());
+        assert!(whole(cookie, sockets(copy())).is_ok());
+        assert!(whole(cookie + 1, sockets(copy())).is_err());
         let stray = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert!(whole(cookie, sockets(stray.into())).is_none());
-        assert!(whole(cookie, HashMap::new()).is_none());
+        assert!(whole(cookie, sockets(stray.into())).is_err());
+        assert!(whole(cookie, HashMap::new()).is_err());
         let without_dns = HashMap::from([(Purpose::RedirectV4, copy())]);
-        assert!(whole(cookie, without_dns).is_none());
+        assert!(whole(cookie, without_dns).is_err());
     }
 }

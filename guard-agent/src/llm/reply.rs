@@ -235,9 +235,11 @@ impl<F: Format> Reader<F> {
             Edit::Cannot
         } else if let Ok(event) = serde_json::from_slice(data) {
             self.format.without(event, &mut self.calls)
-        } else {
-            // Not JSON, and the format could read it: an end mark.
+        } else if data.trim_ascii() == b"[DONE]" {
             Edit::Same
+        } else {
+            // A format passes over what it does not need (deeper nesting, other bytes than UTF-8), so it could read this.
+            Edit::Cannot
         };
         match edit {
             Edit::Same => {

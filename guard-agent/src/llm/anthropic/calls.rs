@@ -34,6 +34,13 @@ pub(super) fn without(mut event: Value, calls: &mut Calls) -> Edit {
             }
             Edit::Events(vec![event])
         }
+        // Whatever the event is called: what is in it was read as (more of) a call.
+        _ if calls.is_denied(at)
+            && (event.get("content_block").is_some_and(|block| !block.is_null())
+                || event.pointer("/delta/partial_json").is_some()) =>
+        {
+            Edit::Events(Vec::new())
+        }
         "message_delta" => {
             let stop = event
                 .get_mut("delta")
@@ -55,7 +62,13 @@ pub(super) fn without(mut event: Value, calls: &mut Calls) -> Edit {
             }
             Edit::Events(vec![event])
         }
-        _ => Edit::Same,
+        _ => match event.get_mut("message").filter(|message| message.is_object()) {
+            Some(message) => {
+                whole(message, calls);
+                Edit::Events(vec![event])
+            }
+            None => Edit::Same,
+        },
     }
 }
 

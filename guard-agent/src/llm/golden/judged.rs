@@ -70,12 +70,36 @@ fn a_denied_call_whose_place_or_kind_is_not_told_does_not_pass() {
     );
     let cohere = "data: {\"type\":\"tool-call-starting\",\"index\":0,\"delta\":{\"message\":{\"tool_calls\":{\"id\":\"t\",\"function\":{\"name\":\"Evil\",\"arguments\":\"\"}}}}}\n\n";
     let responses = "data: {\"type\":\"response.output_item.added\",\"item\":{\"type\":\"function_call\",\"name\":\"Evil\",\"arguments\":\"\"}}\n\ndata: {\"type\":\"response.function_call_arguments.delta\",\"delta\":\"Evil\"}\n\n";
+    let messages = "data: {\"type\":\"content_block starts\",\"index\":0,\"content_block\":{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"Evil\",\"input\":{}}}\n\ndata: {\"type\":\"more\",\"index\":0,\"delta\":{\"partial_json\":\"Evil\"}}\n\n";
     for (kind, media, stream) in [
+        (DialectKind::AnthropicMessages, SSE, messages.as_bytes()),
         (BedrockConverse, BINARY, converse.as_slice()),
         (Cohere, SSE, cohere.as_bytes()),
         (OpenaiResponses, SSE, responses.as_bytes()),
     ] {
         let (out, denied) = passed(kind, media, stream);
+        assert!(!out.contains("Evil"), "{kind:?}: {out}");
+        assert_eq!(denied, ["Evil"], "{kind:?}");
+    }
+}
+
+#[test]
+fn a_denied_call_in_an_event_that_only_some_readers_can_read_does_not_pass() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let chat = |x: &[u8]| {
+        let head = br#"data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"Evil","arguments":""}}]}}],"x":"#;
+        [head.as_slice(), x, b"}\n\ndata: [DONE]\n\n"].concat()
+    };
+    let line = format!(
+        "{{\"message\":{{\"tool_calls\":[{{\"function\":{{\"name\":\"Evil\",\"arguments\":{{\"x\":{deep}}}}}}}]}}}}\n"
+    );
+    for (kind, media, stream) in [
+        (DialectKind::OpenaiChat, SSE, chat(deep.as_bytes())),
+        (DialectKind::OpenaiChat, SSE, chat(b"\"\xff\"")),
+        (Gemini, SSE, format!("data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"functionCall\":{{\"name\":\"Evil\",\"args\":{{\"x\":{deep}}}}}}}]}}}}]}}\n\n").into_bytes()),
+        (Ollama, LINES, line.into_bytes()),
+    ] {
+        let (out, denied) = passed(kind, media, &stream);
         assert!(!out.contains("Evil"), "{kind:?}: {out}");
         assert_eq!(denied, ["Evil"], "{kind:?}");
     }
