@@ -38,6 +38,7 @@ pub mod grants;
 mod growth;
 pub mod in_flight;
 mod judge;
+mod kept;
 pub mod key;
 mod loops;
 mod money;
