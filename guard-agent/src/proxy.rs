@@ -102,6 +102,15 @@ struct Connection {
     next: sockets::Next,
 }
 
+impl Connection {
+    fn origin(&self) -> Origin {
+        Origin {
+            destination: self.original_destination,
+            sni: self.sni.clone(),
+        }
+    }
+}
+
 impl Proxy {
     /// A data path of these stages.
     pub fn new(stages: Stages, snapshot: Snapshot, drain: Drain) -> Self {
@@ -379,10 +388,7 @@ impl Proxy {
         Ok(Call {
             id,
             provider: connection.provider.clone(),
-            origin: Origin {
-                destination: connection.original_destination,
-                sni: connection.sni.clone(),
-            },
+            origin: connection.origin(),
             endpoint: endpoint.kind,
             dialect: endpoint.dialect,
             said: Said::read(&parts.headers, &parts.uri),

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use ulid::Ulid;
 
 use super::{Connection, Proxy};
-use crate::call::{Call, Fingerprint, Origin, Said};
+use crate::call::{Call, Fingerprint, Said};
 use crate::forward::Destination;
 use crate::forward::socket::{Opened, open};
 use crate::http::Reply;
@@ -111,14 +111,10 @@ impl Proxy {
         admit(&parts, &connection.sni, port, endpoint.kind).map_err(Refused::Early)?;
         let key = handshake(&parts.headers).map_err(Refused::Early)?;
         let accept = derive_accept_key(key.as_bytes());
-        let origin = Origin {
-            destination: connection.original_destination,
-            sni: connection.sni.clone(),
-        };
         let caller = Caller {
             identity: identity.clone(),
             provider: connection.provider.clone(),
-            origin: origin.clone(),
+            origin: connection.origin(),
             dialect: endpoint.dialect,
             format,
             target: parts.uri.clone(),
@@ -129,7 +125,7 @@ impl Proxy {
         let call = Call {
             id,
             provider: connection.provider.clone(),
-            origin,
+            origin: connection.origin(),
             endpoint: endpoint.kind,
             dialect: endpoint.dialect,
             said: Said::read(&parts.headers, &parts.uri),
