@@ -17,7 +17,7 @@ mod connection;
 mod edits;
 mod framing;
 mod names;
-mod replies;
+pub(crate) mod replies;
 mod requests;
 mod rules;
 #[cfg(test)]

@@ -10,10 +10,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, StatusCode};
+use http::HeaderName;
 
 use crate::call::Call;
 use crate::config::{Agent, Config, Mode, SharedBudget, Unpriced};
@@ -24,7 +24,7 @@ use crate::keys::vault::Vault;
 use crate::ledger::Ledger;
 use crate::llm::prices::{ModelPrice, PriceTable};
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, Gate, ReplyFacts, Seen};
+use crate::llm::{BodyEdits, Gate};
 use crate::record::Recorder;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, Stage};
@@ -38,6 +38,7 @@ pub mod grants;
 mod growth;
 pub mod in_flight;
 mod judge;
+mod kept;
 pub mod key;
 mod loops;
 mod money;
@@ -45,6 +46,7 @@ pub mod multipliers;
 pub mod outcomes;
 mod rate;
 mod retries;
+mod settle;
 mod soft;
 pub(crate) mod tool_gate;
 pub mod tools;
@@ -55,6 +57,7 @@ use growth::Growth;
 use in_flight::InFlight;
 use judge::{Judging, Verdict};
 use multipliers::{Multipliers, Watch};
+pub use settle::{Deadline, Outcome, Settle};
 
 /// Judges calls. Synchronous: a decision reads memory and appends to a journal, nothing else.
 pub trait Decide: Send + Sync {
@@ -129,66 +132,6 @@ pub(crate) enum Credential {
         /// The pair.
         secret: Secret,
     },
-}
-
-/// What a permit has reserved. Consumed with the call's outcome, on every path.
-pub trait Settle: Send {
-    /// Books the outcome.
-    fn settle(self: Box<Self>, outcome: Outcome);
-
-    /// When a stream of the reply ends at the latest; none while nothing says so.
-    fn deadline(&self) -> Option<Deadline> {
-        None
-    }
-
-    /// How much of a stream is paid for; none while nothing bounds it.
-    fn room(&self) -> Option<Seen> {
-        None
-    }
-
-    /// The stream has taken more than that: gives how much is paid for now.
-    ///
-    /// # Errors
-    /// The refusal with which it ends.
-    fn extend(&mut self, seen: Seen) -> Result<Seen, Refusal> {
-        Ok(seen)
-    }
-}
-
-/// When a reply that is streamed is ended, and what the client is told then.
-#[derive(Debug, Clone)]
-pub struct Deadline {
-    /// When.
-    pub at: Instant,
-    /// What is said in the format's own last event.
-    pub refusal: Refusal,
-    /// The call, for that message.
-    pub id: String,
-}
-
-/// How a forwarded call ended.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    /// The request (or part of it) may have reached the provider. If not, nothing can have been billed.
-    pub forwarded: bool,
-    /// Status of the provider's answer, if one came.
-    pub status: Option<StatusCode>,
-    /// What the reply held; usage `None` is unknown, never zero.
-    pub facts: ReplyFacts,
-    /// The client left before the reply ended.
-    pub client_gone: bool,
-    /// From forwarding to the first byte of the reply's body.
-    pub first_token: Option<Duration>,
-    /// From forwarding to the end.
-    pub duration: Duration,
-    /// Bytes of the request's body as forwarded.
-    pub request_bytes: u64,
-    /// Bytes of the reply's body as the provider sent them.
-    pub reply_bytes: u64,
-    /// The rule for which Guard ended the reply.
-    pub cut: Option<Reason>,
-    /// Why there was no answer, or not all of it.
-    pub upstream_error: Option<String>,
 }
 
 /// The rules in force; replaced as a whole on reload.

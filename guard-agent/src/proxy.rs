@@ -1,7 +1,6 @@
 //! The whole path of a connection and of a call, in two functions.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -92,9 +91,8 @@ pub struct Proxy {
 /// A connection that is known and routed.
 struct Connection {
     identity: Result<Identity, Unidentified>,
-    original_destination: SocketAddr,
+    origin: Origin,
     provider: Arc<Provider>,
-    sni: String,
     snapshot: Arc<Snapshot>,
     requests: AtomicU64,
     share: Share,
@@ -187,13 +185,12 @@ impl Proxy {
                 reset(&stream);
             }
             Ok((Route::Terminate { provider, sni }, _)) => {
-                let (original_destination, snapshot) = (outside.original_destination, outside.snapshot);
+                let (destination, snapshot) = (outside.original_destination, outside.snapshot);
                 let requests = AtomicU64::new(0);
                 let connection = Connection {
                     identity,
-                    original_destination,
+                    origin: Origin { destination, sni },
                     provider,
-                    sni,
                     snapshot,
                     requests,
                     share,
@@ -244,7 +241,7 @@ impl Proxy {
     async fn terminate(self: &Arc<Self>, stream: Rewind<TcpStream>, connection: Arc<Connection>) {
         let untrusted = |how: Distrust| {
             if let Ok(identity) = &connection.identity {
-                self.report().untrusted(identity, &connection.sni, how);
+                self.report().untrusted(identity, &connection.origin.sni, how);
             }
         };
         let stream = match connection.snapshot.terminator.accept(stream).await {
@@ -288,7 +285,7 @@ impl Proxy {
         let dialect = endpoint.dialect;
         let early = |identity, refusal: Refusal| {
             let (original_destination, provider) =
-                (connection.original_destination, connection.provider.as_ref());
+                (connection.origin.destination, connection.provider.as_ref());
             let path = target.path();
             let call = EarlyRefusal {
                 id,
@@ -327,8 +324,8 @@ impl Proxy {
             Err(refusal) => return refuse(dialect, &refusal, id),
         };
         let destination = Destination {
-            original: connection.original_destination,
-            sni: &connection.sni,
+            original: connection.origin.destination,
+            sni: &connection.origin.sni,
         };
         let upstreams = &connection.snapshot.upstreams;
         match forward(
@@ -356,8 +353,8 @@ impl Proxy {
         room: &mut Room,
     ) -> Result<Call, Refusal> {
         let (parts, body) = request.into_parts();
-        let port = connection.original_destination.port();
-        admit(&parts, &connection.sni, port, endpoint.kind)?;
+        let port = connection.origin.destination.port();
+        admit(&parts, &connection.origin.sni, port, endpoint.kind)?;
         let came = collect(&parts.headers, body, self.limits, room).await?;
         let started = Instant::now();
         let body = decode_request(&parts.headers, &came, self.limits.bytes)
@@ -379,10 +376,7 @@ impl Proxy {
         Ok(Call {
             id,
             provider: connection.provider.clone(),
-            origin: Origin {
-                destination: connection.original_destination,
-                sni: connection.sni.clone(),
-            },
+            origin: connection.origin.clone(),
             endpoint: endpoint.kind,
             dialect: endpoint.dialect,
             said: Said::read(&parts.headers, &parts.uri),

@@ -32,6 +32,9 @@ const CODEX: &str = "@openai/codex@0.169.0";
 /// A fake provider that is not Guard's: npm, MIT.
 const AIMOCK: &str = "@copilotkit/aimock@1.43.0";
 
+/// How long an installation may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -85,58 +88,71 @@ pub fn aimock() -> Result<PathBuf> {
 
 /// A program of an npm package, in a directory of its own.
 fn npm(name: &str, package: &str, program: &str) -> Result<PathBuf> {
-    let lab = repository().join(".lab");
-    fs::create_dir_all(&lab)?;
-    let lock = File::create(lab.join(format!("{name}.lock")))?;
-    lock.lock().context("waiting for another installation")?;
-    let (prefix, marker) = (lab.join(name), lab.join(format!("{name}.packages")));
-    let program = prefix.join("node_modules/.bin").join(program);
-    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == package) {
-        return Ok(program);
-    }
-    fs::create_dir_all(&prefix)?;
-    fs::write(prefix.join("package.json"), "{\"private\": true}\n")?;
-    Spawn::new("npm")
-        .args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"])
-        .arg(&prefix)
-        .arg(package)
-        .inherit()
-        .patience(Duration::from_secs(600))
-        .run()?
-        .ok()
-        .context("npm install (Debian: apt-get install npm)")?;
-    fs::write(&marker, package)?;
-    Ok(program)
+    installed(name, package, &format!("node_modules/.bin/{program}"), |at| {
+        npm_install(at, &[package])?
+            .patience(PATIENCE)
+            .run()?
+            .ok()
+            .context("npm install (Debian: apt-get install npm)")?;
+        Ok(())
+    })
 }
 
 fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    installed(name, &packages.join("\n"), "bin/python", |at| {
+        python_install(at, packages, PATIENCE)
+    })
+}
+
+/// A program below a directory of the lab's, which is made unless it was made for the same list.
+fn installed(
+    name: &str,
+    wanted: &str,
+    program: &str,
+    install: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     let lab = repository().join(".lab");
     fs::create_dir_all(&lab)?;
     let lock = File::create(lab.join(format!("{name}.lock")))?;
     // suites run at the same time; the first one installs, the others wait
-    lock.lock().context("waiting for the client environment")?;
-    let (venv, marker) = (lab.join(name), lab.join(format!("{name}.packages")));
-    let python = venv.join("bin/python");
-    let wanted = packages.join("\n");
-    if python.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
-        return Ok(python);
+    lock.lock().context("waiting for another installation")?;
+    let (at, marker) = (lab.join(name), lab.join(format!("{name}.packages")));
+    let program = at.join(program);
+    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == wanted) {
+        return Ok(program);
     }
-    let patience = Duration::from_secs(600);
+    install(&at)?;
+    fs::write(&marker, wanted)?;
+    Ok(program)
+}
+
+/// Makes a Python environment with these packages.
+pub(crate) fn python_install(at: &Path, packages: &[&str], patience: Duration) -> Result<()> {
     Spawn::new("python3")
         .args(["-m", "venv", "--clear"])
-        .arg(&venv)
+        .arg(at)
         .patience(patience)
         .run()?
         .ok()
         .context("python3 -m venv (Debian: apt-get install python3-venv)")?;
-    Spawn::new(&python)
+    Spawn::new(at.join("bin/python"))
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .args(packages)
         .inherit()
         .patience(patience)
         .run()?
         .ok()
-        .context("installing the SDKs with pip")?;
-    fs::write(&marker, wanted)?;
-    Ok(python)
+        .context("installing the packages with pip")?;
+    Ok(())
+}
+
+/// What installs these npm packages into a directory.
+pub(crate) fn npm_install(at: &Path, packages: &[&str]) -> Result<Spawn> {
+    fs::create_dir_all(at)?;
+    fs::write(at.join("package.json"), "{\"private\": true}\n")?;
+    Ok(Spawn::new("npm")
+        .args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"])
+        .arg(at)
+        .args(packages)
+        .inherit())
 }

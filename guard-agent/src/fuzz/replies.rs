@@ -50,12 +50,20 @@ fn media(kind: DialectKind, mode: u8) -> &'static str {
 }
 
 /// Lets `Read` pass, `Bash` when its arguments are without `DENIED`, and nothing else; remembers what it was asked.
-struct Rules {
+pub(crate) struct Rules {
     how: InReply,
     denied: Mutex<Vec<String>>,
 }
 
 impl Rules {
+    /// Denies in this way.
+    pub(crate) fn new(how: InReply) -> Self {
+        Self {
+            how,
+            denied: Mutex::default(),
+        }
+    }
+
     fn deny(&self, what: &str) -> Judgement {
         let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         denied.push(what.to_owned());
@@ -107,15 +115,20 @@ impl Case {
     }
 
     fn read(&self, gate: Option<&Arc<dyn Gate>>, pieces: &[&[u8]]) -> (Bytes, ReplyFacts) {
-        let mut reader = self.reader(gate);
-        let mut out = Vec::new();
-        for piece in pieces {
-            out.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece)));
-        }
-        let (rest, facts) = reader.finish();
-        out.extend_from_slice(&rest);
+        let (out, facts) = drain(self.reader(gate), pieces);
         (Bytes::from(out), facts)
     }
+}
+
+/// Reads a reply in pieces; gives what was forwarded and what was learnt.
+pub(crate) fn drain(mut reader: Box<dyn ReplyReader>, pieces: &[&[u8]]) -> (Vec<u8>, ReplyFacts) {
+    let mut out = Vec::new();
+    for piece in pieces {
+        out.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece)));
+    }
+    let (rest, facts) = reader.finish();
+    out.extend_from_slice(&rest);
+    (out, facts)
 }
 
 /// Checks one reply.
@@ -156,10 +169,7 @@ fn judged(case: &Case, mode: u8, body: &[u8], cut: &[&[u8]], plain: &ReplyFacts)
     let how =
         [InReply::Replace, InReply::Strip, InReply::Refuse, InReply::Strip][usize::from(mode >> HOW_SHIFT)];
     let rules = || {
-        let rules = Arc::new(Rules {
-            how,
-            denied: Mutex::default(),
-        });
+        let rules = Arc::new(Rules::new(how));
         let gate: Arc<dyn Gate> = rules.clone();
         (rules, gate)
     };

@@ -4,7 +4,7 @@
 //! failure: what was attached stays attached.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -191,15 +191,10 @@ fn attach_one(program: &OwnedFd, hook: AttachType, cgroup: &File, pin: &Path) ->
             sys::update(link.as_fd(), program.as_fd())?;
             link
         }
-        // Pinned, but elsewhere (the cgroup was made anew): the new link is in force before the old one goes.
+        // Pinned, but elsewhere: the cgroup was made anew.
         Ok(_old) => {
             let link = sys::link(program.as_fd(), cgroup.as_fd(), hook)?;
-            // bpffs takes no dots in names.
-            let mut aside = pin.as_os_str().to_owned();
-            aside.push("_new");
-            let aside = PathBuf::from(aside);
-            sys::pin(link.as_fd(), &aside)?;
-            fs::rename(&aside, pin)?;
+            sys::replace_pin(link.as_fd(), pin)?;
             link
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

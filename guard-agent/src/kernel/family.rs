@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    io,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
 };
@@ -104,14 +104,7 @@ impl Family {
 
     fn put(&self) -> io::Result<()> {
         let link = sys::link_function(self.program.as_fd())?;
-        // bpffs takes no dots in names.
-        let aside = self.pin.with_file_name(format!("{PROGRAM}_new"));
-        match fs::remove_file(&aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        sys::pin(link.as_fd(), &aside)?;
-        fs::rename(&aside, &self.pin)
+        sys::replace_pin(link.as_fd(), &self.pin)
     }
 
     /// Whether the pin still leads to this program: a link of this kind holds as long as it is there.

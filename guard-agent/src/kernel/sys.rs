@@ -196,6 +196,20 @@ pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     .map(drop)
 }
 
+/// Puts a pin in the place of another: the new one is in force before the old one goes.
+pub(super) fn replace_pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    // bpffs takes no dots in names.
+    let mut aside = path.as_os_str().to_owned();
+    aside.push("_new");
+    // Left behind by a daemon that was killed in between.
+    match std::fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    pin(fd, Path::new(&aside))?;
+    std::fs::rename(&aside, path)
+}
+
 /// Attaches a program to a cgroup. Links always run beside the links of others; none can replace them.
 pub(super) fn link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, to: AttachType) -> io::Result<OwnedFd> {
     let (program_fd, target_fd) = (raw(program), raw(cgroup));

@@ -115,6 +115,12 @@ impl Amounts {
         calls: 0,
     };
 
+    /// One call, and nothing else.
+    pub const CALL: Self = Self {
+        calls: 1,
+        ..Self::ZERO
+    };
+
     /// How many of a unit.
     pub const fn of(&self, unit: Unit) -> u64 {
         match unit {

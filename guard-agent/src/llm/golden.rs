@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::fuzz::replies::drain;
 use crate::llm::provider::dialect_of;
 use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead, Seen};
 
@@ -84,14 +85,7 @@ fn read_gated(
         hide_usage_event: hide,
         gate,
     };
-    let mut reader = dialect.reply(&head);
-    let mut out = Vec::new();
-    for piece in pieces {
-        out.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece)));
-    }
-    let (rest, facts) = reader.finish();
-    out.extend_from_slice(&rest);
-    (out, facts)
+    drain(dialect.reply(&head), pieces)
 }
 
 /// The fixtures of one format whose names end so, sorted.

@@ -5,15 +5,14 @@
 //! starting, because it may hold what somebody wanted stopped.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::kept::{read, replace};
 use crate::refusal::{Reason, Refusal};
 
 /// Name of the file in `state_dir`.
@@ -66,17 +65,8 @@ impl Frozen {
     /// The file is there and cannot be read.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let file = state_dir.join(FILE);
-        let list = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|why| {
-                let message = format!(
-                    "{}: {why}; it says which agents are frozen: repair it, or remove it to thaw all",
-                    file.display()
-                );
-                io::Error::new(io::ErrorKind::InvalidData, message)
-            })?,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => FrozenList::default(),
-            Err(why) => return Err(io::Error::new(why.kind(), format!("{}: {why}", file.display()))),
-        };
+        let advice = "it says which agents are frozen: repair it, or remove it to thaw all";
+        let list = read(&file, advice)?;
         Ok(Self {
             file: Some(file),
             state: Mutex::new(State {
@@ -197,24 +187,6 @@ impl Frozen {
     }
 }
 
-/// Puts a file in the place of another, so that a crash leaves one of the two.
-pub(super) fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
-    let draft = file.with_extension("new");
-    let mut out = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)?;
-    out.write_all(content)?;
-    out.sync_all()?;
-    fs::rename(&draft, file)?;
-    match file.parent() {
-        Some(directory) => fs::File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 fn refusal(agent: &str, run: Option<&str>, freeze: &Freeze) -> Refusal {
     let (what, command) = match run {
         None => (
@@ -273,7 +245,7 @@ mod tests {
     #[test]
     fn a_list_that_cannot_be_read_is_not_an_empty_one() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "{").unwrap();
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
         let said = Frozen::open(dir.path()).unwrap_err().to_string();
         assert!(said.contains(FILE) && said.contains("repair it"), "{said}");
     }
@@ -294,7 +266,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let frozen = Frozen::open(dir.path()).unwrap();
         frozen.freeze("coder", None, because("x")).unwrap();
-        fs::remove_dir_all(dir.path()).unwrap();
+        std::fs::remove_dir_all(dir.path()).unwrap();
         assert!(frozen.unfreeze("coder", None).is_err());
         assert!(frozen.check("coder", "run-1").is_err());
     }

@@ -15,9 +15,9 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::kept::{read, replace};
 use crate::ledger::{Amount, Scope, ScopeKind, Unit};
 use crate::money::Pico;
-use crate::policy::frozen::replace;
 
 /// Name of the file in `state_dir`.
 const FILE: &str = "grants.json";
@@ -82,17 +82,8 @@ impl Grants {
     /// The file is there and cannot be read.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let file = state_dir.join(FILE);
-        let list: Vec<Grant> = match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|why| {
-                let message = format!(
-                    "{}: {why}; it says what was granted to agents: repair it, or remove it to take all grants back",
-                    file.display()
-                );
-                io::Error::new(io::ErrorKind::InvalidData, message)
-            })?,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(why) => return Err(io::Error::new(why.kind(), format!("{}: {why}", file.display()))),
-        };
+        let advice = "it says what was granted to agents: repair it, or remove it to take all grants back";
+        let list: Vec<Grant> = read(&file, advice)?;
         Ok(Self {
             file: Some(file),
             list: ArcSwap::from_pointee(list),
@@ -103,10 +94,7 @@ impl Grants {
     /// What an agent has beyond its budgets now.
     pub fn extra(&self, agent: &str, now: Timestamp) -> Extra {
         let list = self.list.load();
-        let live = list
-            .iter()
-            .filter(|grant| grant.agent == agent && now < grant.until);
-        live.fold(Extra::default(), |sum, grant| Extra {
+        live(&list, agent, now).fold(Extra::default(), |sum, grant| Extra {
             usd: Pico(sum.usd.0.saturating_add(grant.pico_usd.0)),
             until: Some(sum.until.map_or(grant.until, |until| until.min(grant.until))),
         })
@@ -114,11 +102,7 @@ impl Grants {
 
     /// An agent's grants that are in force.
     pub fn of(&self, agent: &str, now: Timestamp) -> Vec<Grant> {
-        let list = self.list.load();
-        let live = list
-            .iter()
-            .filter(|grant| grant.agent == agent && now < grant.until);
-        live.cloned().collect()
+        live(&self.list.load(), agent, now).cloned().collect()
     }
 
     /// Grants, from this moment on and over restarts. What has expired is forgotten.
@@ -143,6 +127,12 @@ impl Grants {
         self.list.store(Arc::new(list));
         Ok(())
     }
+}
+
+/// An agent's grants that are in force.
+fn live<'g>(list: &'g [Grant], agent: &str, now: Timestamp) -> impl Iterator<Item = &'g Grant> {
+    list.iter()
+        .filter(move |grant| grant.agent == agent && now < grant.until)
 }
 
 #[cfg(test)]

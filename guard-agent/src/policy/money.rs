@@ -87,7 +87,6 @@ impl<'a> Bill<'a> {
         grants: &Arc<Grants>,
         clock: SharedClock,
     ) -> Payer {
-        let label = self.price.map_or(self.facts.model.as_str(), |price| &price.label);
         Payer {
             rules: rules.clone(),
             grants: grants.clone(),
@@ -97,7 +96,7 @@ impl<'a> Bill<'a> {
             session: self.session.map(Into::into),
             key: self.key.as_deref().map(Into::into),
             model: self.facts.model.as_str().into(),
-            label: label.into(),
+            label: self.model().into(),
         }
     }
 
@@ -107,13 +106,9 @@ impl<'a> Bill<'a> {
         for charge in &mut charges {
             charge.limit = charge.limit.with(u64::MAX);
         }
-        let amount = self.worst_case(call).map_or(
-            Amounts {
-                calls: 1,
-                ..Amounts::ZERO
-            },
-            |worst| amounts(&worst),
-        );
+        let amount = self
+            .worst_case(call)
+            .map_or(Amounts::CALL, |worst| amounts(&worst));
         ledger
             .reserve_for(call.id, &charges, amount, Some(self.caller(call)))
             .map_err(|why| tracing::warn!(%why, "not counted"))
@@ -133,18 +128,21 @@ impl<'a> Bill<'a> {
         }
     }
 
+    /// The model's name in the price table; without one, as it was asked for.
+    fn model(&self) -> &str {
+        self.price
+            .map_or(self.facts.model.as_str(), |price| price.label.as_str())
+    }
+
     /// What reports are to know of the call.
     fn caller(&self, call: &Call) -> Caller {
-        let model = self
-            .price
-            .map_or(self.facts.model.as_str(), |price| price.label.as_str());
         Caller {
             agent: self.agent.name.clone(),
             owner: self.agent.owner.clone(),
             run: self.who.run.clone(),
             session: self.session.map(Into::into),
             provider: call.provider.name.as_str().into(),
-            model: quotable(model).into(),
+            model: quotable(self.model()).into(),
             key: self.key.as_deref().map(Into::into),
         }
     }

@@ -7,14 +7,13 @@
 //! older ones only in their sum.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::frozen::replace;
+use super::kept::{read, replace};
 use crate::money::Pico;
 
 /// Name of the file in `state_dir`.
@@ -133,14 +132,7 @@ impl Outcomes {
     /// The file is there and cannot be read.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         let file = state_dir.join(FILE);
-        let agents = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|why| {
-                let message = format!("{}: {why}; repair it, or remove it to begin anew", file.display());
-                io::Error::new(io::ErrorKind::InvalidData, message)
-            })?,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(why) => return Err(io::Error::new(why.kind(), format!("{}: {why}", file.display()))),
-        };
+        let agents = read(&file, "repair it, or remove it to begin anew")?;
         Ok(Self {
             file,
             agents: Mutex::new(agents),
@@ -218,7 +210,7 @@ mod tests {
         }
         assert_eq!(again.per_success(), [("coder".to_owned(), Pico(20))]);
         assert_eq!(again.lock()["coder"].runs.len(), RUNS);
-        fs::write(dir.path().join(FILE), "[]").unwrap();
+        std::fs::write(dir.path().join(FILE), "[]").unwrap();
         assert!(Outcomes::open(dir.path()).is_err());
     }
 

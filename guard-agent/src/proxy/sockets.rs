@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use ulid::Ulid;
 
 use super::{Connection, Proxy};
-use crate::call::{Call, Fingerprint, Origin, Said};
+use crate::call::{Call, Fingerprint, Said};
 use crate::forward::Destination;
 use crate::forward::socket::{Opened, open};
 use crate::http::Reply;
@@ -107,18 +107,14 @@ impl Proxy {
     ) -> Result<Response<Reply>, Refused> {
         let upgraded = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
-        let port = connection.original_destination.port();
-        admit(&parts, &connection.sni, port, endpoint.kind).map_err(Refused::Early)?;
+        let port = connection.origin.destination.port();
+        admit(&parts, &connection.origin.sni, port, endpoint.kind).map_err(Refused::Early)?;
         let key = handshake(&parts.headers).map_err(Refused::Early)?;
         let accept = derive_accept_key(key.as_bytes());
-        let origin = Origin {
-            destination: connection.original_destination,
-            sni: connection.sni.clone(),
-        };
         let caller = Caller {
             identity: identity.clone(),
             provider: connection.provider.clone(),
-            origin: origin.clone(),
+            origin: connection.origin.clone(),
             dialect: endpoint.dialect,
             format,
             target: parts.uri.clone(),
@@ -129,7 +125,7 @@ impl Proxy {
         let call = Call {
             id,
             provider: connection.provider.clone(),
-            origin,
+            origin: connection.origin.clone(),
             endpoint: endpoint.kind,
             dialect: endpoint.dialect,
             said: Said::read(&parts.headers, &parts.uri),
@@ -147,8 +143,8 @@ impl Proxy {
             .decide(identity, &connection.provider, &call)
             .map_err(Refused::Decided)?;
         let destination = Destination {
-            original: connection.original_destination,
-            sni: &connection.sni,
+            original: connection.origin.destination,
+            sni: &connection.origin.sni,
         };
         let upstreams = &connection.snapshot.upstreams;
         let opened = open(upstreams, &self.linger, identity, &destination, call, permit).await;

@@ -94,13 +94,7 @@ impl Ticket {
                 // It reached the provider, so it counts as a call, and for nothing else.
                 Some(reservation) if outcome.forwarded => {
                     let ended = self.ended(outcome);
-                    reservation.settle_as(
-                        Amounts {
-                            calls: 1,
-                            ..Amounts::ZERO
-                        },
-                        Some(ended),
-                    );
+                    reservation.settle_as(Amounts::CALL, Some(ended));
                 }
                 Some(reservation) => reservation.release(),
                 None => {}

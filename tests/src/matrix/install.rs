@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Client;
 use super::table::Kind;
-use crate::clients::repository;
+use crate::clients::{npm_install, python_install, repository};
 use crate::process::Spawn;
 
 /// Python environments: packages that can live together.
@@ -73,7 +73,9 @@ impl Installed {
         let lock = File::create(this.root.join("lock"))?;
         lock.lock().context("waiting for another installation")?;
         for (name, packages) in PYTHON {
-            this.once(name, &packages.join("\n"), || this.install_python(name, packages))?;
+            this.once(name, &packages.join("\n"), || {
+                python_install(&this.root.join(name), packages, PATIENCE)
+            })?;
         }
         this.once("node", NODE, || this.npm("node", &[NODE]))?;
         this.once("npm", &NPM.join("\n"), || this.npm("npm", &NPM))?;
@@ -90,29 +92,14 @@ impl Installed {
         Ok(fs::write(marker, wanted)?)
     }
 
-    fn install_python(&self, name: &str, packages: &[&str]) -> Result<()> {
-        let environment = self.root.join(name);
-        run(Spawn::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&environment)
-            .inherit())?;
-        run(Spawn::new(self.python(name))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(packages)
-            .inherit())
-    }
-
     fn npm(&self, name: &str, packages: &[&str]) -> Result<()> {
-        let directory = self.root.join(name);
-        fs::create_dir_all(&directory)?;
-        fs::write(directory.join("package.json"), "{\"private\": true}\n")?;
-        run(Spawn::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"])
-            .arg(&directory)
-            .args(packages)
-            .inherit()
+        npm_install(&self.root.join(name), packages)?
             // behind what is inherited: the packages' own scripts ask for the newer Node
-            .env("PATH", self.path()))
+            .env("PATH", self.path())
+            .patience(PATIENCE)
+            .run()?
+            .ok()?;
+        Ok(())
     }
 
     /// The Python of an environment.
@@ -167,9 +154,4 @@ impl Installed {
             .ok()?;
         Ok(done.stdout.trim().to_owned())
     }
-}
-
-fn run(spawn: Spawn) -> Result<()> {
-    spawn.patience(PATIENCE).run()?.ok()?;
-    Ok(())
 }

@@ -8,51 +8,15 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::{media, read_gated};
-use crate::llm::gate::Unjudged;
+use crate::fuzz::replies::Rules;
 use crate::llm::provider::dialect_of;
-use crate::llm::{Denial, DialectKind, Gate, InReply, Judgement, ReplyFacts};
-use crate::refusal::{Reason, Refusal};
+use crate::llm::{DialectKind, Gate, InReply, ReplyFacts};
 
 const CHAT: DialectKind = DialectKind::OpenaiChat;
 const MESSAGES: DialectKind = DialectKind::AnthropicMessages;
 
-/// Lets `Read` pass, `Bash` when its arguments are without `DENIED`, and nothing else.
-pub(super) struct Rules(pub(super) InReply);
-
-impl Rules {
-    fn deny(&self) -> Judgement {
-        Judgement::Deny(Box::new(self.unjudged(Unjudged::Call)))
-    }
-}
-
-impl Gate for Rules {
-    fn by_name(&self, name: &str) -> Judgement {
-        match name {
-            "Read" => Judgement::Pass,
-            "Bash" => Judgement::Wait,
-            _ => self.deny(),
-        }
-    }
-    fn by_arguments(&self, _name: &str, arguments: &str) -> Judgement {
-        if arguments.contains("DENIED") {
-            self.deny()
-        } else {
-            Judgement::Pass
-        }
-    }
-    fn unjudged(&self, _what: Unjudged) -> Denial {
-        Denial {
-            how: self.0,
-            refusal: Refusal::new(Reason::ToolDenied, "NOTE"),
-        }
-    }
-    fn request_id(&self) -> &'static str {
-        "id-1"
-    }
-}
-
 fn gated(kind: DialectKind, sse: bool, how: InReply, pieces: &[&[u8]]) -> (String, ReplyFacts) {
-    let gate: Arc<dyn Gate> = Arc::new(Rules(how));
+    let gate: Arc<dyn Gate> = Arc::new(Rules::new(how));
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media(sse)));
     let (out, facts) = read_gated(dialect_of(kind), &headers, false, Some(&gate), pieces);

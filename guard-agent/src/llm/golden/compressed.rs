@@ -3,12 +3,12 @@
 
 use std::io::Write;
 
-use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::formats::{ENDINGS, FORMATS, wire};
 use super::{KINDS, fixtures};
+use crate::fuzz::replies::drain;
 use crate::llm::encoding::reader_for;
 use crate::llm::provider::dialect_of;
 use crate::llm::{Dialect, DialectKind, ReplyFacts, ReplyHead};
@@ -66,14 +66,7 @@ pub(super) fn read_packed(
         hide_usage_event: false,
         gate: None,
     };
-    let mut reader = reader_for(dialect, &head);
-    let mut out = Vec::new();
-    for piece in pieces {
-        out.extend_from_slice(&reader.feed(Bytes::copy_from_slice(piece)));
-    }
-    let (rest, facts) = reader.finish();
-    out.extend_from_slice(&rest);
-    (out, facts)
+    drain(reader_for(dialect, &head), pieces)
 }
 
 /// Every reply among the fixtures of every format: format, name, media type, bytes on the wire.

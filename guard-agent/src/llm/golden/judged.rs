@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 
-use super::calls::Rules;
 use super::formats::{BINARY, binary};
 use super::read_gated;
+use crate::fuzz::replies::Rules;
 use crate::llm::DialectKind::{self, BedrockConverse, Cohere, Gemini, Ollama, OpenaiResponses};
 use crate::llm::provider::dialect_of;
 use crate::llm::{Gate, InReply};
@@ -17,7 +17,7 @@ const LINES: &str = "application/x-ndjson";
 
 /// What passes of a stream under the rules, whatever the pieces; the tools that were denied.
 fn passed(kind: DialectKind, media: &'static str, stream: &[u8]) -> (String, Vec<String>) {
-    let gate: Arc<dyn Gate> = Arc::new(Rules(InReply::Strip));
+    let gate: Arc<dyn Gate> = Arc::new(Rules::new(InReply::Strip));
     let headers: HeaderMap = [(CONTENT_TYPE, HeaderValue::from_static(media))]
         .into_iter()
         .collect();

@@ -29,6 +29,21 @@ fn lines(variable: &str, wanted: impl Fn(&str) -> bool) -> Option<Vec<(String, V
     Some(all)
 }
 
+/// The recorded replies in the two formats of the first recordings.
+fn replies() -> Option<Vec<(String, Value)>> {
+    let wanted = |name: &str| name == "openai-chat.jsonl" || name == "anthropic.jsonl";
+    lines("GUARD_RECORDED_DIR", wanted)
+}
+
+/// One recording is filed under another provider's path; what it holds says what it is.
+fn kind_of(file: &str, body: &str) -> DialectKind {
+    if file == "anthropic.jsonl" || body.starts_with("event: message_start") {
+        DialectKind::AnthropicMessages
+    } else {
+        DialectKind::OpenaiChat
+    }
+}
+
 /// The buckets by the independent reading of the recording's publisher, in the terms of the wire.
 fn expected(native: &Value, billable: Option<&Value>) -> Option<Usage> {
     let count = |pointer: &str| native.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
@@ -92,20 +107,13 @@ fn cuts(body: &[u8]) -> Vec<Vec<&[u8]>> {
 
 #[test]
 fn recorded_replies_are_metered_exactly() {
-    let wanted = |name: &str| name == "openai-chat.jsonl" || name == "anthropic.jsonl";
-    let Some(records) = lines("GUARD_RECORDED_DIR", wanted) else {
+    let Some(records) = replies() else {
         return;
     };
     let (mut known, mut unknown, mut readings) = (0, 0, 0);
     for (file, record) in &records {
         let body = record["response_body"].as_str().unwrap();
-        // One recording is filed under another provider's path; what it holds says what it is.
-        let anthropic = file == "anthropic.jsonl" || body.starts_with("event: message_start");
-        let kind = if anthropic {
-            DialectKind::AnthropicMessages
-        } else {
-            DialectKind::OpenaiChat
-        };
+        let kind = kind_of(file, body);
         let sse = record["stream"].as_bool().unwrap();
         let native = &record["expected"]["native_usage_on_wire"];
         let mut usage = expected(native, record["expected"].get("billable_total"));
@@ -180,19 +188,13 @@ fn recorded_replies_are_metered_exactly() {
 /// What is seen while a stream passes is no more than what it takes, but for providers that count oddly.
 #[test]
 fn recorded_streams_are_not_seen_to_take_more_than_they_do() {
-    let wanted = |name: &str| name == "openai-chat.jsonl" || name == "anthropic.jsonl";
-    let Some(records) = lines("GUARD_RECORDED_DIR", wanted) else {
+    let Some(records) = replies() else {
         return;
     };
     let (mut streams, mut odd, mut passed, mut told) = (0, 0, 0, 0);
     for (file, record) in &records {
         let body = record["response_body"].as_str().unwrap();
-        let anthropic = file == "anthropic.jsonl" || body.starts_with("event: message_start");
-        let kind = if anthropic {
-            DialectKind::AnthropicMessages
-        } else {
-            DialectKind::OpenaiChat
-        };
+        let kind = kind_of(file, body);
         let (_, whole) = read(dialect_of(kind), true, false, &[body.as_bytes()]);
         let (true, Some(usage)) = (record["stream"].as_bool().unwrap(), whole.usage) else {
             continue;

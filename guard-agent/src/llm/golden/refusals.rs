@@ -5,10 +5,10 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::calls::Rules;
 use super::fixtures;
 use super::formats::{BINARY, ENDINGS, binary};
 use super::snapshot;
+use crate::fuzz::replies::Rules;
 use crate::llm::provider::dialect_of;
 use crate::llm::{DialectKind, Gate, InReply, ReplyHead};
 use crate::money::Pico;
@@ -142,7 +142,7 @@ fn a_stream_that_is_ended_says_why_in_the_formats_own_last_event() {
 #[test]
 fn a_plain_reply_that_may_not_pass_is_replaced_by_the_formats_own_error() {
     for kind in DialectKind::ALL {
-        let gate: Arc<dyn Gate> = Arc::new(Rules(InReply::Refuse));
+        let gate: Arc<dyn Gate> = Arc::new(Rules::new(InReply::Refuse));
         let Some((mut reader, first)) = begun(kind, ".reply.json", "application/json", Some(&gate)) else {
             continue;
         };

@@ -24,7 +24,7 @@ fn talk(messages: &[Value]) -> String {
 fn failed(status: u16) -> Outcome {
     Outcome {
         forwarded: true,
-        status: Some(StatusCode::from_u16(status).unwrap()),
+        status: Some(http::StatusCode::from_u16(status).unwrap()),
         ..Outcome::default()
     }
 }

@@ -67,7 +67,7 @@ fn a_call_counts_when_it_reached_the_provider_whatever_that_answered() {
     let world = world("{ window = \"hour\", calls = 2 }, { window = \"hour\", usd = 10 }");
     let failed = |status| Outcome {
         forwarded: true,
-        status: Some(StatusCode::from_u16(status).unwrap()),
+        status: Some(http::StatusCode::from_u16(status).unwrap()),
         ..Outcome::default()
     };
     // Nobody was reached.

@@ -1,5 +1,6 @@
 //! A provider, its dialect, the stages around the data path, and clients.
 
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;

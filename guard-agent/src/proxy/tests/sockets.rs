@@ -163,6 +163,14 @@ async fn hear<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     next(socket).await.into_text().unwrap().to_string()
 }
 
+/// A response is asked for and has begun.
+async fn begin(agent: &mut Agent, provider: &mut Provider) {
+    say(agent, &create("m")).await;
+    hear(provider).await;
+    say(provider, &created(None)).await;
+    hear(agent).await;
+}
+
 async fn closed<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
 ) -> CloseCode {
@@ -343,10 +351,7 @@ async fn a_client_that_leaves_is_charged_with_what_its_calls_cost() {
             mut provider,
             ..
         } = open().await;
-        say(&mut agent, &create("m")).await;
-        hear(&mut provider).await;
-        say(&mut provider, &created(None)).await;
-        hear(&mut agent).await;
+        begin(&mut agent, &mut provider).await;
         let code = CloseFrame {
             code: CloseCode::Library(4001),
             reason: "bye".into(),
@@ -379,10 +384,7 @@ async fn a_provider_that_leaves_leaves_usage_unknown_and_its_code_reaches_the_cl
             mut provider,
             ..
         } = open().await;
-        say(&mut agent, &create("m")).await;
-        hear(&mut provider).await;
-        say(&mut provider, &created(None)).await;
-        hear(&mut agent).await;
+        begin(&mut agent, &mut provider).await;
         if orderly {
             let frame = CloseFrame {
                 code: CloseCode::Library(4008),
@@ -480,10 +482,7 @@ async fn a_reply_ends_with_a_readable_event_when_the_run_s_time_is_over() {
         mut provider,
         ..
     } = open_with(|world| world.lasts = Some(Duration::from_millis(300))).await;
-    say(&mut agent, &create("m")).await;
-    hear(&mut provider).await;
-    say(&mut provider, &created(None)).await;
-    hear(&mut agent).await;
+    begin(&mut agent, &mut provider).await;
     let last = hear(&mut agent).await;
     assert!(
         last.contains("response.failed") && last.contains("the run is over"),
@@ -502,10 +501,7 @@ async fn a_reply_that_outgrows_its_budget_ends_with_a_readable_event_and_the_pro
         mut provider,
         ..
     } = open_with(|world| world.room = Some(20)).await;
-    say(&mut agent, &create("m")).await;
-    hear(&mut provider).await;
-    say(&mut provider, &created(None)).await;
-    hear(&mut agent).await;
+    begin(&mut agent, &mut provider).await;
     let delta =
         json!({"type": "response.output_text.delta", "output_index": 0, "delta": "word ".repeat(200)});
     say(&mut provider, &delta.to_string()).await;
