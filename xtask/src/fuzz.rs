@@ -18,6 +18,7 @@ use crate::setup;
 
 /// What to run.
 #[derive(Debug, Clone, clap::Args)]
+#[group(id = "fuzzing")]
 pub(crate) struct Options {
     /// With --fuzz: how long each target runs
     #[arg(long, default_value_t = 30, requires = "fuzz")]

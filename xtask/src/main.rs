@@ -58,3 +58,15 @@ fn main() -> Result<()> {
         Chore::Test(options) => test::run(&options),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Command;
+
+    #[test]
+    fn the_command_line_of_every_chore_is_sound() {
+        Command::command().debug_assert();
+    }
+}
