@@ -36,6 +36,8 @@ use request::request;
 
 /// From the request to the head of the answer: a reasoning model that does not stream answers after minutes.
 const ANSWER: Duration = Duration::from_secs(15 * 60);
+/// How long a call waits for its money to be on record against a power loss. A healthy disk takes milliseconds.
+const ON_DISK: Duration = Duration::from_secs(5);
 /// Seconds after which a full pool may be tried again.
 const BUSY: u32 = 5;
 
@@ -66,6 +68,7 @@ pub async fn forward(
         settlement,
         gate,
     } = permit.redeem();
+    let on_disk = settlement.on_disk();
     let mut tab = Tab::open(settlement, dialect, edits.include_usage, gate);
     tab.set_call(call.id.to_string());
     let plain = tab.alters();
@@ -80,6 +83,12 @@ pub async fn forward(
     };
     let mut request = request(dialect, destination.sni, call, &edits, plain, &credential)?;
     let slot = upstreams.slot(&key).ok_or_else(busy)?;
+    if let Some(on_disk) = on_disk
+        && tokio::time::timeout(ON_DISK, on_disk.wait()).await.is_err()
+    {
+        tab.set_error("the reservation was not on disk in time".to_owned());
+        return Err(slow_disk());
+    }
     let sent = request.body().size_hint().lower();
     let connection = capture_connection(&mut request);
     let mut waiting = Waiting {
@@ -104,6 +113,16 @@ fn busy() -> Refusal {
     let mut refusal = Refusal::new(
         Reason::InFlight,
         "Too many calls of this agent to this provider are in flight. Wait for some to end, then try again.",
+    );
+    refusal.retry_after = Some(BUSY);
+    refusal
+}
+
+fn slow_disk() -> Refusal {
+    let mut refusal = Refusal::new(
+        Reason::NotRecordable,
+        "Guard's disk did not take the record of this call's budget within five seconds, so the call was not sent. The \
+         operator finds the cause with `guard-agent status`.",
     );
     refusal.retry_after = Some(BUSY);
     refusal

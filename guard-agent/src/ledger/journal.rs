@@ -36,6 +36,23 @@ pub(super) struct Journal {
     ragged: bool,
     /// The bytes of the record that is written; kept, so that a call allocates nothing for it.
     buffer: Vec<u8>,
+    /// Segments before this one that may not be on disk yet.
+    older: Vec<Arc<dyn Storage>>,
+    /// Segments begun, and how many of them the directory on disk has.
+    begun: u64,
+    entered: u64,
+    /// Nothing of this segment was ever brought to the disk.
+    fresh: bool,
+}
+
+/// What has to be brought to the disk.
+pub(super) struct Unsynced {
+    /// The directory, too.
+    pub directory: bool,
+    /// The segments, in order.
+    pub storages: Vec<Arc<dyn Storage>>,
+    older: usize,
+    begun: u64,
 }
 
 impl Journal {
@@ -79,14 +96,51 @@ impl Journal {
 
     /// Begins a new segment with a checkpoint; the old one stays until the database holds it.
     pub(super) fn rotate(&mut self, checkpoint: &Record) -> io::Result<()> {
-        let next = Self::create(
+        let mut next = Self::create(
             &self.files,
             self.segment.saturating_add(1),
             self.next_seq,
             checkpoint,
         )?;
+        next.older.append(&mut self.older);
+        next.older.push(Arc::clone(&self.storage));
         *self = next;
         Ok(())
+    }
+
+    /// Begins anew after the disk failed to take this segment: nothing older is waited for, since the checkpoint has it.
+    /// A segment that never was on disk is written over, so that a disk that fails for long is not filled with them.
+    pub(super) fn renew(&mut self, checkpoint: &Record) -> io::Result<()> {
+        let number = self.segment.saturating_add(u64::from(!self.fresh));
+        *self = Self::create(&self.files, number, self.next_seq, checkpoint)?;
+        Ok(())
+    }
+
+    /// What is not known to be on disk.
+    pub(super) fn unsynced(&self) -> Unsynced {
+        let mut storages = self.older.clone();
+        storages.push(Arc::clone(&self.storage));
+        Unsynced {
+            directory: self.entered < self.begun,
+            storages,
+            older: self.older.len(),
+            begun: self.begun,
+        }
+    }
+
+    /// That is on disk now.
+    pub(super) fn synced(&mut self, done: &Unsynced) {
+        self.older.drain(..done.older.min(self.older.len()));
+        self.entered = self.entered.max(done.begun);
+        let current = done.storages.last();
+        if current.is_some_and(|storage| Arc::ptr_eq(storage, &self.storage)) {
+            self.fresh = false;
+        }
+    }
+
+    /// Segments before this one may not be on disk: whoever wrote them was killed.
+    pub(super) fn after(&mut self, older: Vec<Arc<dyn Storage>>) {
+        self.older = older;
     }
 
     /// A new segment that begins with a checkpoint. A leftover of its number never held a readable one (recovery would
@@ -118,6 +172,10 @@ impl Journal {
             next_seq,
             ragged: false,
             buffer: Vec::new(),
+            older: Vec::new(),
+            begun: segment,
+            entered: 0,
+            fresh: true,
         }
     }
 

@@ -27,7 +27,11 @@ pub(super) fn apply(
             }
             Ok(())
         }
-        Record::Checkpoint { .. } | Record::Forget { .. } => Ok(()),
+        Record::Checkpoint { .. }
+        | Record::Forget { .. }
+        | Record::Lease { .. }
+        | Record::Opened { .. }
+        | Record::Stopped { .. } => Ok(()),
         Record::Reserve { at, posting } => reserve(transaction, numbered.seq, *at, posting),
         Record::Close {
             at,

@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS calls (
   ended_at          TEXT,                -- NULL while the call is in flight
   cost_pico_usd     INTEGER,             -- what was booked
   outcome           TEXT                 -- settled; released (nothing booked);
-                                         -- abandoned, recovered (booked in full: dropped, or the daemon died)
+                                         -- abandoned, recovered (booked in full: dropped, or the daemon died);
+                                         -- power_lost (no call: what may have been spent under an account's lease)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS calls_by_call ON calls (call);
 CREATE INDEX IF NOT EXISTS calls_by_time ON calls (reserved_at);

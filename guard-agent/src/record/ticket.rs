@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
-use crate::ledger::{Cause, Settled};
+use crate::ledger::{Cause, OnDisk, Settled};
 use crate::llm::{Judgement, ReplyFacts};
 use crate::money::Pico;
 use crate::policy::multipliers;
@@ -200,6 +200,10 @@ impl Ticket {
 }
 
 impl Settle for Ticket {
+    fn on_disk(&self) -> Option<OnDisk> {
+        self.hold.as_ref()?.reservation.as_ref()?.on_disk()
+    }
+
     fn deadline(&self) -> Option<Deadline> {
         self.places.deadline.clone()
     }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Account, AccountId, Book, NO_SESSION, SESSIONS, add};
+use super::{Account, AccountId, Book, NO_SESSION, SESSIONS, Slot, add};
+use crate::ledger::escrow::Ask;
 use crate::ledger::{AccountView, Scope, ScopeKind, Window, window};
 use crate::money::Pico;
 
@@ -127,5 +128,30 @@ impl Book {
             settled,
             reserved,
         })
+    }
+
+    /// What each account comes to with this amount, and what is left below its limit then.
+    pub(in crate::ledger) fn asks<'a>(&self, slots: &'a [Slot], amount: Pico) -> Vec<Ask<'a>> {
+        slots
+            .iter()
+            .map(|Slot { account, limit }| {
+                let all = self.balance(account);
+                let used = add(add(all.settled, all.reserved), amount);
+                Ask {
+                    account,
+                    total: add(self.total(account), amount),
+                    amount,
+                    limit: *limit,
+                    room: limit.saturating_sub(used),
+                }
+            })
+            .collect()
+    }
+
+    /// Settled and reserved in this very account; of a rolling one, in this bucket.
+    pub(in crate::ledger) fn total(&self, id: &AccountId) -> Pico {
+        self.accounts
+            .get(id)
+            .map_or(Pico::ZERO, |account| add(account.settled, account.reserved))
     }
 }

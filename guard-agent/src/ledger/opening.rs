@@ -1,0 +1,125 @@
+//! Opening a ledger: what the last process left open is charged, and after a power loss what it may have spent beyond
+//! what is on disk.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use ulid::Ulid;
+
+use super::book::Posting;
+use super::files::{Directory, Files};
+use super::journal::{self, SEGMENT_BYTES};
+use super::record::{Boot, Outcome, Record};
+use super::state::State;
+use super::syncer::Signal;
+use super::{Inner, LedgerError, LedgerSettings, Recovery, recovery, sqlite};
+use crate::money::Pico;
+
+/// What lies below a ledger.
+pub(super) struct Ground {
+    pub(super) files: Arc<dyn Files>,
+    /// Zero when the machine does not say in which boot it is.
+    pub(super) boot: u128,
+    pub(super) segment_bytes: u64,
+}
+
+impl Ground {
+    /// A directory, in this boot of this machine.
+    pub(super) fn of(dir: &Path) -> Self {
+        Self {
+            files: Arc::new(Directory(dir.to_owned())),
+            boot: boot_id(),
+            segment_bytes: SEGMENT_BYTES,
+        }
+    }
+}
+
+fn boot_id() -> u128 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let id = text
+        .ok()
+        .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok());
+    id.unwrap_or_else(|| {
+        tracing::warn!("this boot has no id: a crash of the daemon counts as a power loss");
+        0
+    })
+}
+
+impl Inner {
+    pub(super) fn open(settings: LedgerSettings, ground: Ground) -> Result<Self, LedgerError> {
+        let LedgerSettings { dir, timezone, clock } = settings;
+        let Ground {
+            files,
+            boot,
+            segment_bytes,
+        } = ground;
+        let lock = journal::lock_directory(&dir)?;
+        let opened = recovery::recover(&files, &dir, clock.now(), sqlite::balances(&dir))?;
+        let mut recovery = opened.recovery;
+        let boot = Boot { id: boot, ticks: 0 };
+        let mut state = State::new(opened.book, opened.escrow, opened.journal, boot);
+        let now = clock.now().as_microsecond();
+        state.charge_open(now, &mut recovery);
+        let last = opened.last;
+        let same = last
+            .boot
+            .is_some_and(|last| last.id == boot.id && boot.id != 0);
+        if last.boot.is_some() && !last.closed && !same {
+            state.charge_leases(now, &mut recovery);
+        }
+        state.note(Record::Opened { at: now, boot });
+        Ok(Self {
+            state: Mutex::new(state),
+            signal: Signal::default(),
+            files,
+            segment_bytes,
+            timezone,
+            clock,
+            recovery,
+            _lock: lock,
+        })
+    }
+}
+
+impl State {
+    /// Charges what was reserved and never settled.
+    fn charge_open(&mut self, at: i64, recovery: &mut Recovery) {
+        for id in self.book.open_reservations() {
+            if let Some((cost, _)) = self.close(id, None, Outcome::Recovered, at) {
+                recovery.charged_in_full += 1;
+                recovery.charged_amount = sum(recovery.charged_amount, cost);
+            }
+        }
+    }
+
+    /// The power was lost: what was journalled last may be gone, but nothing was spent above a lease. Books each account
+    /// up to its lease. Done again when the power is lost in the middle of it, it books what is left.
+    fn charge_leases(&mut self, at: i64, recovery: &mut Recovery) {
+        for (account, ceiling) in self.escrow.standing() {
+            let amount = ceiling.saturating_sub(self.book.total(&account));
+            // A window that has passed limits nothing any more, and its account may have left memory.
+            if amount == Pico::ZERO || self.book.is_over(&account) {
+                continue;
+            }
+            let posting = Arc::new(Posting {
+                call: Ulid::nil(),
+                amount,
+                accounts: vec![account],
+            });
+            let id = self.journal.next_seq().saturating_add(self.waiting());
+            self.book.hold(id, posting);
+            if let Some((cost, _)) = self.close(id, None, Outcome::PowerLost, at) {
+                recovery.charged_leases += 1;
+                recovery.charged_amount = sum(recovery.charged_amount, cost);
+            }
+        }
+    }
+
+    fn waiting(&self) -> u64 {
+        u64::try_from(self.unwritten.len()).unwrap_or(u64::MAX)
+    }
+}
+
+fn sum(a: Pico, b: Pico) -> Pico {
+    a.checked_add(b).unwrap_or(Pico(u64::MAX))
+}
