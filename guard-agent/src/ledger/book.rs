@@ -284,6 +284,15 @@ impl Book {
             .retain(|id, account| !gone(id) || account.reserved != Pico::ZERO);
     }
 
+    pub(super) fn posting(&self, id: u64) -> Option<&Posting> {
+        self.held.get(&id).map(AsRef::as_ref)
+    }
+
+    /// Settled in this very account.
+    pub(super) fn settled(&self, id: &AccountId) -> Pico {
+        self.accounts.get(id).map_or(Pico::ZERO, |account| account.settled)
+    }
+
     pub(super) fn open_reservations(&self) -> Vec<u64> {
         self.held.keys().copied().collect()
     }

@@ -17,6 +17,9 @@ use super::record::Record;
 /// A segment longer than this is followed by a new one: some ten thousand calls. Small in tests, so that they rotate.
 pub(super) const SEGMENT_BYTES: u64 = if cfg!(test) { 128 << 10 } else { 8 << 20 };
 
+/// A segment is at least this many times as long as its checkpoint.
+const CHECKPOINTS: u64 = 8;
+
 /// A place in the journal; segments count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Position {
@@ -31,6 +34,8 @@ pub(super) struct Journal {
     storage: Arc<dyn Storage>,
     /// Bytes of complete records.
     len: u64,
+    /// Bytes of the checkpoint at the beginning.
+    checkpoint: u64,
     next_seq: u64,
     /// The file may hold part of a record beyond `len`.
     ragged: bool,
@@ -116,6 +121,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the segment is long: by its own measure, and by that of its checkpoint, so that many accounts do not make
+    /// checkpoints most of what is written.
+    pub(super) fn is_long(&self, bytes: u64) -> bool {
+        self.len > bytes.max(self.checkpoint.saturating_mul(CHECKPOINTS))
+    }
+
     /// What is not known to be on disk.
     pub(super) fn unsynced(&self) -> Unsynced {
         let mut storages = self.older.clone();
@@ -154,6 +165,7 @@ impl Journal {
         let storage = files.create(segment)?;
         let mut journal = Self::at(files, segment, storage, 0, seq);
         journal.append(checkpoint)?;
+        journal.checkpoint = journal.len;
         Ok(journal)
     }
 
@@ -169,6 +181,7 @@ impl Journal {
             segment,
             storage,
             len,
+            checkpoint: 0,
             next_seq,
             ragged: false,
             buffer: Vec::new(),

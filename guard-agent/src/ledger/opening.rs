@@ -59,12 +59,13 @@ impl Inner {
         let boot = Boot { id: boot, ticks: 0 };
         let mut state = State::new(opened.book, opened.escrow, opened.journal, boot);
         let now = clock.now().as_microsecond();
-        state.charge_open(now, &mut recovery);
         let last = opened.last;
         let same = last
             .boot
             .is_some_and(|last| last.id == boot.id && boot.id != 0);
-        if last.boot.is_some() && !last.closed && !same {
+        let power_lost = last.boot.is_some() && !last.closed && !same;
+        state.charge_open(now, power_lost, &mut recovery);
+        if power_lost {
             state.charge_leases(now, &mut recovery);
         }
         state.note(Record::Opened { at: now, boot });
@@ -82,14 +83,30 @@ impl Inner {
 }
 
 impl State {
-    /// Charges what was reserved and never settled.
-    fn charge_open(&mut self, at: i64, recovery: &mut Recovery) {
+    /// Charges what was reserved and never settled: in full. After a power loss many of these may have been settled, with
+    /// the records of that lost; but nothing was spent above a lease, so no account is taken above its own.
+    fn charge_open(&mut self, at: i64, power_lost: bool, recovery: &mut Recovery) {
         for id in self.book.open_reservations() {
-            if let Some((cost, _)) = self.close(id, None, Outcome::Recovered, at) {
+            let most = power_lost.then(|| self.most(id)).flatten();
+            if let Some((cost, _)) = self.close(id, most, Outcome::Recovered, at) {
                 recovery.charged_in_full += 1;
                 recovery.charged_amount = sum(recovery.charged_amount, cost);
             }
         }
+    }
+
+    /// The most that an open reservation can have cost, by the leases of its accounts; `None` when one has no lease.
+    fn most(&self, id: u64) -> Option<Pico> {
+        let posting = self.book.posting(id)?;
+        let mut most = posting.amount;
+        for account in &posting.accounts {
+            let ceiling = self.escrow.ceiling(account);
+            if ceiling == Pico::ZERO {
+                return None;
+            }
+            most = most.min(ceiling.saturating_sub(self.book.settled(account)));
+        }
+        Some(most)
     }
 
     /// The power was lost: what was journalled last may be gone, but nothing was spent above a lease. Books each account

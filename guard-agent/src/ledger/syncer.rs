@@ -199,7 +199,7 @@ impl Inner {
     pub(super) fn rotate_when_long(&self) {
         let mut state = self.lock();
         // What waits in `unwritten` is in a checkpoint already as done; its record must come first.
-        if state.journal.position().offset <= self.segment_bytes || state.flush().is_err() {
+        if !state.journal.is_long(self.segment_bytes) || state.flush().is_err() {
             return;
         }
         match state.rotate(self.now().as_microsecond()) {
