@@ -141,11 +141,9 @@ fn gather(signal: &Signal) {
 impl Inner {
     /// Brings the journal to the disk. While that fails, nothing is admitted.
     pub(super) fn sync_or_stop(&self) {
-        let renewed = match self.lock().unsynced {
-            None => Ok(()),
-            // What the old file has on disk is not known: everything is written anew.
-            Some(_) => self.renew(),
-        };
+        let failed = self.lock().unsynced.is_some();
+        // What the old file has on disk is not known then: everything is written anew.
+        let renewed = if failed { self.renew() } else { Ok(()) };
         let result = renewed.and_then(|()| self.sync());
         let mut state = self.lock();
         match result {
