@@ -14,6 +14,7 @@ use crate::clock::Clock;
 
 mod power;
 mod scopes;
+mod storm;
 
 const DOLLAR: u64 = crate::money::PICO_PER_USD;
 const MINUTE: i64 = 60_000_000;
