@@ -127,6 +127,17 @@ impl Journal {
         self.len > bytes.max(self.checkpoint.saturating_mul(CHECKPOINTS))
     }
 
+    /// Brings a segment that was just begun to the disk.
+    pub(super) fn on_disk(mut self) -> io::Result<Self> {
+        let unsynced = self.unsynced();
+        for storage in &unsynced.storages {
+            storage.sync()?;
+        }
+        self.files.sync_directory()?;
+        self.synced(&unsynced);
+        Ok(self)
+    }
+
     /// What is not known to be on disk.
     pub(super) fn unsynced(&self) -> Unsynced {
         let mut storages = self.older.clone();

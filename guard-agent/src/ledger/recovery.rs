@@ -136,7 +136,10 @@ pub(super) fn recover(
     let newest = numbers.last().copied();
     let begin = |segment: u64, seq, book: &Book| {
         let checkpoint = book.checkpoint(now.as_microsecond(), escrow.standing(), life.boot);
-        Journal::create(files, segment, seq, &checkpoint).map_err(LedgerError::io(files.path(segment)))
+        // On disk before anything follows it: records without a checkpoint before them are of no use.
+        Journal::create(files, segment, seq, &checkpoint)
+            .and_then(|journal| journal.on_disk())
+            .map_err(LedgerError::io(files.path(segment)))
     };
     let mut journal = match (database, last) {
         // The database knows of more than the journal: power was lost under a disk that did not keep its word, or the
