@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::{Amount, Unit};
 use crate::money::Pico;
 use crate::policy::outcomes::Outcome;
+
+pub use crate::policy::grants::Grant;
 
 pub mod client;
 mod health;
@@ -60,6 +63,12 @@ pub trait AdminState: Send + Sync + 'static {
     /// Nothing is frozen by that name; the disk.
     fn unfreeze(&self, by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError>;
 
+    /// Allows an agent more money for a while.
+    ///
+    /// # Errors
+    /// Unknown agent; no reason; no amount or time; the disk.
+    fn grant(&self, by: &Peer, asked: &GrantRequest) -> Result<Grant, AdminError>;
+
     /// Takes what became of a run.
     ///
     /// # Errors
@@ -99,6 +108,9 @@ pub struct Status {
     pub configured_at: Timestamp,
     /// Every configured agent, by name.
     pub agents: Vec<AgentStatus>,
+    /// Budgets that agents share.
+    #[serde(default)]
+    pub shared: Vec<BudgetStatus>,
 }
 
 /// One agent.
@@ -120,6 +132,9 @@ pub struct AgentStatus {
     pub last_refusal: Option<LastRefusal>,
     /// Its budgets, and those of its runs.
     pub budgets: Vec<BudgetStatus>,
+    /// What it may spend beyond them for a while; their limits include it.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
 }
 
 /// The refusal that came last.
@@ -136,22 +151,34 @@ pub struct LastRefusal {
 /// One budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetStatus {
-    /// `agent` or `run`.
+    /// `agent`, `run`, `session`; `owner`, `key`, `model` or `host` where agents share it.
     pub scope: String,
     /// Name of the scope.
     pub name: String,
     /// `day`, `run`, …
     pub window: String,
-    /// Hard limit.
-    pub limit_pico_usd: Pico,
+    /// What the numbers count; money in pico-dollars.
+    pub unit: Unit,
+    /// Hard limit, with what is granted beyond it.
+    pub limit: u64,
     /// Soft limit, if there is one.
-    pub soft_pico_usd: Option<Pico>,
+    pub soft: Option<u64>,
     /// Settled in the current window.
-    pub settled_pico_usd: Pico,
+    pub settled: u64,
     /// Reserved by calls in flight.
-    pub reserved_pico_usd: Pico,
+    pub reserved: u64,
     /// End of the window; none for a run.
     pub resets_at: Option<Timestamp>,
+}
+
+impl BudgetStatus {
+    /// So many of its unit.
+    pub fn amount(&self, count: u64) -> Amount {
+        Amount {
+            unit: self.unit,
+            count,
+        }
+    }
 }
 
 /// `POST /v1/runs`
@@ -210,6 +237,20 @@ pub struct Frozen {
     pub frozen: bool,
     /// Calls of the agent that are still under way: they may end.
     pub in_flight: u64,
+}
+
+/// `POST /v1/grant`; the answer is the grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRequest {
+    /// Name of the agent.
+    pub agent: String,
+    /// How much.
+    pub pico_usd: Pico,
+    /// For how long.
+    pub seconds: u64,
+    /// The reason; the audit log has it.
+    pub why: String,
 }
 
 /// `POST /v1/outcome`

@@ -24,6 +24,7 @@ use crate::keys::placeholder::Placeholders;
 use crate::ledger::{Ledger, LedgerSettings};
 use crate::llm::prices::{PriceTable, store};
 use crate::policy::frozen::Frozen;
+use crate::policy::grants::Grants;
 use crate::policy::outcomes::Outcomes;
 use crate::policy::{Policy, Snapshot};
 use crate::record::Recorder;
@@ -34,6 +35,7 @@ use crate::telemetry::metrics::{Labels, Metrics};
 mod admin_state;
 mod burn_rate;
 mod ended_runs;
+mod grants;
 mod hear;
 mod housekeeping;
 mod keeper_link;
@@ -213,6 +215,7 @@ impl Daemon {
         ));
         let known = knowing(&placeholders, &config);
         let frozen = Frozen::open(&host.state_dir).context("what is frozen cannot be read")?;
+        let grants = Grants::open(&host.state_dir).context("what was granted cannot be read")?;
         let outcomes = Outcomes::open(&host.state_dir).context("the outcomes of runs cannot be read")?;
         let policy = Arc::new(
             Policy::new(
@@ -221,7 +224,8 @@ impl Daemon {
                 recorder.clone(),
                 metrics.clone(),
             )
-            .with_frozen(frozen),
+            .with_frozen(frozen)
+            .with_grants(grants),
         );
         let worker = worker::Worker::new(&config, &trust, &keeper, &policy, &recorder, drain)?;
         let now = clock.now();

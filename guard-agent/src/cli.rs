@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{DEFAULT_PATH, Host};
 
 mod audit;
+mod budget;
 mod ca;
 mod canary;
 mod check;
@@ -23,6 +24,7 @@ mod reload;
 mod run;
 mod status;
 mod top;
+mod usage;
 mod words;
 mod worker;
 
@@ -63,6 +65,9 @@ enum Command {
     Doctor(doctor::Doctor),
     Status(status::Show),
     Top(top::Top),
+    Usage(usage::Usage),
+    #[command(subcommand)]
+    Budget(budget::Budget),
     Reload(reload::Reload),
     Explain(explain::Explain),
     Freeze(freeze::Freeze),
@@ -91,6 +96,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(command) => command.run(&config),
         Command::Status(command) => command.run(&config),
         Command::Top(command) => command.run(&config),
+        Command::Usage(command) => command.run(&config),
+        Command::Budget(command) => command.run(&config),
         Command::Reload(command) => command.run(&config),
         Command::Explain(command) => command.run(&config),
         Command::Freeze(command) => command.run(&config),

@@ -15,6 +15,7 @@ mod agents;
 mod alerts;
 mod budget;
 mod caps;
+mod egress;
 mod files;
 mod host;
 mod loops;
@@ -28,7 +29,7 @@ mod tests;
 mod tools;
 
 pub use alerts::{ALERTS, AlertRule, AlertTo, Hook};
-pub use budget::{Budget, Per, SharedBudget, Whose};
+pub use budget::{Budget, OnSoft, Per, SharedBudget, Whose};
 pub use loops::{Levels, LoopRule, LoopRules, Retries, WINDOW as LOOP_WINDOW};
 pub use prices::{Prices, Unpriced};
 pub use problem::{Problem, Severity};
@@ -37,6 +38,7 @@ pub use tools::{ArgumentRule, Matcher, ToolRules};
 use globset::GlobMatcher;
 
 use crate::llm::provider::Provider;
+use crate::route::egress::Egress;
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -318,6 +320,8 @@ pub struct Agent {
     pub loops: LoopRules,
     /// Budgets.
     pub budgets: Vec<Budget>,
+    /// Where it may connect to beside its providers.
+    pub egress: Egress,
 }
 
 /// What to do with a credential of the caller's own.

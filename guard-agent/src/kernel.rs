@@ -25,7 +25,7 @@ pub mod probe;
 mod stats;
 mod sys;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -107,6 +107,12 @@ impl Kernel {
     /// From now on this cgroup and everything below it belongs to the agent.
     pub fn govern(&self, cgroup_id: u64, agent: u32) -> Result<(), KernelError> {
         self.policy.govern(cgroup_id, agent)
+    }
+
+    /// What the programs themselves hold of the agents' rules (`AgentEntry::flags`), by the agents' numbers; replaces
+    /// what was set before.
+    pub fn set_agent_flags(&self, flags: HashMap<u32, u32>) -> Result<(), KernelError> {
+        self.policy.set_agent_flags(flags)
     }
 
     /// Takes a cgroup out again.

@@ -1,6 +1,6 @@
 //! Budgets: reserve before a call is forwarded, settle or release exactly once.
 //!
-//! In: charges (whose money, which window, which limit) and a worst-case amount. Out: a `Reservation`, which is
+//! In: charges (whose account, which window, which limit in dollars, tokens or calls) and the worst case of a call. Out: a `Reservation`, which is
 //! neither `Clone` nor `Copy`, and consumed by `settle` or `release`; dropped, it is charged in full.
 //! On failure: `Exhausted` (with the numbers that a refusal needs), or `Stopped` while the journal cannot be
 //! written: nothing is admitted that is not on record.
@@ -24,21 +24,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use tokio::sync::watch;
 use ulid::Ulid;
 
 use crate::clock::SharedClock;
-use crate::money::Pico;
 
+mod amount;
 mod book;
 mod codec;
 mod escrow;
+mod facts;
 mod files;
 mod frames;
 mod journal;
 mod opening;
 mod record;
 mod recovery;
+mod reservation;
 mod rows;
 mod sqlite;
 mod state;
@@ -52,7 +53,10 @@ pub use types::{
     ScopeKind, Settled,
 };
 
+pub use amount::{Amount, Amounts, Unit};
 pub use book::NO_SESSION;
+pub use facts::{Buckets, Caller, Ended};
+pub use reservation::{OnDisk, Reservation};
 pub use window::Window;
 
 use files::Files;
@@ -108,13 +112,43 @@ impl Ledger {
         }))
     }
 
-    /// Reserves an amount in every charge's account at once, or in none. The record is written before this returns.
-    pub fn reserve(&self, call: Ulid, charges: &[Charge], amount: Pico) -> Result<Reservation, ReserveError> {
-        let reservation = Inner::reserve(&self.inner, call, charges, amount);
+    /// Reserves in every charge's account at once, each in its unit, or in none. The record is written before this returns.
+    pub fn reserve(
+        &self,
+        call: Ulid,
+        charges: &[Charge],
+        amounts: impl Into<Amounts>,
+    ) -> Result<Reservation, ReserveError> {
+        self.reserve_for(call, charges, amounts, None)
+    }
+
+    /// As [`Self::reserve`], with what reports are to know of the call.
+    ///
+    /// # Errors
+    /// A limit stands in the way, or the journal cannot be written.
+    pub fn reserve_for(
+        &self,
+        call: Ulid,
+        charges: &[Charge],
+        amounts: impl Into<Amounts>,
+        caller: Option<Caller>,
+    ) -> Result<Reservation, ReserveError> {
+        let reservation = Inner::reserve(&self.inner, call, charges, amounts.into(), caller);
         if let Some(projector) = &self.projector {
             projector.wake();
         }
         reservation
+    }
+
+    /// Settled of one account in its present window; none when the time is in no window.
+    pub fn settled(&self, scope: &Scope, window: Window, unit: Unit) -> Option<Amount> {
+        let charge = Charge {
+            scope: scope.clone(),
+            window,
+            limit: Amount::none(unit),
+        };
+        let now = self.inner.clock.now();
+        self.inner.lock().book.settled(&charge, now, &self.inner.timezone)
     }
 
     /// Every account of a window that has not ended, and every account that still has reservations.
@@ -168,113 +202,41 @@ impl Inner {
         inner: &Arc<Self>,
         call: Ulid,
         charges: &[Charge],
-        amount: Pico,
+        amount: Amounts,
+        caller: Option<Caller>,
     ) -> Result<Reservation, ReserveError> {
         let held = inner
             .lock()
-            .reserve(call, charges, amount, inner.now(), &inner.timezone)?;
+            .reserve(call, charges, amount, caller, inner.now(), &inner.timezone)?;
         if held.raised {
             inner.signal.urgent();
         }
         inner.signal.written();
-        Ok(Reservation {
-            inner: Arc::clone(inner),
-            id: held.id,
-            amount: held.amount,
-            needs: held.needs,
-            open: true,
-        })
+        Ok(Reservation::new(inner, &held))
+    }
+
+    /// Sets more aside for a reservation, in every account that it is in, within the limits in force now.
+    fn extend(&self, id: u64, more: Amounts, charges: &[Charge]) -> Result<(), ReserveError> {
+        let raised = self.lock().extend(id, more, charges, self.now())?;
+        if raised {
+            self.signal.urgent();
+        }
+        self.signal.written();
+        Ok(())
     }
 
     /// The one place where a reservation ends. `cost` is none when it is charged in full.
-    fn close(&self, id: u64, cost: Option<Pico>, outcome: Outcome) -> Pico {
+    fn close(&self, id: u64, cost: Option<Amounts>, outcome: Outcome, ended: Option<Ended>) -> Amounts {
         let at = self.now().as_microsecond();
-        let closed = self.lock().close(id, cost, outcome, at);
+        let closed = self.lock().close(id, cost, outcome, ended, at);
         let Some((cost, overrun)) = closed else {
-            return Pico::ZERO;
+            return Amounts::ZERO;
         };
         if overrun {
             self.signal.urgent();
         }
         self.signal.written();
         cost
-    }
-}
-
-/// Money set aside for one call in all its accounts. Settle it or release it; dropped, it is charged in full.
-#[must_use = "a dropped reservation is charged in full"]
-pub struct Reservation {
-    inner: Arc<Inner>,
-    id: u64,
-    amount: Pico,
-    /// The record that has to be on disk before the money is spent; zero when it is.
-    needs: u64,
-    open: bool,
-}
-
-/// Becomes true when the money of a reservation may be spent: should the power be lost then, it is on record.
-#[derive(Debug)]
-pub struct OnDisk {
-    needs: u64,
-    synced: watch::Receiver<u64>,
-}
-
-impl OnDisk {
-    /// Waits for it. For ever, when the disk fails: bound it in time.
-    pub async fn wait(mut self) {
-        // The sender lives as long as the reservation does.
-        if self.synced.wait_for(|synced| *synced >= self.needs).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-impl Reservation {
-    /// What was reserved.
-    pub fn amount(&self) -> Pico {
-        self.amount
-    }
-
-    /// What has to be waited for before the call is sent; none when a lease that is on disk covers it.
-    pub fn on_disk(&self) -> Option<OnDisk> {
-        let needs = self.needs;
-        let synced = self.inner.signal.synced();
-        let is_there = *synced.borrow() >= needs;
-        (!is_there).then_some(OnDisk { needs, synced })
-    }
-
-    /// Books what the call did cost. A cost above the reservation is booked in full and flagged.
-    pub fn settle(mut self, cost: Pico) -> Settled {
-        self.open = false;
-        let cost = self.inner.close(self.id, Some(cost), Outcome::Settled);
-        Settled {
-            cost,
-            reserved: self.amount,
-            overrun: cost > self.amount,
-        }
-    }
-
-    /// The call never reached the provider: nothing is booked.
-    pub fn release(mut self) {
-        self.open = false;
-        self.inner.close(self.id, Some(Pico::ZERO), Outcome::Released);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.open {
-            self.inner.close(self.id, None, Outcome::Abandoned);
-        }
-    }
-}
-
-impl std::fmt::Debug for Reservation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reservation")
-            .field("id", &self.id)
-            .field("amount", &self.amount)
-            .finish_non_exhaustive()
     }
 }
 

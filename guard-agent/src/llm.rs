@@ -27,7 +27,9 @@ use serde::Serialize;
 use crate::money::Pico;
 use crate::refusal::Refusal;
 
+pub use edits::{BodyEdits, Takes};
 pub use gate::{Denial, Gate, InReply, Judgement};
+pub use seen::Seen;
 pub use usage::{OtherUsage, Unit, Units, Usage};
 
 // --- the formats ----------------------------------------------------------------
@@ -49,16 +51,19 @@ pub mod provider;
 
 // --- what the formats share ---------------------------------------------------------
 pub mod conversation;
+mod edits;
 pub mod encoding;
 pub mod eventstream;
 pub(crate) mod frames;
 pub mod gate;
 mod json_edit;
 mod json_strict;
+mod note;
 pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
 mod request;
+mod seen;
 pub mod sse;
 pub mod usage;
 
@@ -264,24 +269,6 @@ impl DeclaredTool {
     }
 }
 
-/// Changes to a request body; everything not named stays byte for byte.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct BodyEdits {
-    /// Set the output cap to this many tokens.
-    pub output_cap: Option<u64>,
-    /// Ask for usage in the stream.
-    pub include_usage: bool,
-    /// Remove the declared tools with these names (and a tool choice that names one of them).
-    pub strip_tools: Vec<String>,
-}
-
-impl BodyEdits {
-    /// Whether the body goes on as it came.
-    pub fn is_empty(&self) -> bool {
-        self.output_cap.is_none() && !self.include_usage && self.strip_tools.is_empty()
-    }
-}
-
 /// A body that this format cannot read. The message goes to the client: it names the place, never the content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -334,6 +321,10 @@ pub trait ReplyReader: Send {
     fn cut(&mut self, _refusal: &Refusal, _request_id: &str) -> Bytes {
         Bytes::new()
     }
+    /// What the reply has taken so far, at least; nothing where its format does not say.
+    fn seen(&self) -> Seen {
+        Seen::default()
+    }
     /// The client has got its last byte, although the provider may go on: `cut` was called, or a denied call led to it.
     fn stopped(&self) -> bool {
         false
@@ -380,6 +371,10 @@ pub trait Dialect: Send + Sync {
             None => self.request(body),
             Some(_) => Err(Malformed("this format takes no model in its path".to_owned())),
         }
+    }
+    /// Which edits this body can take beside cap, usage and tools.
+    fn takes(&self, _body: &[u8]) -> Takes {
+        Takes::default()
     }
     /// Edits the body in place.
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed>;

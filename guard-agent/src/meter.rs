@@ -4,196 +4,25 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::forward::pool::Streams;
-use crate::llm::encoding::reader_for;
-use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader};
-use crate::policy::{Deadline, Outcome, Settle};
-use crate::refusal::{Reason, Refusal};
 
 pub mod linger;
+mod tab;
 
 pub use linger::Linger;
+pub use tab::Tab;
 
 /// A provider that sends nothing for this long has stalled; reasoning models are silent for minutes.
 const SILENCE: Duration = Duration::from_secs(10 * 60);
-/// Seconds after which another Guard serves.
-const RESTART: u32 = 2;
-
-/// The open account of one forwarded call. It is settled exactly once: by [`Tab::close`], or when it is dropped.
-pub struct Tab {
-    settlement: Option<Box<dyn Settle>>,
-    outcome: Outcome,
-    reader: Option<Box<dyn ReplyReader>>,
-    dialect: &'static dyn Dialect,
-    hide_usage_event: bool,
-    gate: Option<Arc<dyn Gate>>,
-    deadline: Option<Deadline>,
-    call: String,
-    began: Instant,
-}
-
-impl Tab {
-    /// Opens the account.
-    pub fn open(
-        settlement: Box<dyn Settle>,
-        dialect: &'static dyn Dialect,
-        hide_usage_event: bool,
-        gate: Option<Arc<dyn Gate>>,
-    ) -> Self {
-        Self {
-            deadline: settlement.deadline(),
-            call: String::new(),
-            settlement: Some(settlement),
-            outcome: Outcome::default(),
-            reader: None,
-            dialect,
-            hide_usage_event,
-            gate,
-            began: Instant::now(),
-        }
-    }
-
-    /// The id of the call, which last words name.
-    pub fn set_call(&mut self, id: String) {
-        self.call = id;
-    }
-
-    /// The request is about to leave (or has left) for the provider.
-    pub fn set_forwarded(&mut self, forwarded: bool, request_bytes: u64) {
-        self.outcome.forwarded = forwarded;
-        self.outcome.request_bytes = request_bytes;
-    }
-
-    /// The client is gone.
-    pub fn set_client_gone(&mut self) {
-        self.outcome.client_gone = true;
-    }
-
-    /// The provider failed.
-    pub fn set_error(&mut self, error: String) {
-        self.outcome.upstream_error = Some(error);
-    }
-
-    /// The provider's answer has begun.
-    pub fn head(&mut self, status: StatusCode, headers: &HeaderMap) {
-        self.outcome.forwarded = true;
-        self.outcome.status = Some(status);
-        // A plain reply is whole or nothing, and its cost is spent when it begins.
-        let streams = headers
-            .get(CONTENT_TYPE)
-            .and_then(|kind| kind.to_str().ok())
-            .is_some_and(|kind| kind.to_ascii_lowercase().contains("stream"));
-        if !streams {
-            self.deadline = None;
-        }
-        let head = ReplyHead {
-            status,
-            headers,
-            hide_usage_event: self.hide_usage_event,
-            gate: self.gate.as_ref(),
-        };
-        self.reader = Some(reader_for(self.dialect, &head));
-    }
-
-    /// The next bytes of the answer; gives the bytes to forward.
-    pub fn feed(&mut self, data: Bytes) -> Bytes {
-        if self.outcome.first_token.is_none() && !data.is_empty() {
-            self.outcome.first_token = Some(self.began.elapsed());
-        }
-        self.outcome.reply_bytes += data.len() as u64;
-        match &mut self.reader {
-            Some(reader) => reader.feed(data),
-            None => data,
-        }
-    }
-
-    /// Whether the client may get other bytes than the provider sends, so that the length is not the provider's.
-    pub fn alters(&self) -> bool {
-        self.hide_usage_event || self.gate.is_some() || self.deadline.is_some()
-    }
-
-    /// Whether the reply is decoded on its way, because its tool calls are judged.
-    pub fn decodes(&self) -> bool {
-        self.gate.is_some()
-    }
-
-    /// Whether the client has its last byte, although the provider may go on.
-    fn stopped(&self) -> bool {
-        self.reader.as_ref().is_some_and(|reader| reader.stopped())
-    }
-
-    /// Its time is over: gives the format's own last event, and asks for no more.
-    fn expire(&mut self) -> Bytes {
-        let Some(deadline) = self.deadline.take() else {
-            return Bytes::new();
-        };
-        self.last_words(&deadline.refusal, &deadline.id)
-    }
-
-    /// Guard is being stopped: gives the format's own last event.
-    fn stop(&mut self) -> Bytes {
-        let mut refusal = Refusal::new(
-            Reason::Stopping,
-            "The host's firewall is being restarted, and this reply did not end in time. Send the request again.",
-        );
-        refusal.retry_after = Some(RESTART);
-        let call = std::mem::take(&mut self.call);
-        self.last_words(&refusal, &call)
-    }
-
-    fn last_words(&mut self, refusal: &Refusal, id: &str) -> Bytes {
-        self.outcome.cut = Some(refusal.reason);
-        let words = match &mut self.reader {
-            Some(reader) => reader.cut(refusal, id),
-            None => Bytes::new(),
-        };
-        if words.is_empty() {
-            return words;
-        }
-        // An event may be under way: an empty line ends it, and means nothing otherwise.
-        let mut last = BytesMut::from(&b"\n\n"[..]);
-        last.extend_from_slice(&words);
-        last.freeze()
-    }
-
-    /// Settles. Gives what the reader still held back.
-    pub fn close(mut self) -> Bytes {
-        self.settle()
-    }
-
-    fn settle(&mut self) -> Bytes {
-        let Some(settlement) = self.settlement.take() else {
-            return Bytes::new();
-        };
-        let (rest, facts) = self
-            .reader
-            .as_mut()
-            .map(|reader| reader.finish())
-            .unwrap_or_default();
-        self.outcome.facts = facts;
-        self.outcome.duration = self.began.elapsed();
-        settlement.settle(std::mem::take(&mut self.outcome));
-        rest
-    }
-}
-
-impl Drop for Tab {
-    fn drop(&mut self) {
-        drop(self.settle());
-    }
-}
 
 /// Why a reply was cut.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +33,9 @@ pub enum Cut {
     /// The provider has stalled.
     #[error("the provider sent nothing for ten minutes")]
     Silence,
+    /// The budget is used up, and the format has no way to say so.
+    #[error("the reply grew beyond its budget")]
+    Outgrown,
     /// Guard is being stopped, and the format has no way to say so.
     #[error("Guard was stopped before the reply had ended")]
     Stopped,
@@ -218,6 +50,8 @@ pub struct Metered {
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     linger: Linger,
     streams: Option<Streams>,
+    /// What the client is told instead of an end.
+    broken: Option<Cut>,
     /// The length is the provider's; not so when an event may be hidden.
     exact: bool,
 }
@@ -237,6 +71,7 @@ impl Metered {
             stopped: Box::pin(linger.drain().last_words()),
             linger,
             streams: Some(streams),
+            broken: None,
             exact,
         };
         // An empty body may never be polled.
@@ -275,6 +110,17 @@ impl Metered {
         }
     }
 
+    /// More than is paid for: the client gets what has come and the last event, and the provider is let go.
+    fn outgrown(&mut self, before: Bytes, last: Bytes) {
+        self.source = None;
+        self.streams = None;
+        if last.is_empty() {
+            self.broken = Some(Cut::Outgrown);
+        }
+        let pieces = [before, last].into_iter().filter(|piece| !piece.is_empty());
+        self.ready.extend(pieces.map(Frame::data));
+    }
+
     /// Its time is over: the client gets the last event, and the provider is let go, so that it makes no more.
     fn expire(&mut self) {
         self.deadline = None;
@@ -307,6 +153,9 @@ impl Body for Metered {
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(frame)));
+            }
+            if let Some(cut) = self.broken.take() {
+                return Poll::Ready(Some(Err(cut)));
             }
             // Asked before the provider, which may always have more.
             let over = self
@@ -347,6 +196,10 @@ impl Body for Metered {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         let out = tab.feed(data);
+                        if let Some(last) = tab.outgrown() {
+                            self.outgrown(out, last);
+                            continue;
+                        }
                         if tab.stopped() {
                             self.stop(out);
                             continue;
@@ -368,7 +221,7 @@ impl Body for Metered {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_none() && self.ready.is_empty()
+        self.source.is_none() && self.ready.is_empty() && self.broken.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -5,6 +5,8 @@
 //! that sets up TLS after it connected). Who speaks first shows which: a slow client's first bytes are routed like any
 //! other's; once the server has spoken, they are relayed, but inspected before: a ClientHello for a provider is cut.
 
+pub mod refuse;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

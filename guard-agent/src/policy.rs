@@ -24,7 +24,7 @@ use crate::keys::vault::Vault;
 use crate::ledger::{Ledger, OnDisk};
 use crate::llm::prices::{ModelPrice, PriceTable};
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, Gate, ReplyFacts};
+use crate::llm::{BodyEdits, Gate, ReplyFacts, Seen};
 use crate::record::Recorder;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, Stage};
@@ -32,7 +32,10 @@ use crate::telemetry::metrics::{Metrics, Stage};
 pub mod access;
 pub mod budget;
 pub mod caps;
+mod covers;
 pub mod frozen;
+pub mod grants;
+mod growth;
 pub mod in_flight;
 mod judge;
 pub mod key;
@@ -42,10 +45,13 @@ pub mod multipliers;
 pub mod outcomes;
 mod rate;
 mod retries;
+mod soft;
 pub(crate) mod tool_gate;
 pub mod tools;
 
 use frozen::Frozen;
+use grants::Grants;
+use growth::Growth;
 use in_flight::InFlight;
 use judge::{Judging, Verdict};
 use multipliers::{Multipliers, Watch};
@@ -134,6 +140,19 @@ pub trait Settle: Send {
     fn deadline(&self) -> Option<Deadline> {
         None
     }
+
+    /// How much of a stream is paid for; none while nothing bounds it.
+    fn room(&self) -> Option<Seen> {
+        None
+    }
+
+    /// The stream has taken more than that: gives how much is paid for now.
+    ///
+    /// # Errors
+    /// The refusal with which it ends.
+    fn extend(&mut self, seen: Seen) -> Result<Seen, Refusal> {
+        Ok(seen)
+    }
 }
 
 /// When a reply that is streamed is ended, and what the client is told then.
@@ -206,8 +225,9 @@ impl Snapshot {
 
 /// The policy of this host.
 pub struct Policy {
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
     frozen: Arc<Frozen>,
+    grants: Arc<Grants>,
     in_flight: InFlight,
     multipliers: Arc<Multipliers>,
     ledger: Arc<Ledger>,
@@ -224,8 +244,9 @@ impl Policy {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             frozen: Arc::default(),
+            grants: Arc::default(),
             in_flight: InFlight::default(),
             multipliers: Arc::default(),
             ledger,
@@ -239,6 +260,18 @@ impl Policy {
     pub fn with_frozen(mut self, frozen: Frozen) -> Self {
         self.frozen = Arc::new(frozen);
         self
+    }
+
+    /// Takes over what was granted before.
+    #[must_use]
+    pub fn with_grants(mut self, grants: Grants) -> Self {
+        self.grants = Arc::new(grants);
+        self
+    }
+
+    /// What is granted beyond budgets.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// What is frozen.
@@ -277,6 +310,7 @@ impl Decide for Policy {
                     provider,
                     call,
                     draft: &mut draft,
+                    notes: Vec::new(),
                 };
                 (Some(slot), judging.judge())
             }
@@ -333,6 +367,8 @@ pub(crate) struct Hold {
     pub(crate) price: Option<Arc<ModelPrice>>,
     /// The money; none only in observe mode, when not even an unlimited reservation could be written.
     pub(crate) reservation: Option<crate::ledger::Reservation>,
+    /// How it grows with a stream; none where nothing is refused.
+    pub(crate) growth: Option<Growth>,
 }
 
 /// What an admitted call occupies beside money, until it has ended.

@@ -32,8 +32,8 @@ use crate::llm::detect::Endpoint;
 use crate::llm::encoding::decode_request;
 use crate::llm::provider::Provider;
 use crate::meter::Linger;
-use crate::passthrough;
-use crate::peek::{First, Patience, Rewind, peek};
+use crate::passthrough::refuse::Speaks;
+use crate::peek::{Patience, Rewind};
 use crate::policy::Decide;
 use crate::refusal::{Reason, Refusal};
 use crate::report::{EarlyRefusal, Report, Unaccepted};
@@ -44,7 +44,7 @@ use crate::tls::{Distrust, Terminator, cause_of, is_h2};
 
 mod outside;
 
-use outside::Outside;
+use outside::{Opening, Outside};
 
 /// Tells what a method and path of a provider are, and which wire format is spoken there.
 pub type Endpoints = fn(&Provider, &Method, &str) -> Endpoint;
@@ -170,28 +170,19 @@ impl Proxy {
         };
         if matches!(outside.identity, Err(Unidentified::Bystander)) {
             return outside
-                .pass(Rewind::new(Bytes::new(), stream), None, None, false)
+                .pass(Rewind::new(Bytes::new(), stream), None, Opening::NOTHING)
                 .await;
         }
-        let (mut first, mut bytes) = peek(&mut stream, self.patience).await;
-        let mut upstream = None;
-        if matches!(first, Ok(First::Silent)) {
-            // Either the server speaks first, or the client is only slow: whoever speaks now shows which.
-            let Some(dialled) = outside.dial().await else {
-                return;
-            };
-            if passthrough::client_speaks_first(&stream, &dialled).await {
-                (first, bytes) = peek(&mut stream, self.patience).await;
-            }
-            upstream = Some(dialled);
-        }
-        match first.map(|first| outside.route(&first)) {
+        let Some((first, bytes, dialled)) = outside.first_words(&mut stream, self.patience).await else {
+            return;
+        };
+        match first.map(|first| (outside.route(&first), Speaks::of(&first))) {
             Err(error) => {
                 self.report().client_error(error.kind());
                 outside.denied(None, error.to_string());
                 reset(&stream);
             }
-            Ok(Route::Terminate { provider, sni }) => {
+            Ok((Route::Terminate { provider, sni }, _)) => {
                 let (original_destination, snapshot) = (outside.original_destination, outside.snapshot);
                 let requests = AtomicU64::new(0);
                 let connection = Connection {
@@ -206,16 +197,20 @@ impl Proxy {
                 self.terminate(Rewind::new(bytes, stream), Arc::new(connection))
                     .await;
             }
-            Ok(Route::PlainProvider { provider }) => {
+            Ok((Route::PlainProvider { provider }, _)) => {
                 let name = provider.hosts.first().map(String::as_str);
                 outside.denied(name, "a provider over plain HTTP".to_owned());
                 refuse_plain(stream).await;
             }
-            Ok(Route::Passthrough { name, undecided, ech }) => {
-                let (client, name) = (Rewind::new(bytes, stream), name.as_deref());
-                if outside.believes(name, ech) {
-                    outside.pass(client, upstream, name, undecided).await;
-                }
+            Ok((Route::Passthrough { name, undecided, ech }, speaks)) => {
+                let client = Rewind::new(bytes, stream);
+                let said = Opening {
+                    name: name.as_deref(),
+                    speaks,
+                    undecided,
+                    ech,
+                };
+                outside.pass(client, dialled, said).await;
             }
         }
     }

@@ -86,6 +86,11 @@ impl Recorder {
         &self.audit
     }
 
+    /// The clock itself.
+    pub(crate) fn clock(&self) -> SharedClock {
+        self.clock.clone()
+    }
+
     /// What the clock says.
     pub(crate) fn now(&self) -> jiff::Timestamp {
         self.clock.now()
@@ -237,6 +242,11 @@ impl Draft {
         self.tool_watch = Some(gate);
     }
 
+    /// The call goes to this model, whatever was asked for.
+    pub(crate) fn goes_to(&mut self, model: &str) {
+        model.clone_into(&mut self.model);
+    }
+
     /// Name of the key that goes to the provider.
     pub(crate) fn key(&mut self, name: &str) {
         self.body.key = Some(name.to_owned());
@@ -254,6 +264,8 @@ impl Draft {
             (edits.output_cap.is_some(), "output_cap"),
             (edits.include_usage, "include_usage"),
             (!edits.strip_tools.is_empty(), "tools"),
+            (edits.model.is_some(), "model"),
+            (edits.note.is_some(), "steer"),
         ];
         self.body.rewrites = done
             .iter()
@@ -315,7 +327,19 @@ impl Report for Recorder {
             None => Head::of_stranger(self.clock.now(), id, connection.stranger),
         };
         let (decision, rule) = match &connection.verdict {
-            Verdict::Passed | Verdict::Broken => (Decision::Allowed, None),
+            Verdict::Passed | Verdict::Broken => {
+                let would = connection.would_refuse;
+                (
+                    Decision::Allowed,
+                    would.map(|rule| format!("would be refused: {rule}")),
+                )
+            }
+            Verdict::Egress(refused) => {
+                if let Some(who) = connection.identity {
+                    self.metrics.egress_refused(&who.agent, refused.cause.label());
+                }
+                (Decision::Refused, Some(refused.to_string()))
+            }
             Verdict::Denied(why) => (Decision::Refused, Some(why.clone())),
             Verdict::Unreachable(why) => (Decision::Failed, Some(why.clone())),
         };

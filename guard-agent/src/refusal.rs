@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::money::Pico;
+use crate::ledger::Amount;
 
 /// Why a call was refused. The label is a metric label and part of the audit record; the code is what clients see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -184,7 +184,7 @@ pub struct Refusal {
     /// One or two sentences for the model and the human, ending with what to do next.
     pub message: String,
     /// The numbers behind a money refusal.
-    pub money: Option<MoneyDetail>,
+    pub money: Option<Box<MoneyDetail>>,
     /// Seconds after which a transient refusal may be tried again; at most 20.
     pub retry_after: Option<u32>,
 }
@@ -198,14 +198,14 @@ pub struct MoneyDetail {
     pub name: Arc<str>,
     /// `day`, `run`, …
     pub window: Cow<'static, str>,
-    /// The limit in force.
-    pub limit: Pico,
+    /// The limit in force; the other amounts are in its unit.
+    pub limit: Amount,
     /// Settled so far in this window.
-    pub spent: Pico,
+    pub spent: Amount,
     /// Reserved by calls in flight.
-    pub reserved: Pico,
+    pub reserved: Amount,
     /// The worst case of the refused call.
-    pub requested: Pico,
+    pub requested: Amount,
     /// When the window ends; none for a run.
     pub resets_at: Option<Timestamp>,
 }

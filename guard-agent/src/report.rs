@@ -13,6 +13,7 @@ use crate::identity::{Identity, Stranger};
 use crate::llm::DialectKind;
 use crate::llm::provider::Provider;
 use crate::refusal::Refusal;
+use crate::route::egress::Refused;
 use crate::telemetry::metrics::{ClientError, Connection, Stage};
 use crate::tls::Distrust;
 
@@ -83,6 +84,8 @@ pub struct ConnectionReport<'a> {
     pub original_destination: SocketAddr,
     /// The name in its first bytes.
     pub name: Option<&'a str>,
+    /// The rule that would have refused it, had it been in force.
+    pub would_refuse: Option<&'a Refused>,
     /// What happened.
     pub verdict: Verdict,
     /// Bytes from the client.
@@ -100,6 +103,8 @@ pub enum Verdict {
     Broken,
     /// Refused or cut by Guard; the text says why.
     Denied(String),
+    /// Refused by the agent's `egress` rules.
+    Egress(Refused),
     /// The destination could not be reached.
     Unreachable(String),
 }

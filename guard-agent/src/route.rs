@@ -2,17 +2,20 @@
 //! failure: there is none; what is not a provider's passes through, what would get around Guard is denied.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::config::{Agent, Mode};
 use crate::dns::names::Names;
 use crate::llm::provider::{Provider, covers, is_subtree};
 use crate::peek::First;
 
 pub mod addresses;
+pub mod egress;
 pub mod resolvers;
 
 use addresses::ProviderAddresses;
+use egress::{Cause, Egress, Passage, Refused};
 
 /// What to do with a connection.
 #[derive(Debug, Clone)]
@@ -48,6 +51,9 @@ pub struct Router {
     subtrees: Vec<(String, Arc<Provider>)>,
     addresses: Arc<ProviderAddresses>,
     names: Arc<Names>,
+    egress: HashMap<Arc<str>, Egress>,
+    without_rules: Egress,
+    observe: bool,
 }
 
 impl Router {
@@ -65,6 +71,9 @@ impl Router {
             subtrees,
             addresses: Arc::default(),
             names: Arc::default(),
+            egress: HashMap::new(),
+            without_rules: Egress::default(),
+            observe: false,
         }
     }
 
@@ -82,29 +91,90 @@ impl Router {
         self
     }
 
-    /// Whether a connection may pass as far as its name can be believed. Resolvers that Guard cannot read are refused;
-    /// so is encrypted_client_hello, unless Guard's own answer led the agent to this address by this name and the name
-    /// does not stand for others.
+    /// Whether a connection may pass that hides its name behind this one by encrypted_client_hello: only where Guard's
+    /// own answer led the agent to this address by this name, and the name does not stand for others.
     ///
     /// # Errors
     /// Why not, for the record.
-    pub fn judge_name(
-        &self,
-        agent: &str,
-        destination: SocketAddr,
-        name: Option<&str>,
-        ech: bool,
-    ) -> Result<(), String> {
-        resolvers::judge(destination, name)?;
-        if !ech {
-            return Ok(());
-        }
+    pub fn judge_ech(&self, agent: &str, destination: SocketAddr, name: Option<&str>) -> Result<(), String> {
         match name {
             Some(name) if resolvers::is_ech_front(name) => {
                 Err("encrypted_client_hello for a name that stands for any other".to_owned())
             }
             Some(name) if self.names.gave(agent, destination.ip(), name) => Ok(()),
             _ => Err("encrypted_client_hello to an address that was not looked up by this name".to_owned()),
+        }
+    }
+
+    /// The same, knowing where these agents may connect to.
+    #[must_use]
+    pub fn with_egress(mut self, agents: &[Arc<Agent>], mode: Mode) -> Self {
+        let rules = agents
+            .iter()
+            .map(|agent| (agent.name.clone(), agent.egress.clone()));
+        self.egress = rules.collect();
+        self.observe = mode == Mode::Observe;
+        self
+    }
+
+    /// Where an agent's connection may pass to, by the agent's rules and what DNS told it.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn judge_egress(
+        &self,
+        agent: &str,
+        destination: SocketAddr,
+        name: Option<&str>,
+    ) -> Result<Passage, Refused> {
+        let looked_up = self.names.of(agent, destination.ip());
+        self.egress(agent).judge(destination, name, &looked_up)
+    }
+
+    /// The rules of an agent; one that is not configured any more has those of an agent without rules.
+    fn egress(&self, agent: &str) -> &Egress {
+        self.egress.get(agent).unwrap_or(&self.without_rules)
+    }
+
+    /// Whether rules only say what they would refuse.
+    pub fn observes(&self) -> bool {
+        self.observe
+    }
+
+    /// The addresses that may be dialled for a name that is the reason to pass, the client's own choice first.
+    ///
+    /// # Errors
+    /// The name leads nowhere, or only to where the agent may not go.
+    pub async fn resolve(
+        &self,
+        agent: &str,
+        destination: SocketAddr,
+        name: &str,
+    ) -> Result<Vec<SocketAddr>, Refused> {
+        let egress = self.egress(agent);
+        let found = self.addresses.find(name).await.map_err(|why| Refused {
+            cause: Cause::Unresolved,
+            rule: format!("it may pass only as {name:?}, but {why}"),
+        })?;
+        let wanted = destination.ip().to_canonical();
+        let mut addresses: Vec<IpAddr> = found.iter().map(IpAddr::to_canonical).collect();
+        addresses.sort_by_key(|address| *address != wanted);
+        addresses.dedup();
+        let mut refused = None;
+        let mut allowed = Vec::new();
+        for address in addresses {
+            let address = SocketAddr::new(address, destination.port());
+            match egress.judge_resolved(name, address) {
+                Ok(()) => allowed.push(address),
+                Err(why) => refused = Some(why),
+            }
+        }
+        match refused {
+            Some(why) if allowed.is_empty() => Err(Refused {
+                rule: format!("{name:?} leads to an address of which {}", why.rule),
+                ..why
+            }),
+            _ => Ok(allowed),
         }
     }
 
@@ -222,16 +292,15 @@ pub(crate) mod tests {
             names.learn("coder", here.ip(), name, std::time::Duration::ZERO);
         }
         let router = Router::new(&[]).with_names(names);
-        let judge = |agent, name, ech| router.judge_name(agent, here, name, ech).is_ok();
-        assert!(judge("coder", Some("a.example"), true));
+        let judge = |agent, name| router.judge_ech(agent, here, name).is_ok();
+        assert!(judge("coder", Some("a.example")));
         for (agent, name) in [
             ("coder", Some("b.example")),
             ("coder", None),
             ("other", Some("a.example")),
             ("coder", Some("cloudflare-ech.com")),
         ] {
-            assert!(!judge(agent, name, true), "{agent} {name:?}");
-            assert!(judge(agent, name, false), "{agent} {name:?}");
+            assert!(!judge(agent, name), "{agent} {name:?}");
         }
     }
 

@@ -36,10 +36,12 @@ pub enum Reason {
     SocketOption = 13,
     /// A packet that was about to leave by a device other than loopback.
     Egress = 14,
+    /// Loopback, which this agent's `egress` rules refuse.
+    Loopback = 15,
 }
 
 /// Every reason, in the order of their numbers.
-pub const REASONS: [Reason; 14] = [
+pub const REASONS: [Reason; 15] = [
     Reason::NoListener,
     Reason::Storage,
     Reason::Udp,
@@ -54,6 +56,7 @@ pub const REASONS: [Reason; 14] = [
     Reason::Unidentified,
     Reason::SocketOption,
     Reason::Egress,
+    Reason::Loopback,
 ];
 
 impl Reason {
@@ -82,6 +85,7 @@ impl Reason {
             Self::Unidentified => "unidentified",
             Self::SocketOption => "socket_option",
             Self::Egress => "egress",
+            Self::Loopback => "loopback",
         }
     }
 }

@@ -5,6 +5,11 @@ pub const FAIL_OPEN: u32 = 1;
 /// `Config::flags`: governed sockets do not answer connections from outside.
 pub const REFUSE_INBOUND: u32 = 2;
 
+/// `AgentEntry::flags`: this agent's sockets do not answer connections from outside.
+pub const AGENT_REFUSES_INBOUND: u32 = 1;
+/// `AgentEntry::flags`: this agent does not reach loopback, a resolver on it apart.
+pub const AGENT_REFUSES_LOOPBACK: u32 = 2;
+
 /// `NetnsEntry::flags`: the namespace has `::1`, so that IPv6 connections can stay IPv6.
 pub const HAS_V6_LOOPBACK: u16 = 1;
 
@@ -57,7 +62,7 @@ pub struct Config {
 pub struct AgentEntry {
     /// The agent's number in the configuration.
     pub agent: u32,
-    /// Zero.
+    /// [`AGENT_REFUSES_INBOUND`], [`AGENT_REFUSES_LOOPBACK`].
     pub flags: u32,
 }
 

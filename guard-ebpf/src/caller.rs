@@ -168,6 +168,16 @@ fn unidentified(parent_levels: u32) -> Option<(u64, u32)> {
     None
 }
 
+/// What the rules of this caller's agent refuse: see `AgentEntry::flags`.
+#[inline(always)]
+pub(crate) fn refuses(who: &Governed, what: u32) -> bool {
+    // SAFETY: the map is not preallocated, so the value stays whole until the program ends.
+    match unsafe { AGENTS.get(who.cgroup_id) } {
+        Some(entry) => entry.flags & what != 0,
+        None => false,
+    }
+}
+
 /// A tag counts while the cgroup that it names is still governed.
 #[inline(always)]
 fn creator(tag: *const Tag) -> Option<(u64, u32)> {

@@ -10,7 +10,7 @@ use guard_common::{
     dns::DNS_PORT,
     event::Reason,
     flow::Flow,
-    policy::{HAS_V6_LOOPBACK, NetnsEntry, Stat, UNIDENTIFIED},
+    policy::{AGENT_REFUSES_LOOPBACK, HAS_V6_LOOPBACK, NetnsEntry, Stat, UNIDENTIFIED},
 };
 
 use crate::{
@@ -126,6 +126,7 @@ fn verdict(
         return match refused_port(listener, target.port) {
             Some(Reason::ProxyPort) => refuse_if(who, Countermeasure::ProxyPort, Reason::ProxyPort),
             Some(reason) => refuse_if(who, Countermeasure::DeniedPort, reason),
+            None if refuses_loopback(who, target) => Verdict::Refuse(Reason::Loopback),
             None => Verdict::Pass,
         };
     }
@@ -159,7 +160,9 @@ fn datagram(ctx: *mut bpf_sock_addr, who: &Governed, target: &Target, netns_cook
             Err(reason) => Verdict::Refuse(reason),
         };
     }
-    if datagram_allowed(ctx, target) {
+    if refuses_loopback(who, target) {
+        Verdict::Refuse(Reason::Loopback)
+    } else if datagram_allowed(ctx, target) {
         Verdict::Pass
     } else {
         refuse_if(who, Countermeasure::DatagramConnect, Reason::Udp)
@@ -188,6 +191,12 @@ pub(crate) fn resolver(
         None if who.agent == UNIDENTIFIED => Err(Reason::Unidentified),
         None => Err(Reason::NoListener),
     }
+}
+
+/// Whether this is loopback and the agent may not use it. Its resolver may be there, so DNS still passes.
+#[inline(always)]
+pub(crate) fn refuses_loopback(who: &Governed, target: &Target) -> bool {
+    is_loopback(&target.address) && target.port != DNS_PORT && caller::refuses(who, AGENT_REFUSES_LOOPBACK)
 }
 
 /// See [`datagram`].

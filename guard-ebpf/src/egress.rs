@@ -21,7 +21,7 @@ use guard_common::{
     COMM_LEN,
     countermeasure::Countermeasure,
     event::{Event, Reason},
-    policy::{Config, MAX_LEVEL, REFUSE_INBOUND, Stat},
+    policy::{AGENT_REFUSES_INBOUND, AgentEntry, Config, MAX_LEVEL, REFUSE_INBOUND, Stat},
 };
 
 use crate::{
@@ -134,6 +134,11 @@ fn is_answer(skb: *mut __sk_buff, packet: &Packet, config: &Config) -> bool {
     if config.flags & REFUSE_INBOUND != 0 || packet.protocol != IPPROTO_TCP || packet.transport == 0 {
         return false;
     }
+    if let Some((_, entry)) = owner(skb, config)
+        && entry.flags & AGENT_REFUSES_INBOUND != 0
+    {
+        return false;
+    }
     let Some(sk) = socket(skb) else { return false };
     if field!(sk, state) != LISTEN {
         return storage::get(&INBOUND, sk.cast::<c_void>()).is_some();
@@ -163,7 +168,7 @@ fn report(skb: *mut __sk_buff, packet: Option<Packet>, config: &Config) {
         count(Stat::EventsLost);
         return;
     };
-    let (governed_cgroup_id, agent) = owner(skb, config).unwrap_or((0, 0));
+    let (governed_cgroup_id, agent) = owner(skb, config).map_or((0, 0), |(id, entry)| (id, entry.agent));
     let packet = packet.unwrap_or(Packet {
         destination: [0; 4],
         protocol: 0,
@@ -192,7 +197,7 @@ fn report(skb: *mut __sk_buff, packet: Option<Packet>, config: &Config) {
 
 /// The nearest registered cgroup above the socket's own.
 #[inline(always)]
-fn owner(skb: *mut __sk_buff, config: &Config) -> Option<(u64, u32)> {
+fn owner(skb: *mut __sk_buff, config: &Config) -> Option<(u64, AgentEntry)> {
     let mut level = MAX_LEVEL;
     while level > 1 {
         level -= 1;
@@ -203,7 +208,7 @@ fn owner(skb: *mut __sk_buff, config: &Config) -> Option<(u64, u32)> {
         let id = unsafe { bpf_skb_ancestor_cgroup_id(skb, level as i32) };
         // SAFETY: the map is not preallocated, so the value stays whole until the program ends.
         if let Some(entry) = unsafe { AGENTS.get(id) } {
-            return Some((id, entry.agent));
+            return Some((id, *entry));
         }
     }
     None

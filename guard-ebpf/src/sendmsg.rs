@@ -13,7 +13,7 @@ use guard_common::{
 use crate::{
     address::{LOOPBACK_V4, LOOPBACK_V6, Target, field, netns, sk, write_v4, write_v6},
     caller::{self, Governed},
-    connect::{datagram_allowed, flow, resolver},
+    connect::{datagram_allowed, flow, refuses_loopback, resolver},
     dns::is_query,
     maps::CLIENT,
     refuse::{ALLOW, Attempt, count, refuse},
@@ -58,7 +58,9 @@ fn judge(
     is_v4: bool,
 ) -> Result<Option<NetnsEntry>, Reason> {
     if !is_query(ctx, target.port) {
-        return if datagram_allowed(ctx, target) || !who.enforces(Countermeasure::DatagramSend) {
+        return if refuses_loopback(who, target) {
+            Err(Reason::Loopback)
+        } else if datagram_allowed(ctx, target) || !who.enforces(Countermeasure::DatagramSend) {
             Ok(None)
         } else {
             Err(Reason::Udp)

@@ -105,7 +105,7 @@ pub struct Lab {
     cgroups: Cgroups,
     mounts: Mounts,
     host: NetNs,
-    _net: NetNs,
+    net: NetNs,
     files: Files,
     python: PathBuf,
     environments: place::Environments,
@@ -250,11 +250,16 @@ impl Lab {
             cgroups,
             mounts,
             host,
-            _net: net,
+            net,
             files,
             python,
             environments: place::Environments::default(),
         })
+    }
+
+    /// The network namespace of everything outside the host: its servers.
+    pub fn net(&self) -> &NetNs {
+        &self.net
     }
 
     /// The fake OpenAI.

@@ -16,3 +16,4 @@ pub mod netns;
 pub mod patience;
 pub mod process;
 pub mod provider;
+pub mod systemd;

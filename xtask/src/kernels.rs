@@ -180,7 +180,7 @@ fn workspace() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     let named = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     workspace().join(named.unwrap_or_else(|| "target".into()))
 }

@@ -10,6 +10,7 @@ mod demo;
 mod kernels;
 mod prices;
 mod setup;
+mod systemd;
 mod test;
 
 use anyhow::Result;

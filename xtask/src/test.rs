@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::{Result, bail};
 
 use crate::demo::{cargo, need_root, set_up};
-use crate::{kernels, setup};
+use crate::{kernels, setup, systemd};
 
 /// What to run beside the suites.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// providers, and writes docs/clients.md. About ten minutes.
     #[arg(long)]
     pub(crate) clients: bool,
+    /// Only the suite under a real systemd, booted in namespaces of its own: two minutes, and two more to make its root.
+    #[arg(long)]
+    pub(crate) systemd: bool,
     /// Faults at random for a long time (not available in this version).
     #[arg(long)]
     pub(crate) storm: bool,
@@ -35,6 +38,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     set_up()?;
     if options.kernels {
         return kernels::run();
+    }
+    if options.systemd {
+        return systemd::run();
     }
     if options.clients {
         return clients();

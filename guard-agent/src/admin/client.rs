@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    AdminError, AgentEnvironment, ErrorBody, ErrorCode, FreezeRequest, Frozen, OutcomeRequest, OutcomeTold,
-    Reloaded, RunRequest, RunStarted, Status,
+    AdminError, AgentEnvironment, ErrorBody, ErrorCode, FreezeRequest, Frozen, Grant, GrantRequest,
+    OutcomeRequest, OutcomeTold, Reloaded, RunRequest, RunStarted, Status,
 };
 
 /// A little more than the daemon's own limit for a request.
@@ -111,6 +111,14 @@ impl Client {
     /// See [`ClientError`].
     pub fn unfreeze(&self, asked: &FreezeRequest) -> Result<Frozen, ClientError> {
         self.tell("/v1/unfreeze", asked)
+    }
+
+    /// Allows an agent more for a while.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn grant(&self, asked: &GrantRequest) -> Result<Grant, ClientError> {
+        self.tell("/v1/grant", asked)
     }
 
     /// Says what became of a run.

@@ -191,6 +191,12 @@ fn decide(
                 .unfreeze(peer, &read(body, "a thaw")?)
                 .map(|done| http::json(&done))
         }
+        (&Method::POST, "/v1/grant") => {
+            needs_root(peer)?;
+            state
+                .grant(peer, &read(body, "a grant")?)
+                .map(|granted| http::json(&granted))
+        }
         (&Method::POST, "/v1/outcome") => {
             needs_root(peer)?;
             state
@@ -245,6 +251,10 @@ mod tests {
             ("/v1/reload", ""),
             ("/v1/freeze", "{\"agent\":\"coder\",\"why\":\"x\"}"),
             ("/v1/unfreeze", "{\"agent\":\"coder\"}"),
+            (
+                "/v1/grant",
+                "{\"agent\":\"coder\",\"pico_usd\":1,\"seconds\":60,\"why\":\"x\"}",
+            ),
             ("/v1/outcome", "{\"run\":\"r\",\"outcome\":\"success\"}"),
         ] {
             let said = decide(&Method::POST, path, body.as_bytes(), &peer, &Fake::default());

@@ -27,6 +27,7 @@ impl AdminState for Fake {
             started_at: Timestamp::UNIX_EPOCH,
             configured_at: Timestamp::UNIX_EPOCH,
             agents: Vec::new(),
+            shared: Vec::new(),
         }
     }
     fn start_run(&self, peer: &Peer, agent: &str) -> Result<RunStarted, AdminError> {
@@ -70,6 +71,9 @@ impl AdminState for Fake {
         })
     }
     fn unfreeze(&self, _by: &Peer, asked: &FreezeRequest) -> Result<Frozen, AdminError> {
+        Err(AdminError::new(ErrorCode::NotFound, asked.agent.clone()))
+    }
+    fn grant(&self, _by: &Peer, asked: &GrantRequest) -> Result<Grant, AdminError> {
         Err(AdminError::new(ErrorCode::NotFound, asked.agent.clone()))
     }
     fn outcome(&self, _by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {

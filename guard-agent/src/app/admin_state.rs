@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::Daemon;
 use crate::admin::{
     AdminError, AdminState, AgentEnvironment, AgentStatus, BudgetStatus, ErrorCode, FreezeRequest, Frozen,
-    LastRefusal, OutcomeRequest, OutcomeTold, Peer, Reloaded, RunStarted, Status,
+    Grant, GrantRequest, LastRefusal, OutcomeRequest, OutcomeTold, Peer, Reloaded, RunStarted, Status,
 };
 use crate::audit::record::Admin;
-use crate::config::{Agent, Config, Mode, Per};
+use crate::config::{Agent, Budget, Config, Mode, Per};
 use crate::keys::environment;
-use crate::ledger::{AccountView, ScopeKind, Window};
-use crate::money::Pico;
+use crate::ledger::{AccountView, Scope, ScopeKind, Window};
+use crate::policy::grants::Extra;
 
 impl AdminState for Daemon {
     fn status(&self) -> Status {
@@ -40,6 +40,11 @@ impl AdminState for Daemon {
                         .collect();
                     self.agent_status(agent, &lives, &accounts)
                 })
+                .collect(),
+            shared: config
+                .budgets
+                .iter()
+                .map(|shared| budget_status(&shared.budget, &shared.scope(), &accounts, &Extra::default()))
                 .collect(),
         }
     }
@@ -100,6 +105,10 @@ impl AdminState for Daemon {
         self.unfreeze_agent(by, asked)
     }
 
+    fn grant(&self, by: &Peer, asked: &GrantRequest) -> Result<Grant, AdminError> {
+        self.grant_more(by, asked)
+    }
+
     fn outcome(&self, by: &Peer, asked: &OutcomeRequest) -> Result<OutcomeTold, AdminError> {
         self.tell_outcome(by, asked)
     }
@@ -130,24 +139,12 @@ impl AdminState for Daemon {
 impl Daemon {
     fn agent_status(&self, agent: &Arc<Agent>, lives: &[&str], accounts: &[AccountView]) -> AgentStatus {
         let tally = self.recorder.tally().of(&agent.name);
+        let now = self.recorder.now();
+        let extra = self.policy.grants().extra(&agent.name, now);
         let budgets = agent.budgets.iter().flat_map(|budget| {
-            let soft = budget.soft_ppm.map(|ppm| budget.limit.part(ppm));
-            let row = move |scope: ScopeKind, name: &str| {
-                let account = accounts.iter().find(|account| {
-                    account.scope.kind == scope
-                        && &*account.scope.name == name
-                        && account.window == budget.window
-                });
-                BudgetStatus {
-                    scope: scope.label().to_owned(),
-                    name: name.to_owned(),
-                    window: budget.window.label().into_owned(),
-                    limit_pico_usd: budget.limit,
-                    soft_pico_usd: soft,
-                    settled_pico_usd: account.map_or(Pico::ZERO, |account| account.settled),
-                    reserved_pico_usd: account.map_or(Pico::ZERO, |account| account.reserved),
-                    resets_at: account.and_then(|account| account.resets_at),
-                }
+            let row = move |kind: ScopeKind, name: &str| {
+                let name = name.into();
+                budget_status(budget, &Scope { kind, name }, accounts, &extra)
             };
             match (budget.per, budget.window) {
                 (Per::Session, _) => accounts
@@ -156,6 +153,7 @@ impl Daemon {
                         let run = account.scope.name.split('/').next().unwrap_or_default();
                         account.scope.kind == ScopeKind::Session
                             && account.window == budget.window
+                            && account.settled.unit == budget.limit.unit
                             && lives.contains(&run)
                     })
                     .map(|account| row(ScopeKind::Session, &account.scope.name))
@@ -180,7 +178,24 @@ impl Daemon {
                 message,
             }),
             budgets: budgets.collect(),
+            grants: self.policy.grants().of(&agent.name, now),
         }
+    }
+}
+
+/// How a budget of this scope stands.
+fn budget_status(budget: &Budget, scope: &Scope, accounts: &[AccountView], extra: &Extra) -> BudgetStatus {
+    let account = budget.account(scope, accounts);
+    BudgetStatus {
+        scope: scope.kind.label().to_owned(),
+        name: scope.name.to_string(),
+        window: budget.window.label().into_owned(),
+        unit: budget.limit.unit,
+        limit: extra.raise(scope, budget.limit).count,
+        soft: budget.soft_ppm.map(|ppm| budget.limit.part(ppm).count),
+        settled: account.map_or(0, |account| account.settled.count),
+        reserved: account.map_or(0, |account| account.reserved.count),
+        resets_at: account.and_then(|account| account.resets_at),
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ledger::{AccountView, Scope, ScopeKind};
-use crate::money::Pico;
 
 /// How long the account of a run is kept after the run has ended: a connection that was opened inside can outlive it in
 /// another process's hands, and must not find a fresh budget.
@@ -38,7 +37,7 @@ impl EndedRuns {
         for account in gone {
             let since = *self.since.entry(account.scope.name.clone()).or_insert(now);
             let over = now.saturating_duration_since(since) >= KEPT;
-            if over && account.reserved == Pico::ZERO && !due.contains(&account.scope) {
+            if over && account.reserved.count == 0 && !due.contains(&account.scope) {
                 due.push(account.scope.clone());
             }
         }
@@ -50,6 +49,7 @@ impl EndedRuns {
 mod tests {
     use super::*;
     use crate::ledger::Window;
+    use crate::money::Pico;
 
     fn account(kind: ScopeKind, name: &str, reserved: u64) -> AccountView {
         AccountView {
@@ -60,8 +60,8 @@ mod tests {
             window: Window::Run,
             starts: None,
             resets_at: None,
-            settled: Pico(5),
-            reserved: Pico(reserved),
+            settled: Pico(5).into(),
+            reserved: Pico(reserved).into(),
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::Daemon;
-use super::burn_rate::BurnRates;
+use super::burn_rate::{BurnRates, Watched};
 use super::ended_runs::EndedRuns;
 use super::soft_limits::SoftLimits;
 use crate::audit::record::Kernel as Attempt;
@@ -17,7 +17,7 @@ use crate::identify;
 use crate::kernel::Reason;
 use crate::kernel::governed::GovernedCgroup;
 use crate::ledger::{AccountView, Scope, ScopeKind, Window};
-use crate::money::Pico;
+use crate::policy::grants::Extra;
 use crate::seam::Attempts;
 use crate::telemetry::metrics::BudgetState;
 
@@ -55,9 +55,38 @@ pub(super) async fn keep(daemon: Arc<Daemon>) {
 impl Daemon {
     /// Says which budgets are soon gone.
     fn tell_burn_rates(&self, burn: &mut BurnRates, accounts: &[AccountView]) {
-        let said = burn.look(&self.config.load().agents, accounts, std::time::Instant::now());
-        for (agent, message) in said {
-            self.recorder.alert(&agent, "budget.burn_rate", "", message);
+        let config = self.config.load();
+        let now = self.recorder.now();
+        let own = config.agents.iter().flat_map(|agent| {
+            let extra = self.policy.grants().extra(&agent.name, now);
+            agent.budgets.iter().map(move |budget| {
+                let scope = Scope {
+                    kind: ScopeKind::Agent,
+                    name: agent.name.clone(),
+                };
+                Watched {
+                    agent: Some(agent),
+                    limit: extra.raise(&scope, budget.limit),
+                    scope,
+                    budget,
+                }
+            })
+        });
+        let shared = config.budgets.iter().map(|shared| Watched {
+            agent: None,
+            scope: shared.scope(),
+            budget: &shared.budget,
+            limit: shared.budget.limit,
+        });
+        let Some(looked) = burn.look(own.chain(shared), accounts, std::time::Instant::now()) else {
+            return;
+        };
+        self.metrics.budgets_exhaust(&looked.exhausts);
+        for (agent, message) in looked.said {
+            match agent {
+                Some(agent) => self.recorder.alert(&agent, "budget.burn_rate", "", message),
+                None => self.recorder.host_alert("budget.burn_rate", message),
+            }
         }
     }
 
@@ -132,26 +161,25 @@ impl Daemon {
                 kind: ScopeKind::Agent,
                 name: agent.name.clone(),
             };
+            let extra = self.policy.grants().extra(&agent.name, self.recorder.now());
             for budget in &agent.budgets {
                 // Runs and sessions are ids, which are never labels.
                 if budget.window != Window::Run && budget.per == Per::Agent {
-                    self.show_budget(&own, budget, &accounts);
+                    self.show_budget(&own, budget, &accounts, &extra);
                 }
             }
         }
         for shared in &config.budgets {
-            self.show_budget(&shared.scope(), &shared.budget, &accounts);
+            self.show_budget(&shared.scope(), &shared.budget, &accounts, &Extra::default());
         }
     }
 
-    fn show_budget(&self, scope: &Scope, budget: &Budget, accounts: &[AccountView]) {
-        let account = accounts
-            .iter()
-            .find(|account| account.scope == *scope && account.window == budget.window);
+    fn show_budget(&self, scope: &Scope, budget: &Budget, accounts: &[AccountView], extra: &Extra) {
+        let account = budget.account(scope, accounts);
         let state = BudgetState {
-            limit: budget.limit,
-            settled: account.map_or(Pico::ZERO, |account| account.settled),
-            reserved: account.map_or(Pico::ZERO, |account| account.reserved),
+            limit: extra.raise(scope, budget.limit),
+            settled: account.map_or(0, |account| account.settled.count),
+            reserved: account.map_or(0, |account| account.reserved.count),
         };
         self.metrics.budget(scope.kind, &scope.name, budget.window, state);
     }

@@ -6,23 +6,23 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::config::{Agent, Per, SharedBudget};
-use crate::ledger::{AccountView, ScopeKind, Window};
-use crate::money::Pico;
+use crate::ledger::{AccountView, Amount, ScopeKind, Unit, Window};
 
 /// Which windows were spoken of already.
 #[derive(Debug, Default)]
 pub(super) struct SoftLimits {
-    said: HashMap<(ScopeKind, Arc<str>, Window), Option<Timestamp>>,
+    said: HashMap<(ScopeKind, Arc<str>, Window, Unit), Option<Timestamp>>,
 }
 
 impl SoftLimits {
     /// Forgets the windows that have ended and the runs whose accounts are gone.
     pub(super) fn forget_all_but(&mut self, accounts: &[AccountView]) {
-        self.said.retain(|(kind, name, window), starts| {
+        self.said.retain(|(kind, name, window, unit), starts| {
             accounts.iter().any(|account| {
                 account.scope.kind == *kind
                     && account.scope.name == *name
                     && account.window == *window
+                    && account.settled.unit == *unit
                     && (account.starts == *starts || matches!(window, Window::Rolling(_)))
             })
         });
@@ -77,7 +77,12 @@ impl SoftLimits {
     /// Whether this window was not spoken of yet. A rolling window has no begin: it is spoken of again when it has been
     /// below its soft limit in between.
     fn is_new(&mut self, account: &AccountView) -> bool {
-        let key = (account.scope.kind, account.scope.name.clone(), account.window);
+        let key = (
+            account.scope.kind,
+            account.scope.name.clone(),
+            account.window,
+            account.settled.unit,
+        );
         let starts = match account.window {
             Window::Rolling(_) => None,
             _ => account.starts,
@@ -90,20 +95,21 @@ fn over<'a>(
     accounts: &'a [AccountView],
     kind: ScopeKind,
     window: Window,
-    soft: Pico,
+    soft: Amount,
     name: impl Fn(&str) -> bool + 'a,
 ) -> impl Iterator<Item = &'a AccountView> {
     accounts.iter().filter(move |account| {
         account.window == window
             && account.scope.kind == kind
             && name(&account.scope.name)
-            && account.settled >= soft
+            && account.settled.unit == soft.unit
+            && account.settled.count >= soft.count
     })
 }
 
-fn message(whose: &str, account: &AccountView, soft: Pico, limit: Pico) -> String {
+fn message(whose: &str, account: &AccountView, soft: Amount, limit: Amount) -> String {
     format!(
-        "{whose} has spent {} of its {limit} budget for {} (soft limit {soft})",
+        "{whose} has used {} of its {limit} budget for {} (soft limit {soft})",
         account.settled,
         account.window.per()
     )
@@ -113,6 +119,7 @@ fn message(whose: &str, account: &AccountView, soft: Pico, limit: Pico) -> Strin
 mod tests {
     use super::*;
     use crate::ledger::Scope;
+    use crate::money::Pico;
     use crate::policy::tests_support::agent;
 
     fn account(kind: ScopeKind, name: &str, window: Window, starts: i64, settled: u64) -> AccountView {
@@ -126,8 +133,8 @@ mod tests {
             window,
             starts,
             resets_at: None,
-            settled: Pico(settled),
-            reserved: Pico::ZERO,
+            settled: Pico(settled).into(),
+            reserved: Pico::ZERO.into(),
         }
     }
 
@@ -159,7 +166,7 @@ mod tests {
         let said = limits.passed(&agent, &["r1".into()], &run);
         assert_eq!(
             said,
-            ["agent \"coder\", run r1 has spent $0.50 of its $1.00 budget for this run (soft limit $0.50)"]
+            ["agent \"coder\", run r1 has used $0.50 of its $1.00 budget for this run (soft limit $0.50)"]
         );
         limits.forget_all_but(&[]);
         assert!(limits.said.is_empty(), "nothing is kept of what is over");

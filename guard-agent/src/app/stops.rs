@@ -7,7 +7,7 @@ use super::Daemon;
 use super::admin_state::known;
 use crate::admin::{AdminError, ErrorCode, FreezeRequest, Frozen, OutcomeRequest, OutcomeTold, Peer};
 use crate::audit::record::Admin;
-use crate::ledger::ScopeKind;
+use crate::ledger::{ScopeKind, Unit};
 use crate::money::Pico;
 use crate::policy::frozen::Freeze;
 
@@ -25,10 +25,7 @@ impl Daemon {
         bounded(why)?;
         bounded(asked.run.as_deref().unwrap_or_default())?;
         let freeze = Freeze {
-            why: why
-                .chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect(),
+            why: one_line(why),
             at: self.recorder.now(),
             by_uid: Some(by.uid),
         };
@@ -92,14 +89,16 @@ impl Daemon {
             return Err(AdminError::new(ErrorCode::NotFound, message));
         };
         // The ledger also knows what the run cost before a restart, where the run has a budget.
-        let booked = self
-            .ledger
-            .accounts()
-            .into_iter()
-            .find(|account| account.scope.kind == ScopeKind::Run && *account.scope.name == *asked.run);
-        let cost = totals
-            .cost
-            .max(booked.map_or(Pico::ZERO, |account| account.settled));
+        let booked = self.ledger.accounts().into_iter().find(|account| {
+            account.scope.kind == ScopeKind::Run
+                && *account.scope.name == *asked.run
+                && account.settled.unit == Unit::Usd
+        });
+        let cost = totals.cost.max(
+            booked
+                .and_then(|account| account.settled.money())
+                .unwrap_or(Pico::ZERO),
+        );
         let per_success = self
             .outcomes
             .tell(&totals.agent, &asked.run, asked.outcome, cost)
@@ -128,7 +127,14 @@ impl Daemon {
     }
 }
 
-fn bounded(text: &str) -> Result<(), AdminError> {
+/// A text without what a terminal would obey.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+pub(super) fn bounded(text: &str) -> Result<(), AdminError> {
     if text.len() <= LONGEST {
         return Ok(());
     }

@@ -206,7 +206,8 @@ fn snapshot(
     Ok(Snapshot {
         router: Router::new(&config.providers)
             .with_addresses(addresses.clone())
-            .with_names(names.clone()),
+            .with_names(names.clone())
+            .with_egress(&config.agents, config.host.mode),
         upstreams: Upstreams::new(&config.providers, &public, &own, trust, dialer.clone())?,
         terminator: Terminator::new(Arc::new(leaves)).context("TLS cannot be set up")?,
     })

@@ -8,7 +8,7 @@ use crate::clock::{Clock as _, SystemClock};
 
 mod view;
 
-pub(super) use view::bar;
+pub(super) use view::{bar, budgets};
 
 /// Shows what the daemon enforces and what the agents have spent.
 #[derive(Debug, clap::Args)]

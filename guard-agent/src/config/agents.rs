@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::problem::nearest;
 use super::read::Section;
-use super::{Agent, Budget, ContainerLabel, Login, Pattern, Telemetry, budget, caps, loops};
+use super::{Agent, Budget, ContainerLabel, Login, Pattern, Telemetry, budget, caps, egress, loops};
 use crate::llm::provider::Provider;
 
 /// Reads every agent; `defaults` are the budgets of one that names none.
@@ -81,10 +81,10 @@ fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budge
     check_name(section, "name");
     let name = section.string("name");
     let owner = owner(section);
-    // Opened for its keys: what it may say in this version is what Guard does anyway.
-    let _egress = section.section("egress", "agent.egress");
     let (cgroups, container_labels) = matches(section);
+    let rules = section.section("egress", "agent.egress");
     Some(Agent {
+        egress: rules.as_ref().map(egress::read).unwrap_or_default(),
         cgroups,
         container_labels,
         providers: allowed_providers(section, providers),

@@ -1,25 +1,61 @@
-//! `budget = [{ window = "day", usd = 20.0, soft = 0.8 }]`, in `[defaults]` and in an agent, and `[[budget]]`.
+//! `budget = [{ window = "day", usd = 20.0, soft = 0.8 }, { window = "hour", calls = 200 }]`, in `[defaults]` and in an agent, and `[[budget]]`.
 
 use std::sync::Arc;
 
 use super::problem::nearest;
 use super::read::Section;
 use super::{Agent, Pattern};
-use crate::ledger::{Scope, ScopeKind, Window};
-use crate::llm::provider::Provider;
+use crate::ledger::{AccountView, Amount, Scope, Unit, Window};
 use crate::money::{PICO_PER_USD, Pico};
 
-/// One limit on money.
+mod shared;
+
+pub(super) use shared::read_shared;
+pub use shared::{SharedBudget, Whose};
+
+/// Longest note for a model, in characters.
+const NOTE: usize = 1000;
+
+/// One limit on money, tokens or calls.
 #[derive(Debug, Clone)]
 pub struct Budget {
     /// What of an agent it is for; of no account in a shared budget.
     pub per: Per,
     /// Its window.
     pub window: Window,
-    /// Hard limit.
-    pub limit: Pico,
+    /// Hard limit, in its unit.
+    pub limit: Amount,
     /// Soft limit in parts per million of the hard one.
     pub soft_ppm: Option<u32>,
+    /// What happens at the soft limit beside the warning.
+    pub on_soft: OnSoft,
+}
+
+/// What happens to calls at a soft limit.
+#[derive(Debug, Clone, Default)]
+pub struct OnSoft {
+    /// They go to this model, where it is cheaper.
+    pub model: Option<Arc<str>>,
+    /// This is said to the model.
+    pub steer: Option<Arc<str>>,
+}
+
+impl OnSoft {
+    /// Whether anything happens.
+    pub fn asks(&self) -> bool {
+        self.model.is_some() || self.steer.is_some()
+    }
+}
+
+impl Budget {
+    /// The account of this scope that it limits, among those that there are.
+    pub fn account<'a>(&self, scope: &Scope, accounts: &'a [AccountView]) -> Option<&'a AccountView> {
+        accounts.iter().find(|account| {
+            account.scope == *scope
+                && account.window == self.window
+                && account.settled.unit == self.limit.unit
+        })
+    }
 }
 
 /// What of an agent a budget is for.
@@ -31,35 +67,14 @@ pub enum Per {
     Session,
 }
 
-/// `[[budget]]`: a limit that several agents share.
-#[derive(Debug, Clone)]
-pub struct SharedBudget {
-    /// Whose calls count.
-    pub whose: Whose,
-    /// Window and limit.
-    pub budget: Budget,
-}
-
-/// Whose calls a shared budget counts.
-#[derive(Debug, Clone)]
-pub enum Whose {
-    /// Those of every agent of an owner.
-    Owner(Arc<str>),
-    /// Those with one key, `PROVIDER/KEY`.
-    Key(Arc<str>),
-    /// Those to the models that a pattern covers.
-    Model(Pattern),
-    /// All.
-    Host,
-}
-
 /// What every agent gets when nobody says anything: ten dollars a day, with a warning at eight.
 pub(super) fn fallback() -> Vec<Budget> {
     vec![Budget {
         per: Per::Agent,
         window: Window::Day,
-        limit: Pico(10 * PICO_PER_USD),
+        limit: Amount::usd(Pico(10 * PICO_PER_USD)),
         soft_ppm: Some(800_000),
+        on_soft: OnSoft::default(),
     }]
 }
 
@@ -79,19 +94,29 @@ pub(super) fn read(holder: &Section<'_, '_>) -> Option<Vec<Budget>> {
         let Some(budget) = one(section, per.unwrap_or(Per::Agent)) else {
             continue;
         };
-        if budgets
-            .iter()
-            .any(|other| other.window == budget.window && other.per == budget.per)
-        {
-            let message = format!("a second budget for the window {:?}", budget.window.label());
+        if budgets.iter().any(|other| {
+            other.window == budget.window && other.per == budget.per && other.limit.unit == budget.limit.unit
+        }) {
+            let message = format!(
+                "a second budget for the window {:?} in {}",
+                budget.window.label(),
+                budget.limit.unit.label()
+            );
             section.reader.error(
                 &section.place("window"),
                 message,
-                "keep one budget per window and scope",
+                "keep one budget per window, scope and unit",
             );
             continue;
         }
         budgets.push(budget);
+    }
+    if !budgets.is_empty() && budgets.iter().all(|budget| budget.limit.unit != Unit::Usd) {
+        holder.reader.warning(
+            &holder.place("budget"),
+            "no limit in dollars: how much may be spent follows from tokens or calls alone",
+            "add for example { window = \"day\", usd = 10.0 }",
+        );
     }
     Some(budgets)
 }
@@ -101,16 +126,52 @@ fn one(section: &Section<'_, '_>, per: Per) -> Option<Budget> {
         "window",
         "add window = \"day\" (or run, hour, week, month, rolling:5h)",
     );
-    section.missing("usd", "add usd = 10.0");
     let window = window(section);
     let limit = limit(section);
     let soft_ppm = soft(section);
+    let on_soft = on_soft(section);
+    if on_soft.asks() && !section.has("soft") {
+        section.reader.error(
+            &section.place("on_soft"),
+            "`on_soft` without `soft`: it would never happen",
+            "add for example soft = 0.8",
+        );
+    }
     Some(Budget {
         per,
         window: window?,
         limit: limit?,
         soft_ppm,
+        on_soft,
     })
+}
+
+fn on_soft(section: &Section<'_, '_>) -> OnSoft {
+    let Some(table) = section.section("on_soft", "budget.on_soft") else {
+        return OnSoft::default();
+    };
+    let text = |key: &str| {
+        let text = table.string(key)?;
+        let written = text.get_ref().trim();
+        if written.is_empty() || written.chars().count() > NOTE || written.chars().any(char::is_control) {
+            table.reader.error(
+                &text.span(),
+                format!("`{key}` must be 1 to {NOTE} printable characters"),
+                "write it in one or two sentences",
+            );
+            return None;
+        }
+        Some(Arc::from(written))
+    };
+    let (model, steer) = (text("model"), text("steer"));
+    if !table.has("model") && !table.has("steer") {
+        table.reader.error(
+            &table.span,
+            "an empty `on_soft`",
+            "write { model = \"claude-haiku-4-5\" }, { steer = \"Finish what you are at, and stop.\" }, or both",
+        );
+    }
+    OnSoft { model, steer }
 }
 
 fn window(section: &Section<'_, '_>) -> Option<Window> {
@@ -132,125 +193,34 @@ fn window(section: &Section<'_, '_>) -> Option<Window> {
     window
 }
 
-/// Reads every `[[budget]]`.
-pub(super) fn read_shared(
-    sections: &[Section<'_, '_>],
-    providers: &[Arc<Provider>],
-    agents: &[Arc<Agent>],
-) -> Vec<SharedBudget> {
-    let mut budgets: Vec<SharedBudget> = Vec::new();
-    for section in sections {
-        let whose = whose(section, providers, agents);
-        let (Some(whose), Some(budget)) = (whose, one(section, Per::Agent)) else {
-            continue;
-        };
-        let shared = SharedBudget { whose, budget };
-        let report =
-            |message: String, fix: &str| section.reader.error(&section.place("window"), message, fix);
-        if shared.budget.window == Window::Run {
-            report(
-                "a shared budget has no runs".to_owned(),
-                "write a calendar or rolling window here; budgets of runs stand in [[agent]]",
-            );
-        } else if budgets
-            .iter()
-            .any(|other| other.scope() == shared.scope() && other.budget.window == shared.budget.window)
-        {
-            let scope = shared.scope();
-            let message = format!(
-                "a second budget of {} {:?} for this window",
-                scope.kind.label(),
-                scope.name
-            );
-            report(message, "keep one budget per scope and window");
-        } else {
-            budgets.push(shared);
-        }
-    }
-    budgets
-}
-
-fn whose(section: &Section<'_, '_>, providers: &[Arc<Provider>], agents: &[Arc<Agent>]) -> Option<Whose> {
-    let named: Vec<&str> = ["owner", "key", "model", "scope"]
+/// The limit, in exactly one unit.
+fn limit(section: &Section<'_, '_>) -> Option<Amount> {
+    let named: Vec<Unit> = Unit::ALL
         .into_iter()
-        .filter(|key| section.has(key))
+        .filter(|unit| section.has(unit.label()))
         .collect();
-    let [one] = named.as_slice() else {
-        section.reader.error(
-            &section.span,
-            "[[budget]] says whose calls count in exactly one key",
-            "write owner = \"team\", key = \"openai/prod-1\", model = \"gpt-5*\", or scope = \"host\" for all calls",
-        );
-        return None;
-    };
-    match *one {
-        "owner" => {
-            let owner = section.string("owner")?;
-            let known = || agents.iter().map(|agent| &*agent.owner);
-            unless_known(section, &owner, known(), "no agent has the owner")?;
-            Some(Whose::Owner((*owner.get_ref()).into()))
+    match named.as_slice() {
+        [Unit::Usd] => dollars(section).map(Amount::usd),
+        [unit] => {
+            let count = section.positive(unit.label())?;
+            Some(Amount { unit: *unit, count })
         }
-        "key" => {
-            let key = section.string("key")?;
-            let known: Vec<String> = providers
-                .iter()
-                .flat_map(|provider| {
-                    provider
-                        .keys
-                        .iter()
-                        .map(|key| format!("{}/{}", provider.name, key.name))
-                })
-                .collect();
-            unless_known(
-                section,
-                &key,
-                known.iter().map(String::as_str),
-                "no provider has the key",
-            )?;
-            Some(Whose::Key((*key.get_ref()).into()))
+        [] => {
+            section.missing("usd", "add usd = 10.0, tokens = 2000000 or calls = 200");
+            None
         }
-        "model" => {
-            let text = section.string("model")?;
-            section.reader.patterns(&[text]).pop().map(Whose::Model)
+        [..] => {
+            section.reader.error(
+                &section.span,
+                "one budget with several limits",
+                "write a budget of its own for each of usd, tokens and calls",
+            );
+            None
         }
-        _ => section.choice("scope", &[("host", ())]).map(|()| Whose::Host),
     }
 }
 
-fn unless_known<'k>(
-    section: &Section<'_, '_>,
-    text: &toml::Spanned<&str>,
-    known: impl Iterator<Item = &'k str> + Clone,
-    what: &str,
-) -> Option<()> {
-    let written = *text.get_ref();
-    if known.clone().any(|name| name == written) {
-        return Some(());
-    }
-    let fix = match nearest(written, known) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None => "a budget that counts nothing would mislead: write a name that is in use".to_owned(),
-    };
-    section
-        .reader
-        .error(&text.span(), format!("{what} {written:?}"), fix);
-    None
-}
-
-impl SharedBudget {
-    /// The account that it limits.
-    pub fn scope(&self) -> Scope {
-        let (kind, name) = match &self.whose {
-            Whose::Owner(owner) => (ScopeKind::Owner, owner.clone()),
-            Whose::Key(key) => (ScopeKind::Key, key.clone()),
-            Whose::Model(pattern) => (ScopeKind::Model, pattern.text.as_str().into()),
-            Whose::Host => (ScopeKind::Host, "host".into()),
-        };
-        Scope { kind, name }
-    }
-}
-
-fn limit(section: &Section<'_, '_>) -> Option<Pico> {
+fn dollars(section: &Section<'_, '_>) -> Option<Pico> {
     let text = section.decimal("usd")?;
     let written = text.get_ref();
     let (message, fix) = match Pico::from_usd_text(written) {

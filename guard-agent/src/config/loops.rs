@@ -122,6 +122,8 @@ pub struct LoopRules {
     levels: [Levels; LoopRule::ALL.len()],
     /// Calls over which growth is measured.
     pub growth_turns: u32,
+    /// A warning is told to the model too.
+    pub steer: bool,
     /// A trip freezes the run.
     pub freeze: bool,
 }
@@ -142,6 +144,7 @@ impl Default for LoopRules {
         Self {
             levels: LoopRule::ALL.map(LoopRule::fallback),
             growth_turns: 20,
+            steer: false,
             freeze: false,
         }
     }
@@ -172,6 +175,9 @@ pub(super) fn loops(section: &Section<'_, '_>) -> LoopRules {
     LoopRules {
         levels: LoopRule::ALL.map(|rule| levels(section, rule).unwrap_or_else(|| rule.fallback())),
         growth_turns: bounded(section, "growth_turns", 3, 64).unwrap_or(fallback.growth_turns),
+        steer: section
+            .choice("on_warn", &[("alert", false), ("steer", true)])
+            .unwrap_or(fallback.steer),
         freeze: section
             .choice("on_trip", &[("refuse", false), ("freeze", true)])
             .unwrap_or(fallback.freeze),

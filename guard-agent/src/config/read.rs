@@ -340,16 +340,10 @@ fn check_status(
     match known.status {
         Status::Works => {}
         Status::Only(word) if value.get_ref().as_str() == Some(word) => {}
-        Status::OnlyEmpty if value.get_ref().as_array().is_some_and(|array| array.is_empty()) => {}
         Status::Only(word) => reader.error(
             &value.span(),
             format!("`{name}` other than {word:?} is not available in this version"),
             format!("write {name} = {word:?}, or remove the line"),
-        ),
-        Status::OnlyEmpty => reader.error(
-            &value.span(),
-            format!("`{name}` with entries is not available in this version"),
-            format!("write {name} = [], or remove it"),
         ),
         Status::Planned => reader.error(
             &key.span(),

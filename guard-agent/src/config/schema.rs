@@ -7,8 +7,6 @@ pub enum Status {
     Works,
     /// The feature is planned; of its values only this one, which means what Guard does anyway, is accepted.
     Only(&'static str),
-    /// The feature is planned; only an empty list is accepted.
-    OnlyEmpty,
     /// The feature is planned; the key is refused.
     Planned,
 }
@@ -48,10 +46,6 @@ const fn key(
 }
 
 impl Key {
-    const fn planned(self) -> Self {
-        self.status(Status::Planned)
-    }
-
     const fn only(self, value: &'static str) -> Self {
         self.status(Status::Only(value))
     }
@@ -124,10 +118,19 @@ pub const KEYS: &[Key] = &[
         "`session`: one limit for each session label that clients send, inside each run. Labels are the client's word, so such a limit only narrows; calls without a label share one."),
     key("budget", "window", "`run`, `hour`, `day`, `week`, `month` or `rolling:LENGTH`", "required",
         "Over which time the limit counts. `hour` to `month` are calendar windows in `host.timezone`. `rolling:5h` is the last five hours at every moment (a whole number of `m`, `h` or `d`, at most 90 days), counted in sixty buckets: what was spent counts for at least that long and at most a sixtieth longer."),
-    key("budget", "usd", "US dollars, at most twelve decimals", "required",
+    key("budget", "usd", "US dollars, at most twelve decimals", "one of three is required",
         "Hard limit: settled plus reserved money never passes it. Read exactly as written, not as a binary float."),
-    key("budget", "soft", "fraction of `usd`, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
-    key("budget", "on_soft", "table", "none", "What happens at the soft limit beside the warning.").planned(),
+    key("budget", "tokens", "tokens, above 0", "one of three is required",
+        "The same in tokens: all that is read and written, cached input and reasoning too. Reserved is what the body can hold at most, and the whole output cap."),
+    key("budget", "calls", "calls, above 0", "one of three is required",
+        "The same in calls: those that reached a provider, whatever it answered. A list of budgets may mix the three; a call is reserved in all of them or in none."),
+    key("budget", "soft", "fraction of the limit, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
+    key("budget", "on_soft", "table", "none", "What happens to calls from the soft limit on, beside the warning; in observe mode nothing."),
+
+    key("budget.on_soft", "model", "name of a model", "none",
+        "Calls go to this model of the same provider and format, where it is on the agent's list, has a price and can cost less. The record has `model` among its `rewrites`. Bodies that carry a checksum over themselves, and formats that name the model in the path, stay as they are."),
+    key("budget.on_soft", "steer", "text of at most 1000 characters", "none",
+        "Said to the model with each call, with what is used of the budget, behind the last message of the user or the last tool result (OpenAI chat and responses, Anthropic messages). The record has `steer` among its `rewrites`."),
 
     key("provider", "name", "name", "required",
         "A built-in provider to override, or the name of one of one's own."),
@@ -173,7 +176,7 @@ pub const KEYS: &[Key] = &[
     key("agent", "caps", "table", "none", "Caps on one call and on concurrency."),
     key("agent", "retries", "table", "the defaults of its keys", "Limits on client retries."),
     key("agent", "loops", "table", "the defaults of its keys", "Multipliers that are stopped: loops, growth, bursts, failures in a row."),
-    key("agent", "budget", "array of budgets", "`defaults.budget`", "Its budgets; at most one per window and scope."),
+    key("agent", "budget", "array of budgets", "`defaults.budget`", "Its budgets; at most one per window, scope and unit."),
     key("agent", "egress", "table", "all allowed", "Where else it may connect to."),
 
     key("agent.match", "cgroup", "cgroup pattern", "none",
@@ -238,6 +241,8 @@ pub const KEYS: &[Key] = &[
         "Calls of one run at the same time, over all its conversations."),
     key("agent.loops", "failures", "rule, 2 to 10000", "`{ warn = 5, trip = 20 }`",
         "Calls of one run in a row that one provider failed; one that cost money counts twice. After a trip one call a minute is let through to try."),
+    key("agent.loops", "on_warn", "`alert` or `steer`", "`alert`",
+        "`steer` also tells the model, with each call from the warning on, what goes wrong and what to do instead (formats as in `on_soft.steer`)."),
     key("agent.loops", "on_trip", "`refuse` or `freeze`", "`refuse`",
         "`freeze` also freezes the run, until `guard-agent unfreeze`."),
 
@@ -245,20 +250,29 @@ pub const KEYS: &[Key] = &[
     key("agent.loops.rule", "warn", "count", "none", "From here on there is an alert too, once until the user speaks."),
     key("agent.loops.rule", "trip", "count", "none", "From here on the call is refused."),
 
-    key("agent.egress", "default", "`allow` or `deny`", "`allow`", "Hosts that are on neither list.").only("allow"),
-    key("agent.egress", "deny", "list of host patterns", "`[]`", "Hosts refused.").status(Status::OnlyEmpty),
-    key("agent.egress", "allow", "list of host patterns", "`[]`", "Hosts allowed.").status(Status::OnlyEmpty),
-    key("agent.egress", "loopback", "`own` or `deny`", "`own`", "Loopback of its own namespace.").only("own"),
-    key("agent.egress", "private", "`allow` or `deny`", "`allow`", "Private networks.").only("allow"),
-    key("agent.egress", "inbound", "`allow` or `deny`", "`allow`", "Inbound connections.").only("allow"),
+    key("agent.egress", "default", "`allow` or `deny`", "`allow`",
+        "What happens to destinations that are on neither list. The agent's providers are always reachable, through Guard."),
+    key("agent.egress", "deny", "list of hosts and addresses", "`[]`",
+        "Destinations refused, whatever else is written. A host (`*.internal`, `mail.example.com:25`) is compared with the name that the connection carries (SNI or `Host`), and with the names for which the agent's DNS answers gave it the address; addresses (`10.0.0.0/8`, `10.0.0.0/8:5432`, `[fd00::]/8:443`, `192.0.2.7`) with where it is going. A client can hide a name that it never looked up, but no address: to keep it from a host for good, deny the addresses, or set `default = \"deny\"`."),
+    key("agent.egress", "allow", "list of hosts and addresses", "`[]`",
+        "Destinations allowed that are not on `deny`. A connection that may pass for its name, or for the name that was looked up where its protocol has none, is dialled by Guard to where that name leads, as this host resolves it, and never to a private address that is not listed. Public resolvers over HTTPS or TLS pass only if they are listed here."),
+    key("agent.egress", "loopback", "`own` or `deny`", "`own`",
+        "Loopback of the agent's own network namespace: left alone, or refused; a resolver on it (port 53) is reachable all the same."),
+    key("agent.egress", "private", "`allow` or `deny`", "the value of `default`, and metadata services refused",
+        "Private, shared and link-local networks that `allow` does not list by address. `allow`, written out, admits the metadata services of clouds (169.254.0.0/16 and others) too; it never admits what `default` or `deny` refuses."),
+    key("agent.egress", "inbound", "`allow` or `deny`", "`allow`",
+        "TCP connections from outside its network namespace. With `deny` none of its listeners answers them; over loopback they still do."),
 
     key("shared", "owner", "owner", "one of four is required", "Counts the calls of every agent of this owner."),
     key("shared", "key", "`PROVIDER/KEY`", "one of four is required", "Counts the calls with this key, by its name in `provider.keys`."),
     key("shared", "model", "pattern", "one of four is required", "Counts the calls to every model that the pattern covers, together."),
     key("shared", "scope", "`host`", "one of four is required", "Counts every call of every agent."),
     key("shared", "window", "as in a budget of an agent, but `run`", "required", "Over which time the limit counts."),
-    key("shared", "usd", "US dollars, at most twelve decimals", "required", "Hard limit: settled plus reserved money never passes it."),
-    key("shared", "soft", "fraction of `usd`, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
+    key("shared", "usd", "US dollars, at most twelve decimals", "one of three is required", "Hard limit: settled plus reserved money never passes it."),
+    key("shared", "tokens", "tokens, above 0", "one of three is required", "The same in tokens."),
+    key("shared", "calls", "calls, above 0", "one of three is required", "The same in calls."),
+    key("shared", "soft", "fraction of the limit, above 0 and at most 1", "none", "From here on Guard warns: once a window, in the log and as an audit record (`budget.soft`)."),
+    key("shared", "on_soft", "as in a budget of an agent", "none", "What happens to calls from the soft limit on, beside the warning."),
     key("alert", "when", "list of patterns", "required",
         "Alerts: `budget.soft`, `budget.burn_rate` (gone within the hour at the rate of the last five minutes and of the last hour), `loop`, `retries`, `finding`, `enforcement.unproven`, `enforcement.proven`, `kernel.repaired`, `worker.restarted`."),
     key("alert", "to", "`log`, `webhook:URL` or `slack:URL`", "required",

@@ -62,7 +62,7 @@ fn a_minimal_agent_gets_ten_dollars_a_day_and_every_model() {
     assert_eq!((&*agent.name, &*agent.owner), ("coder", "team"));
     assert_eq!(agent.budgets.len(), 1);
     assert_eq!(agent.budgets[0].window, Window::Day);
-    assert_eq!(agent.budgets[0].limit, Pico(10 * PICO_PER_USD));
+    assert_eq!(agent.budgets[0].limit, Pico(10 * PICO_PER_USD).into());
     assert_eq!(agent.budgets[0].soft_ppm, Some(800_000));
     assert!(agent.models[0].covers("anything-at-all"));
     assert_eq!(agent.login, Login::Refuse);
@@ -129,7 +129,7 @@ fn everything_that_works_can_be_said() {
     assert_eq!(agent.cgroups, ["/agents.slice/coder/**"]);
     assert_eq!(
         agent.budgets[0].limit,
-        Pico(20 * PICO_PER_USD + 1),
+        Pico(20 * PICO_PER_USD + 1).into(),
         "to the pico-dollar"
     );
     assert_eq!(agent.caps.output_tokens, Some(8192));
@@ -141,6 +141,49 @@ fn everything_that_works_can_be_said() {
         Window::Week,
         "from [defaults]"
     );
+}
+
+#[test]
+fn a_budget_counts_dollars_tokens_or_calls_and_one_of_them_only() {
+    let limits = |budgets: &str| {
+        let checked = check(&format!("{CODER}budget = [{budgets}]"));
+        let shown = checked.config.map(|config| {
+            let budgets = config.agents[0].budgets.iter();
+            budgets
+                .map(|budget| format!("{} a {}", budget.limit, budget.window.label()))
+                .collect::<Vec<_>>()
+        });
+        (shown, checked.problems)
+    };
+    let (shown, problems) = limits(
+        "{ window = \"day\", tokens = 2_000_000 }, { window = \"hour\", calls = 200 }, { window = \"day\", usd = 20, soft = 0.8 }",
+    );
+    assert!(problems.is_empty(), "{problems:#?}");
+    assert_eq!(
+        shown.unwrap(),
+        ["2000000 tokens a day", "200 calls a hour", "$20.00 a day"]
+    );
+    let (shown, problems) = limits("{ window = \"day\", calls = 5 }");
+    assert!(shown.is_some() && problems[0].message.starts_with("no limit in dollars"));
+    for (budgets, said) in [
+        ("{ window = \"day\" }", "needs `usd`"),
+        ("{ window = \"day\", usd = 1, calls = 5 }", "several limits"),
+        ("{ window = \"day\", usd = 1, tokens = 0 }", "several limits"),
+        ("{ window = \"day\", tokens = 0 }", "above 0"),
+        ("{ window = \"day\", tokens = 1.5 }", "a whole number"),
+        (
+            "{ window = \"day\", calls = 1 }, { window = \"day\", calls = 2 }, { window = \"day\", usd = 2 }",
+            "a second budget for the window \"day\" in calls",
+        ),
+    ] {
+        let (_, problems) = limits(budgets);
+        let errors: Vec<_> = problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .collect();
+        assert_eq!(errors.len(), 1, "{budgets}: {problems:#?}");
+        assert!(errors[0].message.contains(said), "{budgets}: {problems:#?}");
+    }
 }
 
 #[test]
@@ -203,10 +246,6 @@ fn what_does_not_work_yet_is_refused_by_name() {
         "[host]\nwhen_down = \"direct\"",
         "[host]\nunknown_when_down = \"direct\"",
         "[ledger]\nstore = \"postgres://db/guard\"",
-        &format!("{CODER}egress = {{ default = \"deny\" }}"),
-        &format!("{CODER}egress = {{ deny = [\"*.internal\"] }}"),
-        &format!("{CODER}egress = {{ inbound = \"deny\" }}"),
-        &format!("{CODER}budget = [{{ window = \"day\", usd = 1.0, on_soft = {{ model = \"m\" }} }}]"),
         "[[provider]]\nname = \"openai\"\nkeys = [{ name = \"a\", from = \"vault:secret/x#y\" }]",
     ] {
         let errors: Vec<Problem> = check(line)
@@ -318,6 +357,7 @@ fn every_key_of_the_schema_is_one_the_reader_knows() {
                 key.name
             )
             .replace("tool = \"x\", tool = 0", "tool = 0"),
+            "budget.on_soft" => format!("[[budget]]\non_soft = {{ {} = true }}", key.name),
             "agent.loops.rule" => format!("[[agent]]\nloops = {{ repeat = {{ {} = \"?\" }} }}", key.name),
             _ => {
                 let (outer, inner) = key.section.split_once('.').unwrap();
@@ -591,9 +631,6 @@ fn markdown() -> String {
             schema::Status::Only(word) => {
                 format!(" *Only `{word}` is accepted: the rest is not available in this version.*")
             }
-            schema::Status::OnlyEmpty => {
-                " *Only an empty list is accepted: the rest is not available in this version.*".to_owned()
-            }
             schema::Status::Planned => " *Not available in this version: an error.*".to_owned(),
         };
         let row = [key.form, key.default, key.effect].map(|cell| cell.replace('|', "\\|"));
@@ -606,6 +643,34 @@ fn markdown() -> String {
     }
     out.push('\n');
     out
+}
+
+#[test]
+fn egress_rules_are_read_and_a_bad_one_is_told_with_its_line() {
+    let text = format!(
+        "{CODER}egress = {{ default = \"deny\", deny = [\"*.internal\"], allow = [\"10.0.0.0/8:5432\"], private = \"deny\" }}"
+    );
+    let config = check(&text).config.unwrap();
+    let egress = &config.agents[0].egress;
+    assert!(egress.judge("10.1.1.1:5432".parse().unwrap(), None, &[]).is_ok());
+    assert!(
+        egress
+            .judge("203.0.113.1:443".parse().unwrap(), None, &[])
+            .is_err()
+    );
+    let bad = format!("{CODER}egress = {{ allow = [\"https://example.com\", \"10.0.0.1/8\"] }}");
+    let problems = check(&bad).problems;
+    let fixes: Vec<&str> = problems.iter().map(|problem| problem.fix.as_str()).collect();
+    assert!(
+        fixes[0].contains("\"example.com\"") && fixes[1].contains("10.0.0.0/8"),
+        "{problems:#?}"
+    );
+    assert!(
+        problems
+            .iter()
+            .all(|problem| problem.line == text.lines().count()),
+        "{problems:#?}"
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Which address was given to an agent for which name.
 //!
-//! In: the addresses of an answer. Out: whether an address was given for a name. On failure: not known, which counts as
-//! no. Kept longer than the answer's time to live, because clients and connection pools do so, too.
+//! In: the addresses of an answer. Out: whether an address was given for a name, and for which names it was. On failure:
+//! not known, which counts as no. Kept longer than the answer's time to live, because clients and connection pools do so,
+//! too.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +16,42 @@ const LEAST: Duration = Duration::from_secs(60 * 60);
 /// Kept at most, whatever the answer says.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-type Given = HashMap<(IpAddr, Box<str>), Instant>;
+/// The names of each address, and until when they hold.
+#[derive(Debug, Default)]
+struct Given {
+    names: HashMap<IpAddr, HashMap<Box<str>, Instant>>,
+    pairs: usize,
+}
+
+impl Given {
+    fn retain(&mut self, keep: impl Fn(IpAddr, &str, Instant) -> bool) {
+        let mut pairs = 0;
+        self.names.retain(|address, names| {
+            names.retain(|name, until| keep(*address, name, *until));
+            pairs += names.len();
+            !names.is_empty()
+        });
+        self.pairs = pairs;
+    }
+
+    /// The pair that ends first.
+    fn first(&self) -> Option<(IpAddr, Box<str>)> {
+        let pairs = self
+            .names
+            .iter()
+            .flat_map(|(address, names)| names.iter().map(move |(name, until)| (address, name, until)));
+        pairs
+            .min_by_key(|(_, _, until)| **until)
+            .map(|(address, name, _)| (*address, name.clone()))
+    }
+
+    fn insert(&mut self, address: IpAddr, name: Box<str>, until: Instant) {
+        let names = self.names.entry(address).or_default();
+        if names.insert(name, until).is_none() {
+            self.pairs += 1;
+        }
+    }
+}
 
 /// What each agent was told. There are as many agents as the configuration names.
 #[derive(Debug, Default)]
@@ -30,27 +66,34 @@ impl Names {
     fn learn_at(&self, agent: &str, address: IpAddr, name: &str, lives: Duration, now: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let given = all.entry(agent.into()).or_default();
-        if given.len() >= MOST {
-            given.retain(|_, until| *until > now);
+        if given.pairs >= MOST {
+            given.retain(|_, _, until| until > now);
         }
         // Full of what still holds: the pair that ends first makes room.
-        if given.len() >= MOST
-            && let Some(first) = given.iter().min_by_key(|(_, until)| **until)
+        if given.pairs >= MOST
+            && let Some((address, name)) = given.first()
         {
-            let first = first.0.clone();
-            given.remove(&first);
+            given.retain(|at, called, _| (at, called) != (address, &*name));
         }
         let until = now + lives.clamp(LEAST, LONGEST);
-        given.insert((address.to_canonical(), name.to_ascii_lowercase().into()), until);
+        given.insert(address.to_canonical(), name.to_ascii_lowercase().into(), until);
     }
 
     /// Whether the agent was given this address for this name.
     pub fn gave(&self, agent: &str, address: IpAddr, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        self.of(agent, address).iter().any(|given| **given == *name)
+    }
+
+    /// The names for which the agent was given this address.
+    pub fn of(&self, agent: &str, address: IpAddr) -> Vec<Box<str>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let pair = (address.to_canonical(), name.to_ascii_lowercase().into());
-        all.get(agent)
-            .and_then(|given| given.get(&pair))
-            .is_some_and(|until| *until > Instant::now())
+        let now = Instant::now();
+        let names = all
+            .get(agent)
+            .and_then(|given| given.names.get(&address.to_canonical()));
+        let valid = names.into_iter().flatten().filter(|(_, until)| **until > now);
+        valid.map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -67,6 +110,11 @@ mod tests {
         assert!(!names.gave("other", address, "a.example"));
         assert!(!names.gave("coder", address, "b.example"));
         assert!(!names.gave("coder", "203.0.113.8".parse().unwrap(), "a.example"));
+        names.learn("coder", address, "c.example", Duration::ZERO);
+        let mut all = names.of("coder", address);
+        all.sort();
+        assert_eq!(all, ["a.example".into(), "c.example".into()]);
+        assert!(names.of("other", address).is_empty());
     }
 
     #[test]
@@ -76,6 +124,8 @@ mod tests {
         for n in 0..u32::try_from(MOST).unwrap() + 10 {
             names.learn("coder", address(n), "a.example", Duration::from_secs(n.into()));
         }
-        assert_eq!(names.0.lock().unwrap()["coder"].len(), MOST);
+        let all = names.0.lock().unwrap();
+        let kept: usize = all["coder"].names.values().map(HashMap::len).sum();
+        assert_eq!((kept, all["coder"].pairs), (MOST, MOST));
     }
 }

@@ -3,10 +3,11 @@
 //! In: the configuration. Out: programs, governed cgroups, containers, listeners. On failure: what is attached stays
 //! attached, and governed processes are refused.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use anyhow::Context;
+use guard_common::policy::{AGENT_REFUSES_INBOUND, AGENT_REFUSES_LOOPBACK};
 use tokio::sync::mpsc;
 
 use super::listeners::Listening;
@@ -16,6 +17,7 @@ use crate::identify::containers::{Containers, Door, Hallway, Kept};
 use crate::identify::{self, Identifier};
 use crate::kernel::governed::GovernedSet;
 use crate::kernel::{self, Kernel, KernelSettings, cgroup};
+use crate::route::egress::{Egress, Inbound, Loopback};
 
 /// Doors that may wait to be taken over.
 const DOORS: usize = 1024;
@@ -45,6 +47,9 @@ impl Enforcement {
         kernel
             .deny_ports(&[host.metrics.port()])
             .context("the metrics port cannot be closed to agents")?;
+        kernel
+            .set_agent_flags(flags(config))
+            .context("the agents' rules cannot be put in force")?;
         let governed = GovernedSet::start(kernel.clone(), &host.cgroup_root, &patterns(config))
             .context("the agents' cgroups cannot be watched")?;
         let governed = Arc::new(governed);
@@ -68,6 +73,9 @@ impl Enforcement {
 
     /// Puts another configuration in force. Until this has run, a cgroup that is new in it is refused.
     pub(super) fn replace(&self, config: &Config) -> Result<(), String> {
+        self.kernel
+            .set_agent_flags(flags(config))
+            .map_err(|why| why.to_string())?;
         self.governed
             .set_patterns(&patterns(config))
             .map_err(|why| why.to_string())?;
@@ -166,6 +174,19 @@ async fn take_doors(mut doors: mpsc::Receiver<Door>, listening: Arc<Listening>) 
             Door::Closed { netns_cookie } => listening.remove(netns_cookie),
         }
     }
+}
+
+/// What the programs themselves hold of each agent's `egress`.
+fn flags(config: &Config) -> HashMap<u32, u32> {
+    let flags = |egress: &Egress| {
+        let inbound = u32::from(egress.inbound == Inbound::Deny) * AGENT_REFUSES_INBOUND;
+        let loopback = u32::from(egress.loopback == Loopback::Deny) * AGENT_REFUSES_LOOPBACK;
+        inbound | loopback
+    };
+    let agents = config.agents.iter();
+    agents
+        .map(|agent| (identify::number(&agent.name), flags(&agent.egress)))
+        .collect()
 }
 
 fn patterns(config: &Config) -> Vec<(u32, Vec<String>)> {

@@ -20,6 +20,8 @@ use super::{KernelError, cgroup, egress::EgressLinks, load::PolicyMaps, sys};
 
 /// Every level at which an agent may be: for a cgroup whose depth cannot be seen.
 const ALL_LEVELS: u32 = (1 << MAX_LEVEL) - 2;
+/// bpf(2): change an entry that is there, make none.
+const BPF_EXIST: u64 = 2;
 
 pub(super) struct Policy {
     cgroup_root: PathBuf,
@@ -32,6 +34,8 @@ struct State {
     config: Config,
     /// The level bits of each governed cgroup.
     levels: StdHashMap<u64, u32>,
+    /// What each agent's rules refuse here; nothing for one that is not in it.
+    flags: StdHashMap<u32, u32>,
 }
 
 impl Policy {
@@ -47,6 +51,7 @@ impl Policy {
             maps,
             config,
             levels: StdHashMap::new(),
+            flags: StdHashMap::new(),
         };
         let policy = Self {
             cgroup_root,
@@ -104,10 +109,8 @@ impl Policy {
         if !known {
             self.egress.attach(cgroup_id)?;
         }
-        let inserted = state
-            .maps
-            .agents
-            .insert(cgroup_id, AgentEntry { agent, flags: 0 }, 0);
+        let entry = state.entry(agent);
+        let inserted = state.maps.agents.insert(cgroup_id, entry, 0);
         if let Err(error) = inserted {
             if !known {
                 self.egress.detach(cgroup_id)?;
@@ -118,6 +121,20 @@ impl Policy {
         }
         state.levels.insert(cgroup_id, bits);
         state.write_levels()
+    }
+
+    /// What the agents' rules refuse here, by number; for cgroups that are governed already too.
+    pub(super) fn set_agent_flags(&self, flags: StdHashMap<u32, u32>) -> Result<(), KernelError> {
+        let governed = self.governed();
+        let mut state = self.lock();
+        state.flags = flags;
+        for (cgroup_id, agent) in governed {
+            let entry = state.entry(agent);
+            // Only one that is still there: what was let go in the meantime stays so.
+            absent_is_fine(state.maps.agents.insert(cgroup_id, entry, BPF_EXIST))
+                .map_err(changing("AGENTS"))?;
+        }
+        Ok(())
     }
 
     pub(super) fn ungovern(&self, cgroup_id: u64) -> Result<(), KernelError> {
@@ -280,6 +297,11 @@ impl Policy {
 }
 
 impl State {
+    fn entry(&self, agent: u32) -> AgentEntry {
+        let flags = self.flags.get(&agent).copied().unwrap_or_default();
+        AgentEntry { agent, flags }
+    }
+
     fn write_levels(&mut self) -> Result<(), KernelError> {
         let levels = self.levels.values().fold(0, |all, bits| all | bits);
         if levels == self.config.levels {

@@ -9,14 +9,15 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use ulid::Ulid;
 
-use super::{AccountView, Charge, Exhausted, Scope, ScopeKind, Window};
-use crate::money::Pico;
+use super::{Amount, Amounts, Charge, Exhausted, Scope, ScopeKind, Unit, Window};
 
+mod extend;
 mod periods;
 mod replay;
+mod views;
 
 /// Largest amount that an account counts: what a signed 64-bit column of `ledger.db` holds, 9.2 million dollars.
-pub(super) const MOST: Pico = Pico(i64::MAX.unsigned_abs());
+pub(super) const MOST: u64 = i64::MAX.unsigned_abs();
 
 /// Sessions that are told apart at the same time. Labels are the client's word and only narrow, so one more than this
 /// shares an account with the others of its run.
@@ -30,6 +31,9 @@ pub const NO_SESSION: &str = "-";
 pub(super) struct AccountId {
     pub scope: Scope,
     pub window: Window,
+    /// What it counts; money where nothing is said.
+    #[serde(default)]
+    pub unit: Unit,
     /// Begin and end in microseconds since 1970; zero for a run.
     pub starts: i64,
     pub ends: i64,
@@ -37,7 +41,10 @@ pub(super) struct AccountId {
 
 impl PartialEq for AccountId {
     fn eq(&self, other: &Self) -> bool {
-        self.starts == other.starts && self.window == other.window && self.scope == other.scope
+        self.starts == other.starts
+            && self.window == other.window
+            && self.unit == other.unit
+            && self.scope == other.scope
     }
 }
 
@@ -47,6 +54,7 @@ impl Hash for AccountId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.scope.hash(state);
         self.window.hash(state);
+        self.unit.hash(state);
         self.starts.hash(state);
     }
 }
@@ -74,6 +82,13 @@ impl AccountId {
         self.scope == *scope || session()
     }
 
+    fn amount(&self, count: u64) -> Amount {
+        Amount {
+            unit: self.unit,
+            count,
+        }
+    }
+
     fn bounds(&self) -> Option<(Timestamp, Timestamp)> {
         if self.window == Window::Run {
             return None;
@@ -89,7 +104,7 @@ impl AccountId {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Posting {
     pub call: Ulid,
-    pub amount: Pico,
+    pub amount: Amounts,
     pub accounts: Vec<AccountId>,
 }
 
@@ -97,14 +112,18 @@ pub(super) struct Posting {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub account: AccountId,
-    limit: Pico,
+    limit: u64,
 }
 
+/// In the unit of its id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Account {
-    settled: Pico,
-    reserved: Pico,
+    settled: u64,
+    reserved: u64,
 }
+
+/// The buckets of a rolling account have this in common.
+type Rolling = (Scope, Window, Unit);
 
 /// All accounts and all open reservations.
 #[derive(Debug, Default)]
@@ -114,13 +133,13 @@ pub(super) struct Book {
     /// Latest window begun, by kind: a clock that steps back stays in it.
     floors: HashMap<Window, (i64, i64)>,
     /// Begins of the buckets of each rolling account; some may be gone.
-    buckets: HashMap<(Scope, Window), BTreeSet<i64>>,
+    buckets: HashMap<Rolling, BTreeSet<i64>>,
     /// Scopes of ended runs, until nothing is reserved in them.
     ended: HashSet<Scope>,
 }
 
-fn add(a: Pico, b: Pico) -> Pico {
-    Pico(a.0.saturating_add(b.0)).min(MOST)
+fn add(a: u64, b: u64) -> u64 {
+    a.saturating_add(b).min(MOST)
 }
 
 impl Book {
@@ -137,10 +156,11 @@ impl Book {
             let account = self.within_sessions(AccountId {
                 scope: charge.scope.clone(),
                 window: charge.window,
+                unit: charge.limit.unit,
                 starts,
                 ends,
             });
-            let limit = charge.limit.min(MOST);
+            let limit = charge.limit.count.min(MOST);
             match slots.iter_mut().find(|slot| slot.account == account) {
                 Some(slot) => slot.limit = slot.limit.min(limit),
                 None => slots.push(Slot { account, limit }),
@@ -152,7 +172,7 @@ impl Book {
     /// The account with this id, made when it is new.
     fn account(&mut self, id: &AccountId) -> &mut Account {
         if id.window.rolling().is_some() {
-            let key = (id.scope.clone(), id.window);
+            let key = (id.scope.clone(), id.window, id.unit);
             self.buckets.entry(key).or_default().insert(id.starts);
         } else if self
             .accounts
@@ -182,13 +202,14 @@ impl Book {
     /// Drops the accounts of earlier windows in which nothing is reserved any more.
     fn prune(&mut self, kind: Window, starts: i64) {
         self.accounts
-            .retain(|id, account| id.window != kind || !id.is_over(starts) || account.reserved != Pico::ZERO);
+            .retain(|id, account| id.window != kind || !id.is_over(starts) || account.reserved != 0);
         let accounts = &self.accounts;
-        self.buckets.retain(|(scope, window), begins| {
+        self.buckets.retain(|(scope, window, unit), begins| {
             begins.retain(|starts| {
                 let id = AccountId {
                     scope: scope.clone(),
                     window: *window,
+                    unit: *unit,
                     starts: *starts,
                     ends: 0,
                 };
@@ -199,11 +220,12 @@ impl Book {
     }
 
     /// Whether an amount fits into every account. Where several stand in the way, one that is final is named first.
-    pub(super) fn admit(&self, slots: &[Slot], amount: Pico) -> Result<(), Exhausted> {
+    pub(super) fn admit(&self, slots: &[Slot], amounts: &Amounts) -> Result<(), Exhausted> {
         let mut transient = None;
         for Slot { account: id, limit } in slots {
             let account = self.balance(id);
-            let fits = |base: Option<Pico>| {
+            let amount = amounts.of(id.unit);
+            let fits = |base: Option<u64>| {
                 base.and_then(|b| b.checked_add(amount))
                     .is_some_and(|sum| sum <= *limit)
             };
@@ -213,10 +235,10 @@ impl Book {
             let exhausted = Exhausted {
                 scope: id.scope.clone(),
                 window: id.window,
-                limit: *limit,
-                settled: account.settled,
-                reserved: account.reserved,
-                requested: amount,
+                limit: id.amount(*limit),
+                settled: id.amount(account.settled),
+                reserved: id.amount(account.reserved),
+                requested: id.amount(amount),
                 resets_at: self.resets_at(id, account, *limit, amount),
                 transient: fits(Some(account.settled)),
             };
@@ -233,25 +255,26 @@ impl Book {
         for key in &posting.accounts {
             self.enter(key);
             let account = self.account(key);
-            account.reserved = add(account.reserved, posting.amount);
+            account.reserved = add(account.reserved, posting.amount.of(key.unit));
         }
         self.held.insert(id, posting);
     }
 
     /// Ends a reservation at a cost (none: in full). Gives its posting, or `None` when there is no such reservation.
-    pub(super) fn close(&mut self, id: u64, cost: Option<Pico>) -> Option<Arc<Posting>> {
+    pub(super) fn close(&mut self, id: u64, cost: Option<Amounts>) -> Option<Arc<Posting>> {
         let posting = self.held.remove(&id)?;
         let cost = cost.unwrap_or(posting.amount);
         for key in &posting.accounts {
             let over = self.is_over(key);
             let account = self.account(key);
+            let held = posting.amount.of(key.unit);
             debug_assert!(
-                account.reserved >= posting.amount,
+                account.reserved >= held,
                 "an account holds less than its open reservations"
             );
-            account.reserved = account.reserved.saturating_sub(posting.amount);
-            account.settled = add(account.settled, cost);
-            if account.reserved == Pico::ZERO && (over || self.ended.contains(&key.scope)) {
+            account.reserved = account.reserved.saturating_sub(held);
+            account.settled = add(account.settled, cost.of(key.unit));
+            if account.reserved == 0 && (over || self.ended.contains(&key.scope)) {
                 self.accounts.remove(key);
             }
         }
@@ -277,11 +300,11 @@ impl Book {
         self.ended.extend(
             self.accounts
                 .iter()
-                .filter(|(id, account)| gone(id) && account.reserved != Pico::ZERO)
+                .filter(|(id, account)| gone(id) && account.reserved != 0)
                 .map(|(id, _)| id.scope.clone()),
         );
         self.accounts
-            .retain(|id, account| !gone(id) || account.reserved != Pico::ZERO);
+            .retain(|id, account| !gone(id) || account.reserved != 0);
     }
 
     pub(super) fn posting(&self, id: u64) -> Option<&Posting> {
@@ -289,44 +312,12 @@ impl Book {
     }
 
     /// Settled in this very account.
-    pub(super) fn settled(&self, id: &AccountId) -> Pico {
-        self.accounts.get(id).map_or(Pico::ZERO, |account| account.settled)
+    pub(super) fn settled_in(&self, id: &AccountId) -> u64 {
+        self.accounts.get(id).map_or(0, |account| account.settled)
     }
 
     pub(super) fn open_reservations(&self) -> Vec<u64> {
         self.held.keys().copied().collect()
-    }
-
-    pub(super) fn views(&self, now: Timestamp) -> Vec<AccountView> {
-        let calendar = self.accounts.iter().filter(|(id, account)| {
-            id.window.rolling().is_none()
-                && (id.window == Window::Run
-                    || id.ends > now.as_microsecond()
-                    || account.reserved != Pico::ZERO)
-        });
-        let mut views: Vec<_> = calendar
-            .map(|(id, account)| AccountView {
-                scope: id.scope.clone(),
-                window: id.window,
-                starts: id.bounds().map(|(starts, _)| starts),
-                resets_at: id.bounds().map(|(_, ends)| ends),
-                settled: account.settled,
-                reserved: account.reserved,
-            })
-            .collect();
-        views.extend(self.buckets.keys().filter_map(|key| self.rolling_view(key, now)));
-        views.sort_by(|a, b| {
-            let key = |v: &AccountView| {
-                (
-                    v.scope.kind.label(),
-                    v.scope.name.clone(),
-                    v.window.label(),
-                    v.starts,
-                )
-            };
-            key(a).cmp(&key(b))
-        });
-        views
     }
 
     /// The promise, for one admission: no account that it touched is above its limit.
@@ -344,8 +335,8 @@ impl Book {
         }
         for id in &touched.accounts {
             let open = self.held.values().filter(|p| p.accounts.contains(id));
-            let sum: u64 = open.map(|p| p.amount.0).sum();
-            let reserved = self.accounts.get(id).map_or(0, |account| account.reserved.0);
+            let sum: u64 = open.map(|p| p.amount.of(id.unit)).sum();
+            let reserved = self.accounts.get(id).map_or(0, |account| account.reserved);
             assert_eq!(sum, reserved, "{id:?}");
         }
     }

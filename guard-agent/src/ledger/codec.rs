@@ -8,7 +8,7 @@ use ulid::Ulid;
 
 use super::book::{AccountId, Posting};
 use super::record::{Balance, Boot, Numbered, Outcome, Record};
-use super::{Scope, ScopeKind, Window};
+use super::{Amounts, Buckets, Caller, Cause, Ended, Scope, ScopeKind, Unit, Window};
 use crate::money::Pico;
 
 /// Begins every frame. No name that a client chooses can hold it: it has control characters.
@@ -22,9 +22,10 @@ const CHECKPOINT: u8 = 1;
 const RESERVE: u8 = 2;
 const CLOSE: u8 = 3;
 const FORGET: u8 = 4;
-const LEASE: u8 = 5;
-const OPENED: u8 = 6;
-const STOPPED: u8 = 7;
+const EXTEND: u8 = 5;
+const LEASE: u8 = 6;
+const OPENED: u8 = 7;
+const STOPPED: u8 = 8;
 
 /// Appends the frame of a record to `out`.
 pub(super) fn encode(seq: u64, record: &Record, out: &mut Vec<u8>) {
@@ -84,7 +85,7 @@ impl Writer<'_> {
                 self.begin(CHECKPOINT, seq, *at);
                 self.list(accounts, |w, Balance { account, settled }| {
                     w.account(account);
-                    w.u64(settled.0);
+                    w.u64(*settled);
                 });
                 self.list(held, |w, (id, posting)| {
                     w.u64(*id);
@@ -98,8 +99,14 @@ impl Writer<'_> {
                 self.leases(leases);
                 self.list(boot.as_slice(), |w, boot| w.boot(*boot));
             }
-            Record::Reserve { at, posting } => {
+            Record::Reserve { at, posting, caller } => {
                 self.begin(RESERVE, seq, *at);
+                self.posting(posting);
+                self.option(caller.as_deref(), Self::caller);
+            }
+            Record::Extend { at, id, posting } => {
+                self.begin(EXTEND, seq, *at);
+                self.u64(*id);
                 self.posting(posting);
             }
             Record::Close {
@@ -108,12 +115,14 @@ impl Writer<'_> {
                 cost,
                 outcome,
                 posting,
+                ended,
             } => {
                 self.begin(CLOSE, seq, *at);
                 self.u64(*id);
-                self.u64(cost.0);
+                self.amounts(cost);
                 self.one_of(&Outcome::ALL, *outcome);
                 self.posting(posting);
+                self.option(ended.as_deref(), Self::ended);
             }
             Record::Forget { at, scope } => {
                 self.begin(FORGET, seq, *at);
@@ -166,8 +175,51 @@ impl Writer<'_> {
 
     fn scope(&mut self, scope: &Scope) {
         self.one_of(&ScopeKind::ALL, scope.kind);
-        self.count(scope.name.len());
-        self.0.extend_from_slice(scope.name.as_bytes());
+        self.text(&scope.name);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn option<T: ?Sized>(&mut self, value: Option<&T>, some: impl FnOnce(&mut Self, &T)) {
+        self.0.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            some(self, value);
+        }
+    }
+
+    fn caller(&mut self, caller: &Caller) {
+        for text in [
+            &caller.agent,
+            &caller.owner,
+            &caller.run,
+            &caller.provider,
+            &caller.model,
+        ] {
+            self.text(text);
+        }
+        for text in [&caller.session, &caller.key] {
+            self.option(text.as_deref(), Self::text);
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        self.one_of(&Cause::ALL, ended.cause);
+        self.0.extend_from_slice(&ended.status.unwrap_or(0).to_le_bytes());
+        self.option(ended.tokens.as_ref(), |w, tokens| {
+            for count in tokens.all() {
+                w.u64(count);
+            }
+        });
+        self.list(&ended.tools, |w, tool| w.text(tool));
+    }
+
+    fn amounts(&mut self, amounts: &Amounts) {
+        for unit in Unit::ALL {
+            self.u64(amounts.of(unit));
+        }
     }
 
     /// Minutes of a rolling one; a calendar one is its place after the longest of those.
@@ -185,14 +237,15 @@ impl Writer<'_> {
     fn account(&mut self, account: &AccountId) {
         self.scope(&account.scope);
         self.window(account.window);
+        self.one_of(&Unit::ALL, account.unit);
         self.i64(account.starts);
         self.i64(account.ends);
     }
 
-    fn leases(&mut self, leases: &[(AccountId, Pico)]) {
+    fn leases(&mut self, leases: &[(AccountId, u64)]) {
         self.list(leases, |w, (account, ceiling)| {
             w.account(account);
-            w.u64(ceiling.0);
+            w.u64(*ceiling);
         });
     }
 
@@ -203,7 +256,7 @@ impl Writer<'_> {
 
     fn posting(&mut self, posting: &Posting) {
         self.0.extend_from_slice(&posting.call.0.to_le_bytes());
-        self.u64(posting.amount.0);
+        self.amounts(&posting.amount);
         self.list(&posting.accounts, |w, account| w.account(account));
     }
 }
@@ -221,7 +274,7 @@ impl<'a> Reader<'a> {
                 accounts: self.list(|r| {
                     Some(Balance {
                         account: r.account()?,
-                        settled: Pico(r.u64()?),
+                        settled: r.u64()?,
                     })
                 })?,
                 held: self.list(|r| Some((r.u64()?, r.posting()?.into())))?,
@@ -232,13 +285,20 @@ impl<'a> Reader<'a> {
             RESERVE => Record::Reserve {
                 at,
                 posting: self.posting()?.into(),
+                caller: self.option(Self::caller)?.map(Box::new),
+            },
+            EXTEND => Record::Extend {
+                at,
+                id: self.u64()?,
+                posting: self.posting()?.into(),
             },
             CLOSE => Record::Close {
                 at,
                 id: self.u64()?,
-                cost: Pico(self.u64()?),
+                cost: self.amounts()?,
                 outcome: self.one_of(&Outcome::ALL)?,
                 posting: self.posting()?.into(),
+                ended: self.option(Self::ended)?.map(Box::new),
             },
             FORGET => Record::Forget {
                 at,
@@ -298,12 +358,57 @@ impl<'a> Reader<'a> {
     }
 
     fn scope(&mut self) -> Option<Scope> {
-        let kind = self.one_of(&ScopeKind::ALL)?;
-        let length = self.count()?;
-        let name = std::str::from_utf8(self.bytes(length)?).ok()?;
         Some(Scope {
-            kind,
-            name: name.into(),
+            kind: self.one_of(&ScopeKind::ALL)?,
+            name: self.text()?.into(),
+        })
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = self.count()?;
+        std::str::from_utf8(self.bytes(length)?).ok()
+    }
+
+    fn option<T>(&mut self, some: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.array()? {
+            [0] => Some(None),
+            [1] => Some(Some(some(self)?)),
+            _ => None,
+        }
+    }
+
+    fn caller(&mut self) -> Option<Caller> {
+        Some(Caller {
+            agent: self.text()?.into(),
+            owner: self.text()?.into(),
+            run: self.text()?.into(),
+            provider: self.text()?.into(),
+            model: self.text()?.into(),
+            session: self.option(Self::text)?.map(Into::into),
+            key: self.option(Self::text)?.map(Into::into),
+        })
+    }
+
+    fn ended(&mut self) -> Option<Ended> {
+        Some(Ended {
+            cause: self.one_of(&Cause::ALL)?,
+            status: Some(u16::from_le_bytes(self.array()?)).filter(|status| *status != 0),
+            tokens: self.option(|r| {
+                let mut counts = [0; 5];
+                for count in &mut counts {
+                    *count = r.u64()?;
+                }
+                Some(Buckets::of(counts))
+            })?,
+            tools: self.list(|r| Some(r.text()?.into()))?,
+        })
+    }
+
+    fn amounts(&mut self) -> Option<Amounts> {
+        Some(Amounts {
+            usd: Pico(self.u64()?),
+            tokens: self.u64()?,
+            calls: self.u64()?,
         })
     }
 
@@ -320,13 +425,14 @@ impl<'a> Reader<'a> {
         Some(AccountId {
             scope: self.scope()?,
             window: self.window()?,
+            unit: self.one_of(&Unit::ALL)?,
             starts: self.i64()?,
             ends: self.i64()?,
         })
     }
 
-    fn leases(&mut self) -> Option<Vec<(AccountId, Pico)>> {
-        self.list(|r| Some((r.account()?, Pico(r.u64()?))))
+    fn leases(&mut self) -> Option<Vec<(AccountId, u64)>> {
+        self.list(|r| Some((r.account()?, r.u64()?)))
     }
 
     fn boot(&mut self) -> Option<Boot> {
@@ -339,7 +445,7 @@ impl<'a> Reader<'a> {
     fn posting(&mut self) -> Option<Posting> {
         Some(Posting {
             call: Ulid(u128::from_le_bytes(self.array()?)),
-            amount: Pico(self.u64()?),
+            amount: self.amounts()?,
             accounts: self.list(Self::account)?,
         })
     }
@@ -366,25 +472,77 @@ mod tests {
     }
 
     fn account() -> impl Strategy<Value = AccountId> {
-        (scope(), window(), any::<i64>(), any::<i64>()).prop_map(|(scope, window, starts, ends)| AccountId {
-            scope,
-            window,
-            starts,
-            ends,
+        (scope(), window(), unit(), any::<i64>(), any::<i64>()).prop_map(
+            |(scope, window, unit, starts, ends)| AccountId {
+                scope,
+                window,
+                unit,
+                starts,
+                ends,
+            },
+        )
+    }
+
+    fn unit() -> impl Strategy<Value = Unit> {
+        prop::sample::select(Unit::ALL.to_vec())
+    }
+
+    fn amounts() -> impl Strategy<Value = Amounts> {
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(usd, tokens, calls)| Amounts {
+            usd: Pico(usd),
+            tokens,
+            calls,
         })
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        ".{0,20}"
+    }
+
+    fn caller() -> impl Strategy<Value = Option<Box<Caller>>> {
+        let names = (name(), name(), name(), name(), name());
+        let caller =
+            (names, prop::option::of(name()), prop::option::of(name())).prop_map(|(names, session, key)| {
+                let (agent, owner, run, provider, model) = names;
+                Box::new(Caller {
+                    agent: agent.into(),
+                    owner: owner.into(),
+                    run: run.into(),
+                    session: session.map(Into::into),
+                    provider: provider.into(),
+                    model: model.into(),
+                    key: key.map(Into::into),
+                })
+            });
+        prop::option::of(caller)
+    }
+
+    fn ended() -> impl Strategy<Value = Option<Box<Ended>>> {
+        let cause = prop::sample::select(Cause::ALL.to_vec());
+        let tools = prop::collection::vec(name(), 0..3);
+        let (status, tokens) = (prop::option::of(1..1000_u16), prop::option::of(any::<[u64; 5]>()));
+        let ended = (cause, status, tokens, tools).prop_map(|(cause, status, tokens, tools)| {
+            Box::new(Ended {
+                cause,
+                status,
+                tokens: tokens.map(Buckets::of),
+                tools: tools.into_iter().map(Into::into).collect(),
+            })
+        });
+        prop::option::of(ended)
     }
 
     fn posting() -> impl Strategy<Value = Posting> {
         let accounts = prop::collection::vec(account(), 0..5);
-        (any::<u128>(), any::<u64>(), accounts).prop_map(|(call, amount, accounts)| Posting {
+        (any::<u128>(), amounts(), accounts).prop_map(|(call, amount, accounts)| Posting {
             call: Ulid(call),
-            amount: Pico(amount),
+            amount,
             accounts,
         })
     }
 
-    fn leases() -> impl Strategy<Value = Vec<(AccountId, Pico)>> {
-        prop::collection::vec((account(), any::<u64>().prop_map(Pico)), 0..5)
+    fn leases() -> impl Strategy<Value = Vec<(AccountId, u64)>> {
+        prop::collection::vec((account(), any::<u64>()), 0..5)
     }
 
     fn boot() -> impl Strategy<Value = Boot> {
@@ -392,10 +550,7 @@ mod tests {
     }
 
     fn record() -> impl Strategy<Value = Record> {
-        let balance = (account(), any::<u64>()).prop_map(|(account, settled)| Balance {
-            account,
-            settled: Pico(settled),
-        });
+        let balance = (account(), any::<u64>()).prop_map(|(account, settled)| Balance { account, settled });
         let checkpoint = (
             any::<i64>(),
             prop::collection::vec(balance, 0..5),
@@ -416,23 +571,31 @@ mod tests {
             (any::<i64>(), leases()).prop_map(|(at, leases)| Record::Lease { at, leases }),
             (any::<i64>(), boot()).prop_map(|(at, boot)| Record::Opened { at, boot }),
             any::<i64>().prop_map(|at| Record::Stopped { at }),
-            (any::<i64>(), posting()).prop_map(|(at, posting)| Record::Reserve {
+            (any::<i64>(), posting(), caller()).prop_map(|(at, posting, caller)| Record::Reserve {
                 at,
-                posting: posting.into()
+                posting: posting.into(),
+                caller,
+            }),
+            (any::<i64>(), any::<u64>(), posting()).prop_map(|(at, id, posting)| Record::Extend {
+                at,
+                id,
+                posting: posting.into(),
             }),
             (
                 any::<i64>(),
                 any::<u64>(),
-                any::<u64>(),
+                amounts(),
                 prop::sample::select(Outcome::ALL.to_vec()),
                 posting(),
+                ended(),
             )
-                .prop_map(|(at, id, cost, outcome, posting)| Record::Close {
+                .prop_map(|(at, id, cost, outcome, posting, ended)| Record::Close {
                     at,
                     id,
-                    cost: Pico(cost),
+                    cost,
                     outcome,
                     posting: posting.into(),
+                    ended,
                 }),
             (any::<i64>(), scope()).prop_map(|(at, scope)| Record::Forget { at, scope }),
         ]

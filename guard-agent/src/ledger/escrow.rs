@@ -15,7 +15,6 @@ use std::collections::{HashMap, VecDeque};
 use super::Window;
 use super::book::AccountId;
 use super::record::{Numbered, Record};
-use crate::money::Pico;
 
 /// A lease is at most this part of the limit: as much of it a power loss can take at most.
 const PART: u64 = 16;
@@ -31,12 +30,12 @@ const IDLE: i64 = 60_000_000;
 pub(super) struct Ask<'a> {
     pub account: &'a AccountId,
     /// Settled and reserved, the new reservation included.
-    pub total: Pico,
+    pub total: u64,
     /// The new reservation.
-    pub amount: Pico,
-    pub limit: Pico,
+    pub amount: u64,
+    pub limit: u64,
     /// What is left below the limit then.
-    pub room: Pico,
+    pub room: u64,
 }
 
 /// Whether a reservation is covered.
@@ -47,17 +46,17 @@ pub(super) enum Answer {
     /// By a lease in the record of this number, which is not on disk yet.
     Once(u64),
     /// By a lease up to this much, which is to be written first. `ahead`: the one on disk covers this call still.
-    Raise { ceiling: Pico, ahead: bool },
+    Raise { ceiling: u64, ahead: bool },
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Lease {
     /// On disk.
-    durable: Pico,
+    durable: u64,
     /// Written, and in which record.
-    pending: Option<(Pico, u64)>,
+    pending: Option<(u64, u64)>,
     /// How far above the account's total the last one went.
-    step: Pico,
+    step: u64,
     raised: i64,
     used: i64,
     /// The last record that reserved in the account.
@@ -77,10 +76,10 @@ impl Escrow {
     pub(super) fn ask(&self, ask: &Ask<'_>, now: i64) -> Answer {
         let lease = self.leases.get(ask.account).copied().unwrap_or_default();
         let step = lease.next_step(ask, now);
-        let ceiling = Pico(ask.total.0.saturating_add(step.0));
+        let ceiling = ask.total.saturating_add(step);
         if ask.total <= lease.durable {
-            let half_used = ask.total.0.saturating_add(lease.step.0 / 2) > lease.durable.0;
-            let worthwhile = ceiling.0 > lease.durable.0.saturating_add(lease.step.0 / 4);
+            let half_used = ask.total.saturating_add(lease.step / 2) > lease.durable;
+            let worthwhile = ceiling > lease.durable.saturating_add(lease.step / 4);
             if half_used && worthwhile && lease.pending.is_none() {
                 return Answer::Raise { ceiling, ahead: true };
             }
@@ -96,12 +95,12 @@ impl Escrow {
     }
 
     /// How far an account may go without another record, on disk or not.
-    pub(super) fn ceiling(&self, account: &AccountId) -> Pico {
-        self.leases.get(account).map_or(Pico::ZERO, Lease::ceiling)
+    pub(super) fn ceiling(&self, account: &AccountId) -> u64 {
+        self.leases.get(account).map_or(0, Lease::ceiling)
     }
 
     /// A lease was written in the record of this number.
-    pub(super) fn raised(&mut self, account: &AccountId, ceiling: Pico, total: Pico, record: u64, now: i64) {
+    pub(super) fn raised(&mut self, account: &AccountId, ceiling: u64, total: u64, record: u64, now: i64) {
         let lease = self.leases.entry(account.clone()).or_default();
         lease.pending = Some((ceiling, record));
         lease.step = ceiling.saturating_sub(total);
@@ -154,7 +153,7 @@ impl Escrow {
     }
 
     /// Every lease, as a checkpoint holds it.
-    pub(super) fn standing(&self) -> Vec<(AccountId, Pico)> {
+    pub(super) fn standing(&self) -> Vec<(AccountId, u64)> {
         self.leases
             .iter()
             .map(|(account, lease)| (account.clone(), lease.ceiling()))
@@ -182,7 +181,7 @@ impl Escrow {
             }
             Record::Lease { leases, .. } => self.read(leases, numbered.seq),
             Record::Stopped { .. } => *self = Self::default(),
-            Record::Reserve { posting, at } => {
+            Record::Reserve { posting, at, .. } | Record::Extend { posting, at, .. } => {
                 for account in &posting.accounts {
                     self.touch(account, numbered.seq, *at);
                 }
@@ -191,9 +190,9 @@ impl Escrow {
         }
     }
 
-    fn read(&mut self, leases: &[(AccountId, Pico)], record: u64) {
+    fn read(&mut self, leases: &[(AccountId, u64)], record: u64) {
         for (account, ceiling) in leases {
-            if *ceiling == Pico::ZERO {
+            if *ceiling == 0 {
                 self.leases.remove(account);
                 continue;
             }
@@ -206,27 +205,27 @@ impl Escrow {
 }
 
 impl Lease {
-    fn ceiling(&self) -> Pico {
+    fn ceiling(&self) -> u64 {
         self.pending.map_or(self.durable, |(ceiling, _)| ceiling)
     }
 
     /// How far above the total a new lease goes.
-    fn next_step(&self, ask: &Ask<'_>, now: i64) -> Pico {
-        let few = ask.amount.0.saturating_mul(CALLS);
+    fn next_step(&self, ask: &Ask<'_>, now: i64) -> u64 {
+        let few = ask.amount.saturating_mul(CALLS);
         let busy = (0..BUSY).contains(&now.saturating_sub(self.raised));
         let step = if busy {
-            few.max(self.step.0.saturating_mul(2))
+            few.max(self.step.saturating_mul(2))
         } else {
             few
         };
-        Pico(step.min(ask.limit.0 / PART).min(ask.room.0))
+        step.min(ask.limit / PART).min(ask.room)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Scope, ScopeKind};
+    use crate::ledger::{Scope, ScopeKind, Unit};
 
     const SECOND: i64 = 1_000_000;
 
@@ -237,6 +236,7 @@ mod tests {
                 name: "a".into(),
             },
             window: Window::Day,
+            unit: Unit::Usd,
             starts: 0,
             ends: 1000 * SECOND,
         }
@@ -245,10 +245,10 @@ mod tests {
     fn ask(account: &AccountId, total: u64) -> Ask<'_> {
         Ask {
             account,
-            total: Pico(total),
-            amount: Pico(10),
-            limit: Pico(16_000),
-            room: Pico(16_000 - total),
+            total: total,
+            amount: 10,
+            limit: 16_000,
+            room: 16_000 - total,
         }
     }
 
@@ -257,7 +257,7 @@ mod tests {
         let account = account();
         let mut escrow = Escrow::default();
         let raise = escrow.ask(&ask(&account, 10), 0);
-        let ceiling = Pico(50);
+        let ceiling = 50;
         assert_eq!(
             raise,
             Answer::Raise {
@@ -265,7 +265,7 @@ mod tests {
                 ahead: false
             }
         );
-        escrow.raised(&account, ceiling, Pico(10), 7, 0);
+        escrow.raised(&account, ceiling, 10, 7, 0);
         assert_eq!(escrow.ask(&ask(&account, 20), 0), Answer::Once(7));
         escrow.synced(6);
         assert_eq!(escrow.ask(&ask(&account, 20), 0), Answer::Once(7));
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(
             raise,
             Answer::Raise {
-                ceiling: Pico(120),
+                ceiling: 120,
                 ahead: true
             }
         );
@@ -287,34 +287,34 @@ mod tests {
         let account = account();
         let escrow = Escrow::default();
         let large = Ask {
-            amount: Pico(8000),
+            amount: 8000,
             ..ask(&account, 8000)
         };
         let Answer::Raise { ceiling, .. } = escrow.ask(&large, 0) else {
             panic!("not covered");
         };
-        assert_eq!(ceiling, Pico(9000));
+        assert_eq!(ceiling, 9000);
         let last = Ask {
-            amount: Pico(8000),
+            amount: 8000,
             ..ask(&account, 15_990)
         };
         let Answer::Raise { ceiling, .. } = escrow.ask(&last, 0) else {
             panic!("not covered");
         };
-        assert_eq!(ceiling, Pico(16_000));
+        assert_eq!(ceiling, 16_000);
     }
 
     #[test]
     fn a_lease_ends_when_idle_or_over_and_not_before_its_reservations_are_on_disk() {
         let account = account();
         let mut escrow = Escrow::default();
-        escrow.raised(&account, Pico(50), Pico(10), 7, 0);
+        escrow.raised(&account, 50, 10, 7, 0);
         escrow.touch(&account, 8, 0);
         escrow.synced(7);
         assert_eq!(escrow.lift(7, 100 * SECOND), [], "a reservation is not on disk");
         assert_eq!(escrow.lift(8, 30 * SECOND), [], "in use");
         assert_eq!(escrow.lift(8, 60 * SECOND), [account.clone()]);
-        escrow.raised(&account, Pico(50), Pico(10), 9, 999 * SECOND);
+        escrow.raised(&account, 50, 10, 9, 999 * SECOND);
         assert_eq!(escrow.lift(9, 1000 * SECOND), [], "not on disk itself");
         escrow.synced(9);
         assert_eq!(escrow.lift(9, 1000 * SECOND), [account]);

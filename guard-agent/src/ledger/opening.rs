@@ -12,7 +12,7 @@ use super::journal::{self, SEGMENT_BYTES};
 use super::record::{Boot, Outcome, Record};
 use super::state::State;
 use super::syncer::Signal;
-use super::{Inner, LedgerError, LedgerSettings, Recovery, recovery, sqlite};
+use super::{Amounts, Inner, LedgerError, LedgerSettings, Recovery, Unit, recovery, sqlite};
 use crate::money::Pico;
 
 /// What lies below a ledger.
@@ -88,23 +88,24 @@ impl State {
     fn charge_open(&mut self, at: i64, power_lost: bool, recovery: &mut Recovery) {
         for id in self.book.open_reservations() {
             let most = power_lost.then(|| self.most(id)).flatten();
-            if let Some((cost, _)) = self.close(id, most, Outcome::Recovered, at) {
+            if let Some((cost, _)) = self.close(id, most, Outcome::Recovered, None, at) {
                 recovery.charged_in_full += 1;
-                recovery.charged_amount = sum(recovery.charged_amount, cost);
+                recovery.charged_amount = sum(recovery.charged_amount, cost.usd);
             }
         }
     }
 
     /// The most that an open reservation can have cost, by the leases of its accounts; `None` when one has no lease.
-    fn most(&self, id: u64) -> Option<Pico> {
+    fn most(&self, id: u64) -> Option<Amounts> {
         let posting = self.book.posting(id)?;
         let mut most = posting.amount;
         for account in &posting.accounts {
             let ceiling = self.escrow.ceiling(account);
-            if ceiling == Pico::ZERO {
+            if ceiling == 0 {
                 return None;
             }
-            most = most.min(ceiling.saturating_sub(self.book.settled(account)));
+            let left = ceiling.saturating_sub(self.book.settled_in(account));
+            most = with(most, account.unit, most.of(account.unit).min(left));
         }
         Some(most)
     }
@@ -115,19 +116,19 @@ impl State {
         for (account, ceiling) in self.escrow.standing() {
             let amount = ceiling.saturating_sub(self.book.total(&account));
             // A window that has passed limits nothing any more, and its account may have left memory.
-            if amount == Pico::ZERO || self.book.is_over(&account) {
+            if amount == 0 || self.book.is_over(&account) {
                 continue;
             }
             let posting = Arc::new(Posting {
                 call: Ulid::nil(),
-                amount,
+                amount: with(Amounts::ZERO, account.unit, amount),
                 accounts: vec![account],
             });
             let id = self.journal.next_seq().saturating_add(self.waiting());
             self.book.hold(id, posting);
-            if let Some((cost, _)) = self.close(id, None, Outcome::PowerLost, at) {
+            if let Some((cost, _)) = self.close(id, None, Outcome::PowerLost, None, at) {
                 recovery.charged_leases += 1;
-                recovery.charged_amount = sum(recovery.charged_amount, cost);
+                recovery.charged_amount = sum(recovery.charged_amount, cost.usd);
             }
         }
     }
@@ -135,6 +136,16 @@ impl State {
     fn waiting(&self) -> u64 {
         u64::try_from(self.unwritten.len()).unwrap_or(u64::MAX)
     }
+}
+
+/// These amounts with another count of one unit.
+fn with(mut amounts: Amounts, unit: Unit, count: u64) -> Amounts {
+    match unit {
+        Unit::Usd => amounts.usd = Pico(count),
+        Unit::Tokens => amounts.tokens = count,
+        Unit::Calls => amounts.calls = count,
+    }
+    amounts
 }
 
 fn sum(a: Pico, b: Pico) -> Pico {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Scope;
+use super::amount::Amounts;
 use super::book::{AccountId, Posting};
-use crate::money::Pico;
+use super::facts::{Caller, Ended};
 
 /// A record with its place in the sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -33,25 +34,37 @@ pub(super) enum Record {
         floors: Vec<(super::Window, i64, i64)>,
         /// Leases in force. The first format had none, as it had no boot.
         #[serde(default)]
-        leases: Vec<(AccountId, Pico)>,
+        leases: Vec<(AccountId, u64)>,
         /// In which boot of the machine it was written.
         #[serde(default)]
         boot: Option<Boot>,
     },
     /// An amount was set aside.
-    Reserve { at: i64, posting: Arc<Posting> },
+    Reserve {
+        at: i64,
+        posting: Arc<Posting>,
+        /// For reports only.
+        #[serde(skip)]
+        caller: Option<Box<Caller>>,
+    },
+    /// More was set aside for a reservation: `posting` has the addition, and repeats the accounts, so that the record can
+    /// be booked without its reserve record.
+    Extend { at: i64, id: u64, posting: Arc<Posting> },
     /// A reservation ended. Repeats its posting, so that the record can be booked without its reserve record.
     Close {
         at: i64,
         id: u64,
-        cost: Pico,
+        cost: Amounts,
         outcome: Outcome,
         posting: Arc<Posting>,
+        /// For reports only.
+        #[serde(skip)]
+        ended: Option<Box<Ended>>,
     },
     /// A run ended.
     Forget { at: i64, scope: Scope },
     /// Accounts may come to so much before the disk hears of them again; to nothing: the lease ended.
-    Lease { at: i64, leases: Vec<(AccountId, Pico)> },
+    Lease { at: i64, leases: Vec<(AccountId, u64)> },
     /// A process opened the journal.
     Opened { at: i64, boot: Boot },
     /// It closed it, and everything before this record was on disk. All leases end.
@@ -107,5 +120,6 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Balance {
     pub account: AccountId,
-    pub settled: Pico,
+    /// In the account's unit.
+    pub settled: u64,
 }

@@ -52,7 +52,7 @@ impl LastLife {
                 (self.boot, self.opened, self.closed) = (Some(*boot), *at, false);
             }
             Record::Stopped { .. } => self.closed = true,
-            Record::Reserve { .. } | Record::Lease { .. } => self.closed = false,
+            Record::Reserve { .. } | Record::Extend { .. } | Record::Lease { .. } => self.closed = false,
             Record::Close { .. } | Record::Forget { .. } => {}
         }
     }

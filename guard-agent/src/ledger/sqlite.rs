@@ -25,8 +25,7 @@ use super::frames::{Format, Step, step};
 use super::journal::Position;
 use super::record::{Balance, Numbered};
 use super::rows;
-use super::{Inner, LedgerError, Scope, ScopeKind, Window};
-use crate::money::Pico;
+use super::{Inner, LedgerError, Scope, ScopeKind, Unit, Window};
 
 /// How long the thread gathers records before it commits: a quarter of a second behind the journal is soon enough
 /// for a report, and bounds what a power loss can take.
@@ -265,6 +264,10 @@ fn open(dir: &Path) -> Result<Connection, ProjectionError> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 1 {
+        connection.execute_batch(include_str!("schema_from_1.sql"))?;
+    }
     connection.execute_batch(include_str!("schema.sql"))?;
     Ok(connection)
 }
@@ -306,8 +309,8 @@ pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, ProjectionError> 
     };
     let next_seq = connection.query_row("SELECT next_seq FROM journal_position", [], |row| row.get(0))?;
     let mut statement = connection.prepare(
-            "SELECT kind, name, time_window, starts_us, ends_us, settled_pico_usd + reserved_pico_usd FROM accounts",
-        )?;
+        "SELECT kind, name, time_window, starts_us, ends_us, settled + reserved, unit FROM accounts",
+    )?;
     let rows = statement.query_map([], |row| {
         let (kind, name, window): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok((
@@ -317,14 +320,16 @@ pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, ProjectionError> 
             row.get(3)?,
             row.get(4)?,
             row.get::<_, i64>(5)?,
+            row.get::<_, String>(6)?,
         ))
     })?;
     let mut balances = Vec::new();
     for row in rows {
-        let (kind, name, window, starts, ends, settled) = row?;
+        let (kind, name, window, starts, ends, settled, unit) = row?;
+        let unit = Unit::ALL.into_iter().find(|known| known.label() == unit);
         let kind = ScopeKind::ALL.into_iter().find(|k| k.label() == kind);
         let window = Window::parse(&window);
-        if let (Some(kind), Some(window)) = (kind, window) {
+        if let (Some(kind), Some(window), Some(unit)) = (kind, window, unit) {
             let scope = Scope {
                 kind,
                 name: name.into(),
@@ -332,12 +337,13 @@ pub(super) fn balances(dir: &Path) -> Result<Option<Balances>, ProjectionError> 
             let account = AccountId {
                 scope,
                 window,
+                unit,
                 starts,
                 ends,
             };
             balances.push(Balance {
                 account,
-                settled: Pico(settled.unsigned_abs()),
+                settled: settled.unsigned_abs(),
             });
         }
     }
@@ -353,8 +359,9 @@ pub(super) fn close_lost(dir: &Path) -> Result<(), LedgerError> {
     let close = || -> Result<(), ProjectionError> {
         open(dir)?.execute_batch(
             "BEGIN;
-             UPDATE accounts SET settled_pico_usd = settled_pico_usd + reserved_pico_usd, reserved_pico_usd = 0;
-             UPDATE calls SET cost_pico_usd = reserved_pico_usd, outcome = 'recovered' WHERE outcome IS NULL;
+             UPDATE accounts SET settled = settled + reserved, reserved = 0;
+             UPDATE calls SET cost_pico_usd = reserved_pico_usd, booked_tokens = reserved_tokens, booked_calls = 1,
+               outcome = 'recovered' WHERE outcome IS NULL;
              COMMIT;",
         )?;
         Ok(())

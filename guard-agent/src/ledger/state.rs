@@ -16,8 +16,7 @@ use super::book::{self, AccountId, Book, Posting, Slot};
 use super::escrow::{Answer, Escrow};
 use super::journal::{Journal, Position};
 use super::record::{Boot, Outcome, Record};
-use super::{Charge, ReserveError, Scope};
-use crate::money::Pico;
+use super::{Amounts, Caller, Charge, Ended, ReserveError, Scope};
 
 pub(super) struct State {
     pub(super) book: Book,
@@ -39,7 +38,7 @@ pub(super) struct State {
 /// An amount that was set aside.
 pub(super) struct Held {
     pub(super) id: u64,
-    pub(super) amount: Pico,
+    pub(super) amount: Amounts,
     /// The record that has to be on disk before the money is spent; zero when that is so already.
     pub(super) needs: u64,
     /// A lease was written: the sooner it is on disk, the fewer calls wait for it.
@@ -69,7 +68,8 @@ impl State {
         &mut self,
         call: Ulid,
         charges: &[Charge],
-        amount: Pico,
+        amounts: Amounts,
+        caller: Option<Caller>,
         now: Timestamp,
         timezone: &TimeZone,
     ) -> Result<Held, ReserveError> {
@@ -82,13 +82,13 @@ impl State {
             .place(charges, now, timezone)
             .map_err(|e| ReserveError::Stopped(format!("the time {now} is in no window: {e}")))?;
         self.book
-            .admit(&slots, amount)
+            .admit(&slots, &amounts)
             .map_err(ReserveError::Exhausted)?;
         // Only an amount that no limit bounds can be larger.
-        let amount = amount.min(book::MOST);
+        let amount = amounts.at_most(book::MOST);
         let at = now.as_microsecond();
         let (needs, raised) = self
-            .lease(&slots, amount, at)
+            .lease(&slots, &amount, at)
             .map_err(ReserveError::Stopped)?;
         let posting = Arc::new(Posting {
             call,
@@ -99,6 +99,7 @@ impl State {
         self.append(&Record::Reserve {
             at,
             posting: Arc::clone(&posting),
+            caller: caller.map(Box::new),
         })
         .map_err(ReserveError::Stopped)?;
         for account in &posting.accounts {
@@ -117,9 +118,49 @@ impl State {
         })
     }
 
+    /// Sets more aside for a reservation, in every account that it is in, within the limits in force now. The lease is
+    /// raised first, but nobody waits for the disk: the call is under way. Gives whether one was raised.
+    pub(super) fn extend(
+        &mut self,
+        id: u64,
+        more: Amounts,
+        charges: &[Charge],
+        now: Timestamp,
+    ) -> Result<bool, ReserveError> {
+        let more = more.at_most(book::MOST);
+        self.flush().map_err(ReserveError::Stopped)?;
+        if let Some(why) = &self.unsynced {
+            return Err(ReserveError::Stopped(why.clone()));
+        }
+        let Some(posting) = self
+            .book
+            .more(id, more, charges)
+            .map_err(ReserveError::Exhausted)?
+        else {
+            return Err(ReserveError::Stopped("the reservation is not open".to_owned()));
+        };
+        let at = now.as_microsecond();
+        let raised = self
+            .cover(&posting.accounts, &more, at)
+            .map_err(ReserveError::Stopped)?;
+        let record = self.journal.next_seq();
+        let posting = Arc::new(posting);
+        self.append(&Record::Extend {
+            at,
+            id,
+            posting: Arc::clone(&posting),
+        })
+        .map_err(ReserveError::Stopped)?;
+        for account in &posting.accounts {
+            self.escrow.touch(account, record, at);
+        }
+        self.book.grow(id, more);
+        Ok(raised)
+    }
+
     /// Sees that leases cover an amount in every account. Gives the record that has to be on disk first, and whether a
     /// lease was written.
-    fn lease(&mut self, slots: &[Slot], amount: Pico, now: i64) -> Result<(u64, bool), String> {
+    fn lease(&mut self, slots: &[Slot], amount: &Amounts, now: i64) -> Result<(u64, bool), String> {
         let (mut needs, mut leases, mut waits) = (0, Vec::new(), false);
         for ask in self.book.asks(slots, amount) {
             match self.escrow.ask(&ask, now) {
@@ -139,7 +180,7 @@ impl State {
     }
 
     /// Writes larger leases: account, ceiling, and what the account comes to at present.
-    fn raise(&mut self, leases: &[(AccountId, Pico, Pico)], now: i64) -> Result<u64, String> {
+    fn raise(&mut self, leases: &[(AccountId, u64, u64)], now: i64) -> Result<u64, String> {
         let record = self.journal.next_seq();
         let ceilings = leases
             .iter()
@@ -159,40 +200,46 @@ impl State {
     pub(super) fn close(
         &mut self,
         id: u64,
-        cost: Option<Pico>,
+        cost: Option<Amounts>,
         outcome: Outcome,
+        ended: Option<Ended>,
         at: i64,
-    ) -> Option<(Pico, bool)> {
+    ) -> Option<(Amounts, bool)> {
         let posting = self.book.close(id, cost)?;
-        let cost = cost.unwrap_or(posting.amount).min(book::MOST);
-        let overrun = cost > posting.amount;
+        let cost = cost.unwrap_or(posting.amount).at_most(book::MOST);
+        let overrun = cost.exceeds(&posting.amount);
         self.note(Record::Close {
             at,
             id,
             cost,
             outcome,
             posting: Arc::clone(&posting),
+            ended: ended.map(Box::new),
         });
-        if overrun {
-            self.cover_overrun(&posting, at);
+        if overrun && let Err(why) = self.cover(&posting.accounts, &Amounts::ZERO, at) {
+            // It is spent already; the lease follows with the next call.
+            tracing::warn!(%why, "a call cost more than was reserved, and no lease could be written for it");
         }
         Some((cost, overrun))
     }
 
-    /// A cost above its reservation is spent already; the leases follow as soon as they can.
-    fn cover_overrun(&mut self, posting: &Posting, at: i64) {
-        let above: Vec<_> = posting
-            .accounts
+    /// Raises the leases of accounts to what they come to with this much more, where they are below it. Gives whether
+    /// there were such.
+    fn cover(&mut self, accounts: &[AccountId], more: &Amounts, at: i64) -> Result<bool, String> {
+        let above: Vec<_> = accounts
             .iter()
-            .map(|account| (account.clone(), self.book.total(account)))
+            .map(|account| {
+                let total = self.book.total(account).saturating_add(more.of(account.unit));
+                (account.clone(), total)
+            })
             .filter(|(account, total)| *total > self.escrow.ceiling(account))
             .map(|(account, total)| (account, total, total))
             .collect();
-        if !above.is_empty()
-            && let Err(why) = self.raise(&above, at)
-        {
-            tracing::warn!(%why, "a call cost more than was reserved, and no lease could be written for it");
+        if above.is_empty() {
+            return Ok(false);
         }
+        self.raise(&above, at)?;
+        Ok(true)
     }
 
     /// A run ended.
@@ -211,7 +258,7 @@ impl State {
         if lifted.is_empty() {
             return false;
         }
-        let leases = lifted.into_iter().map(|account| (account, Pico::ZERO));
+        let leases = lifted.into_iter().map(|account| (account, 0));
         self.note(Record::Lease {
             at: now,
             leases: leases.collect(),

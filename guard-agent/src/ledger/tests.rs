@@ -11,10 +11,12 @@ use tempfile::TempDir;
 use super::files::{Directory, Storage, segment_path};
 use super::*;
 use crate::clock::Clock;
+use crate::money::Pico;
 
 mod power;
 mod scopes;
 mod storm;
+mod units;
 
 const DOLLAR: u64 = crate::money::PICO_PER_USD;
 const MINUTE: i64 = 60_000_000;
@@ -64,7 +66,7 @@ fn day(agent: &str, limit: u64) -> Charge {
     Charge {
         scope: scope(ScopeKind::Agent, agent),
         window: Window::Day,
-        limit: Pico(limit),
+        limit: Pico(limit).into(),
     }
 }
 
@@ -72,7 +74,7 @@ fn run(name: &str, limit: u64) -> Charge {
     Charge {
         scope: scope(ScopeKind::Run, name),
         window: Window::Run,
-        limit: Pico(limit),
+        limit: Pico(limit).into(),
     }
 }
 
@@ -119,7 +121,7 @@ fn balance(ledger: &Ledger, charge: &Charge) -> (u64, u64) {
         .accounts()
         .into_iter()
         .rfind(|view| view.scope == charge.scope && view.window == charge.window)
-        .map_or((0, 0), |view| (view.settled.0, view.reserved.0))
+        .map_or((0, 0), |view| (view.settled.count, view.reserved.count))
 }
 
 #[test]
@@ -132,8 +134,8 @@ fn all_scopes_at_once_or_none() {
     let refused = exhausted(ledger.reserve(call(), &charges, Pico(3)));
     assert_eq!(refused.scope.name.as_ref(), "r1");
     assert_eq!(
-        (refused.settled, refused.reserved, refused.transient),
-        (Pico(0), Pico(3), true)
+        (refused.settled.count, refused.reserved.count, refused.transient),
+        (0, 3, true)
     );
     assert_eq!(refused.resets_at, None);
     assert_eq!(
@@ -144,8 +146,8 @@ fn all_scopes_at_once_or_none() {
     assert_eq!(
         held.settle(Pico(2)),
         Settled {
-            cost: Pico(2),
-            reserved: Pico(3),
+            cost: Pico(2).into(),
+            reserved: Pico(3).into(),
             overrun: false
         }
     );
@@ -166,7 +168,7 @@ fn one_account_in_two_charges_counts_once_at_the_lower_limit() {
     assert_eq!(balance(&ledger, &day("a", 10)), (0, 5));
     assert_eq!(
         exhausted(ledger.reserve(call(), &[day("a", 10), day("a", 5)], Pico(1))).limit,
-        Pico(5)
+        Pico(5).into()
     );
 }
 
@@ -524,7 +526,7 @@ fn a_forgotten_run_leaves_when_nothing_is_reserved() {
 fn database(dir: &Path) -> Vec<(String, i64, i64)> {
     let db = Connection::open(dir.join("ledger.db")).unwrap();
     let mut rows = db
-        .prepare("SELECT kind || ' ' || name, settled_pico_usd, reserved_pico_usd FROM accounts ORDER BY 1, starts_us")
+        .prepare("SELECT kind || ' ' || name, settled, reserved FROM accounts ORDER BY 1, starts_us")
         .unwrap();
     rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
         .unwrap()
@@ -767,7 +769,7 @@ fn run_steps(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Settle { which, percent } if !held.is_empty() => {
                 let which = which % held.len();
                 let reservation = held.remove(which);
-                let cost = reservation.amount().0 * percent / 100;
+                let cost = reservation.amount().usd.0 * percent / 100;
                 prop_assert!(!reservation.settle(Pico(cost)).overrun);
                 model.end(which, cost);
             }
@@ -860,9 +862,9 @@ fn compare(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
             ),
             None => (view.scope.name.to_string(), RUN_LIMIT),
         };
-        prop_assert!(view.settled.0 + view.reserved.0 <= limit, "{:?}", view);
-        prop_assert_eq!(view.settled.0, model.settled(&key), "{}", &key);
-        prop_assert_eq!(view.reserved.0, model.reserved(&key), "{}", &key);
+        prop_assert!(view.settled.count + view.reserved.count <= limit, "{:?}", view);
+        prop_assert_eq!(view.settled.count, model.settled(&key), "{}", &key);
+        prop_assert_eq!(view.reserved.count, model.reserved(&key), "{}", &key);
         seen.insert(key, ());
     }
     // Nothing that is still in force is missing: every run, today's accounts, and whatever is reserved.

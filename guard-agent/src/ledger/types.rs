@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use super::amount::{Amount, Amounts};
 use super::window::Window;
 use crate::clock::SharedClock;
 use crate::money::Pico;
@@ -119,8 +120,9 @@ pub struct Charge {
     pub scope: Scope,
     /// Over which time.
     pub window: Window,
-    /// The limit in force; above 9.2 million dollars it counts as that much (`ledger.db` has signed integers).
-    pub limit: Pico,
+    /// The limit in force, in its unit; above 9.2 * 10^18 (9.2 million dollars) it counts as that much (`ledger.db` has
+    /// signed integers).
+    pub limit: Amount,
 }
 
 /// Why nothing was reserved.
@@ -142,13 +144,13 @@ pub struct Exhausted {
     /// Over which time.
     pub window: Window,
     /// The limit in force.
-    pub limit: Pico,
+    pub limit: Amount,
     /// Settled so far in this window.
-    pub settled: Pico,
+    pub settled: Amount,
     /// Reserved by calls in flight.
-    pub reserved: Pico,
+    pub reserved: Amount,
     /// What was asked for.
-    pub requested: Pico,
+    pub requested: Amount,
     /// When the window ends, or when enough of a rolling one has passed; none for a run.
     pub resets_at: Option<Timestamp>,
     /// Only reservations of calls in flight stand in the way; the same request may pass when they settle.
@@ -188,9 +190,9 @@ pub struct AccountView {
     /// When the window ends; none for a run, and for a rolling window.
     pub resets_at: Option<Timestamp>,
     /// Settled so far.
-    pub settled: Pico,
+    pub settled: Amount,
     /// Reserved by calls in flight.
-    pub reserved: Pico,
+    pub reserved: Amount,
 }
 
 /// What was found and done when the ledger was opened.
@@ -228,6 +230,9 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every one, in the order in which the journal knows them.
+    pub const ALL: [Self; 4] = [Self::Useful, Self::Retried, Self::Failed, Self::Looping];
+
     /// Name in `ledger.db` and in metrics.
     pub fn label(self) -> &'static str {
         match self {
@@ -243,9 +248,9 @@ impl Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
     /// What was booked.
-    pub cost: Pico,
+    pub cost: Amounts,
     /// What had been reserved.
-    pub reserved: Pico,
-    /// The cost was above the reservation: booked all the same, and worth a finding.
+    pub reserved: Amounts,
+    /// More was used than reserved, in money or in tokens: booked all the same, and worth a finding.
     pub overrun: bool,
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::llm::reply::Reader;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, RefusalReply, ReplyHead, ReplyReader,
-    RequestFacts, detect, refusal_reply,
+    RequestFacts, Takes, detect, note, refusal_reply,
 };
 use crate::refusal::{Class, Refusal};
 
@@ -72,6 +72,10 @@ impl Dialect for AnthropicMessages {
 
     fn request(&self, body: &[u8]) -> Result<RequestFacts, Malformed> {
         request::facts(body, None)
+    }
+
+    fn takes(&self, body: &[u8]) -> Takes {
+        note::takes(body, &note::CHAT)
     }
 
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
-use crate::llm::{Dialect, Malformed, ReplyFacts, ReplyHead, ReplyReader};
+use crate::llm::{Dialect, Malformed, ReplyFacts, ReplyHead, ReplyReader, Seen};
 use crate::refusal::{Reason, Refusal};
 
 /// Largest zstd window, as a power of two: 8 MB, the most that RFC 9659 §3 allows for this content coding.
@@ -347,6 +347,10 @@ impl ReplyReader for Beside {
     fn cut(&mut self, refusal: &Refusal, request_id: &str) -> Bytes {
         let words = self.reader.cut(refusal, request_id);
         if self.gated { words } else { Bytes::new() }
+    }
+
+    fn seen(&self) -> Seen {
+        self.reader.seen()
     }
 
     fn stopped(&self) -> bool {

@@ -154,6 +154,16 @@ impl<'a> Editor<'a> {
         stay
     }
 
+    /// Adds an element behind the last one of an array.
+    pub(crate) fn push(&mut self, array: &Container<'_>, element: String) {
+        match array.items.last() {
+            Some(last) => self
+                .changes
+                .push((last.whole.end..last.whole.end, format!(",{element}"))),
+            None => self.changes.push((array.open..array.open, element)),
+        }
+    }
+
     /// Sets a member of the object that is `outer` in `root`. Where there is none, gives the whole object for the caller
     /// to add in its place.
     pub(crate) fn set_inside(

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::llm::reply::Reader;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyHead, ReplyReader,
-    RequestFacts, detect, refusal_reply,
+    RequestFacts, Takes, detect, note, refusal_reply,
 };
 use crate::refusal::{Class, Refusal};
 
@@ -86,6 +86,10 @@ impl Dialect for OpenaiChat {
 
     fn request_at(&self, place: &Place, body: &[u8]) -> Result<RequestFacts, Malformed> {
         request::facts(body, self.cap_field, place.model.as_deref())
+    }
+
+    fn takes(&self, body: &[u8]) -> Takes {
+        note::takes(body, &note::CHAT)
     }
 
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {

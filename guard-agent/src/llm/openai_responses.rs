@@ -13,7 +13,7 @@ use crate::llm::openai_chat::OPENAI;
 use crate::llm::reply::Reader;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyHead, ReplyReader,
-    RequestFacts,
+    RequestFacts, Takes, note,
 };
 use crate::refusal::Refusal;
 
@@ -62,6 +62,10 @@ impl Dialect for OpenaiResponses {
 
     fn request_at(&self, place: &Place, body: &[u8]) -> Result<RequestFacts, Malformed> {
         request::facts(body, place.model.as_deref())
+    }
+
+    fn takes(&self, body: &[u8]) -> Takes {
+        note::takes(body, &note::RESPONSES)
     }
 
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {

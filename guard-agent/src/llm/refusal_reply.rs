@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::ledger::{Amount, Unit};
 use crate::llm::RefusalReply;
-use crate::money::Pico;
-use crate::refusal::{Class, Refusal};
+use crate::refusal::{Class, MoneyDetail, Refusal};
 
 /// Longest wait that a transient refusal asks for. Some SDKs sleep whatever they are told, hours included.
 const LONGEST_WAIT: u32 = 20;
@@ -37,11 +37,60 @@ struct Money {
     scope: &'static str,
     name: String,
     window: Cow<'static, str>,
-    limit_usd: Option<Box<RawValue>>,
-    spent_usd: Option<Box<RawValue>>,
-    reserved_usd: Option<Box<RawValue>>,
-    requested_usd: Option<Box<RawValue>>,
+    #[serde(flatten)]
+    numbers: Numbers,
     resets_at: Option<String>,
+}
+
+/// The unit stands in the name of each number.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Numbers {
+    Usd {
+        limit_usd: Option<Box<RawValue>>,
+        spent_usd: Option<Box<RawValue>>,
+        reserved_usd: Option<Box<RawValue>>,
+        requested_usd: Option<Box<RawValue>>,
+    },
+    Tokens {
+        limit_tokens: u64,
+        spent_tokens: u64,
+        reserved_tokens: u64,
+        requested_tokens: u64,
+    },
+    Calls {
+        limit_calls: u64,
+        spent_calls: u64,
+        reserved_calls: u64,
+        requested_calls: u64,
+    },
+}
+
+impl Numbers {
+    fn of(money: &MoneyDetail) -> Self {
+        let [limit, spent, reserved, requested] =
+            [money.limit, money.spent, money.reserved, money.requested].map(|amount| amount.count);
+        match money.limit.unit {
+            Unit::Usd => Self::Usd {
+                limit_usd: usd(money.limit),
+                spent_usd: usd(money.spent),
+                reserved_usd: usd(money.reserved),
+                requested_usd: usd(money.requested),
+            },
+            Unit::Tokens => Self::Tokens {
+                limit_tokens: limit,
+                spent_tokens: spent,
+                reserved_tokens: reserved,
+                requested_tokens: requested,
+            },
+            Unit::Calls => Self::Calls {
+                limit_calls: limit,
+                spent_calls: spent,
+                reserved_calls: reserved,
+                requested_calls: requested,
+            },
+        }
+    }
 }
 
 impl Details {
@@ -53,10 +102,7 @@ impl Details {
                 scope: money.scope,
                 name: money.name.to_string(),
                 window: money.window.clone(),
-                limit_usd: usd(money.limit),
-                spent_usd: usd(money.spent),
-                reserved_usd: usd(money.reserved),
-                requested_usd: usd(money.requested),
+                numbers: Numbers::of(money),
                 resets_at: money.resets_at.map(|at| at.to_string()),
             }),
             retry_after: wait(refusal),
@@ -65,7 +111,7 @@ impl Details {
 }
 
 /// A JSON number with exactly the amount's decimals; no binary fraction in between.
-fn usd(amount: Pico) -> Option<Box<RawValue>> {
+fn usd(amount: Amount) -> Option<Box<RawValue>> {
     RawValue::from_string(amount.to_string().trim_start_matches('$').to_owned()).ok()
 }
 

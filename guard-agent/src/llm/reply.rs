@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::llm::frames::Frames;
 use crate::llm::gate::Unjudged;
 use crate::llm::sse::{EVENT_LIMIT, Found, Scanner};
-use crate::llm::{ReplyFacts, ReplyHead, ReplyReader};
+use crate::llm::{ReplyFacts, ReplyHead, ReplyReader, Seen};
 use crate::refusal::Refusal;
 
 pub(crate) mod calls;
@@ -386,6 +386,10 @@ impl<F: Format> ReplyReader for Reader<F> {
             Mode::Json(_) | Mode::Undecided => self.format.instead(refusal, request_id),
             Mode::Events => self.format.last_words(refusal, request_id),
         }
+    }
+
+    fn seen(&self) -> Seen {
+        self.format.seen()
     }
 
     fn stopped(&self) -> bool {

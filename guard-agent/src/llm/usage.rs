@@ -92,6 +92,11 @@ impl Usage {
             .saturating_add(self.media.output_image)
     }
 
+    /// Everything that was read and written.
+    pub fn total_tokens(&self) -> u64 {
+        self.total_input().saturating_add(self.total_output())
+    }
+
     /// All input neither read from nor written to a cache.
     pub fn total_uncached(&self) -> u64 {
         self.input

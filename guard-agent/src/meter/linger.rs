@@ -92,6 +92,9 @@ async fn read(mut body: Incoming, mut tab: Tab) {
                         .checked_sub(data.len() as u64)
                         .ok_or("the reply is too long")?;
                     drop(tab.feed(data));
+                    if tab.outgrown().is_some() {
+                        return Err("the reply grew beyond its budget");
+                    }
                 }
                 Ok(Err(_trailers)) => {}
                 Err(_) => return Err("the provider broke off the reply"),

@@ -1,4 +1,4 @@
-//! The worst case of one call, in pico-dollars: what is reserved before it is forwarded.
+//! The worst case of one call, in pico-dollars and in tokens: what is reserved before it is forwarded.
 //!
 //! In: the model's price, what the request asks for, the size of its body. Out: an amount that the provider's bill
 //! does not exceed, with the token bounds behind it. On failure: `NoBound`, and the policy refuses.
@@ -37,6 +37,10 @@ pub struct WorstCase {
     pub input_bound: u64,
     /// Output tokens of all choices together, at most.
     pub output_bound: u64,
+    /// What one more token of input may cost.
+    pub input_rate: Pico,
+    /// What one more token of output may cost.
+    pub output_rate: Pico,
 }
 
 /// Why no worst case can be stated.
@@ -66,14 +70,14 @@ pub fn worst_case(
     body_bytes: u64,
     effective_output_cap: u64,
 ) -> Result<WorstCase, NoBound> {
-    if price.free {
-        return Ok(WorstCase {
-            amount: Pico::ZERO,
-            input_bound: 0,
-            output_bound: 0,
-        });
-    }
-    let actions = actions(price, facts)?;
+    let actions = match actions(price, facts) {
+        // Whatever it does costs nothing; its tokens count as those of a context that is not shown.
+        Err(NoBound::ServerSideTools) if price.free => Actions {
+            fees: Pico::ZERO,
+            passes: 1,
+        },
+        known => known?,
+    };
     let seen = body_bytes
         .checked_add(ADDED_BY_PROVIDER)
         .ok_or(NoBound::Overflow)?;
@@ -86,13 +90,27 @@ pub fn worst_case(
     let output_bound = effective_output_cap
         .checked_mul(facts.choices.max(1))
         .ok_or(NoBound::Overflow)?;
+    if price.free {
+        return Ok(WorstCase {
+            amount: Pico::ZERO,
+            input_bound,
+            output_bound,
+            input_rate: Pico::ZERO,
+            output_rate: Pico::ZERO,
+        });
+    }
     let unknown = || NoBound::Tier {
         model: price.label.clone(),
         tier: facts.service_tier.clone().unwrap_or_else(|| "default".into()),
     };
     let tier = price.tier(facts.service_tier.as_deref()).ok_or_else(unknown)?;
     // The real input may stay below a mark: the dearest of all rates that can be reached.
-    let mut dearest = Pico::ZERO;
+    let (mut dearest, mut input_rate, mut output_rate) = (Pico::ZERO, Pico::ZERO, Pico::ZERO);
+    let in_region = |amount| {
+        price
+            .in_region(amount, facts.region.as_deref())
+            .ok_or(NoBound::Overflow)
+    };
     for rates in tier.up_to(input_bound) {
         let rates = rates.ok_or_else(unknown)?;
         let media = if facts.text_only {
@@ -105,14 +123,17 @@ pub fn worst_case(
         let amount = input
             .checked_mul(input_bound)
             .and_then(|input| input.checked_add(output.checked_mul(output_bound)?))
-            .and_then(|amount| price.in_region(amount, facts.region.as_deref()))
             .ok_or(NoBound::Overflow)?;
-        dearest = dearest.max(amount);
+        dearest = dearest.max(in_region(amount)?);
+        input_rate = input_rate.max(in_region(input)?);
+        output_rate = output_rate.max(in_region(output)?);
     }
     Ok(WorstCase {
         amount: dearest.checked_add(actions.fees).ok_or(NoBound::Overflow)?,
         input_bound,
         output_bound,
+        input_rate,
+        output_rate,
     })
 }
 
@@ -201,7 +222,9 @@ mod tests {
             WorstCase {
                 amount,
                 input_bound: 2_000,
-                output_bound: 100
+                output_bound: 100,
+                input_rate: Pico::from_usd_text("0.000005").unwrap(),
+                output_rate: Pico::from_usd_text("0.000025").unwrap(),
             }
         );
     }

@@ -166,7 +166,7 @@ impl World {
     pub(crate) fn account(&self, window: Window) -> (u64, u64) {
         let accounts = self.ledger.accounts();
         let account = accounts.iter().find(|account| account.window == window);
-        account.map_or((0, 0), |account| (account.settled.0, account.reserved.0))
+        account.map_or((0, 0), |account| (account.settled.count, account.reserved.count))
     }
 
     /// The records, once there are `count`; more are a failure too.

@@ -4,9 +4,7 @@
 //! In observe mode a refusal becomes a note in the record, and the call goes on as it was sent.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use ulid::Ulid;
+use std::time::Instant;
 
 use crate::call::Call;
 use crate::config::{Agent, Mode, Unpriced};
@@ -18,6 +16,7 @@ use crate::llm::{BodyEdits, DialectKind, Gate, RequestFacts};
 use crate::policy::access::{self, Passage};
 use crate::policy::caps::OutputCap;
 use crate::policy::frozen::Freeze;
+use crate::policy::growth::Growth;
 use crate::policy::in_flight::Slot;
 use crate::policy::loops::Level;
 use crate::policy::money::{self, Bill};
@@ -28,6 +27,9 @@ use crate::record::Draft;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::ToolVerdict;
 
+mod life;
+mod soften;
+
 /// A call that is being judged.
 pub(super) struct Judging<'a> {
     pub(super) policy: &'a Policy,
@@ -36,6 +38,8 @@ pub(super) struct Judging<'a> {
     pub(super) provider: &'a Provider,
     pub(super) call: &'a Call,
     pub(super) draft: &'a mut Draft,
+    /// What is said to the model with this call.
+    pub(super) notes: Vec<String>,
 }
 
 /// What was found for a call that may happen.
@@ -119,97 +123,65 @@ impl<'a> Judging<'a> {
         self.weigh(access::model(agent, &facts.model))?;
         let price = self.price(facts);
         let price = self.weigh(price)?;
+        let softened = self.soften(agent, facts, price);
+        let (facts, price) = match &softened {
+            Some(other) => (&other.facts, Some(&other.price)),
+            None => (facts, price),
+        };
         let cap = match price {
             Some(price) => {
                 let judged = caps::output(agent, facts, Some(price.max_output), facts.untouchable);
                 self.weigh(judged)?
                     .or(Some(caps::as_sent(facts, price.max_output)))
+                    .map(|cap| softened.as_ref().map_or(cap, |other| other.capped(cap)))
             }
             None => None,
         };
         self.limits(agent)?;
         let strip = self.weigh(tools::declared(agent, &facts.tools, facts.untouchable))?;
+        let watch = self.multipliers(agent, facts, cap)?;
         let edits = match self.rules.mode {
-            Mode::Enforce => self.edits(facts, cap, strip.unwrap_or_default()),
+            Mode::Enforce => BodyEdits {
+                model: softened.as_ref().map(|other| other.facts.model.clone()),
+                note: self.note(facts),
+                ..self.edits(facts, cap, strip.unwrap_or_default())
+            },
             Mode::Observe => BodyEdits::default(),
         };
         for tool in &edits.strip_tools {
             self.policy.metrics.tool(&agent.name, tool, ToolVerdict::Stripped);
         }
-        let watch = self.multipliers(agent, facts, cap)?;
         let bill = Bill {
-            agent,
-            who: self.who,
-            facts,
             stripped: &edits.strip_tools,
-            price,
             cap,
-            session: self.call.said.session.as_deref(),
-            key: self
-                .draft
-                .key_name()
-                .map(|key| format!("{}/{key}", self.provider.name)),
-            shared: &self.rules.budgets,
+            added: edits.note.as_ref().map_or(0, |note| note.len() as u64),
+            ..self.bill(agent, facts, price)
         };
         let ledger = &self.policy.ledger;
-        let reservation = match (bill.reserve(ledger, self.call), self.rules.mode) {
+        let (reservation, growth) = match (bill.reserve(ledger, self.call), self.rules.mode) {
             (Err(refusal), Mode::Observe) => {
                 // That there is no price was said above.
                 if price.is_some() {
                     self.weigh::<()>(Err(refusal))?;
                 }
-                bill.reserve_unlimited(ledger, self.call)
+                (bill.reserve_unlimited(ledger, self.call), None)
             }
-            (reserved, _) => Some(reserved?),
+            (reserved, mode) => {
+                let (reservation, worst) = reserved?;
+                let growth = (mode == Mode::Enforce && facts.stream).then(|| {
+                    let policy = self.policy;
+                    let payer = bill.payer(&policy.snapshot, &policy.grants, policy.recorder.clock());
+                    Growth::new(payer, &worst)
+                });
+                (Some(reservation), growth)
+            }
         };
         let hold = Hold {
             price: price.cloned(),
             reservation,
+            growth,
         };
         Ok((edits, hold, watch))
-    }
-
-    /// The caps on the body's size and on the life of the run.
-    fn limits(&mut self, agent: &Agent) -> Result<(), Refusal> {
-        let body = self.call.body.len() as u64;
-        self.weigh(caps::input(agent, body))?;
-        if agent.caps.run_timeout.is_some() {
-            let lasted = self.lasted();
-            self.weigh(caps::run_timeout(agent, &self.who.run, lasted))?;
-        }
-        Ok(())
-    }
-
-    /// When the run's time is over, and what its streams are told then.
-    fn deadline(&self, agent: &Agent) -> Option<Deadline> {
-        let limit = agent
-            .caps
-            .run_timeout
-            .filter(|_| self.rules.mode == Mode::Enforce)?;
-        let left = limit.checked_sub(self.lasted())?;
-        Some(Deadline {
-            at: Instant::now().checked_add(left)?,
-            refusal: caps::run_timeout(agent, &self.who.run, limit).err()?,
-            id: self.call.id.to_string(),
-        })
-    }
-
-    /// How long the run has lasted: since its id was made, where Guard made it; else since its first call.
-    fn lasted(&self) -> Duration {
-        let run = &self.who.run;
-        let now = Instant::now();
-        // The ids of other runs look the same, and tell no time.
-        let ours = self.who.cgroup.rsplit('/').any(|part| part == &**run);
-        match Ulid::from_string(run) {
-            Ok(id) if ours => {
-                let now = u64::try_from(self.policy.recorder.now().as_millisecond()).unwrap_or(0);
-                Duration::from_millis(now.saturating_sub(id.timestamp_ms()))
-            }
-            Ok(_) | Err(_) => {
-                let first = self.policy.multipliers.first_call(&self.who.agent, run, now);
-                now.saturating_duration_since(first)
-            }
-        }
     }
 
     /// Retries, loops and rate, in this order.
@@ -238,9 +210,15 @@ impl<'a> Judging<'a> {
             self.tried_too_often(agent, refusal, judged.first_retry_refusal);
         }
         self.weigh(judged.retries)?;
+        if let Some(refusal) = judged.cut {
+            self.weigh::<()>(Err(refusal))?;
+        }
         let mut watch = judged.watch;
         for reached in &judged.reached {
             self.reached(agent, reached)?;
+            if agent.loops.steer && reached.level >= Level::Warn {
+                self.notes.push(reached.reading.note(agent));
+            }
         }
         let output = cap.map_or(facts.output_cap.unwrap_or(0), |cap| cap.tokens);
         let tokens = rate::estimate(facts, body_bytes, output);
@@ -304,6 +282,7 @@ impl<'a> Judging<'a> {
             output_cap: cap.and_then(|cap| cap.rewrite),
             include_usage,
             strip_tools,
+            ..BodyEdits::default()
         }
     }
 

@@ -143,6 +143,15 @@ impl Reading {
         )
     }
 
+    /// For the model, before it is refused.
+    pub(crate) fn note(&self, agent: &Agent) -> String {
+        format!(
+            "[Notice from the operator of this host: {}. {}]",
+            self.what(agent),
+            self.advice()
+        )
+    }
+
     /// For the model and the human behind it.
     pub(crate) fn refusal(&self, agent: &Agent) -> Refusal {
         let (name, key) = (&agent.name, self.rule.key());

@@ -5,23 +5,30 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::call::Call;
-use crate::config::{Agent, Per, SharedBudget, Whose};
+use crate::clock::SharedClock;
+use crate::config::{Agent, SharedBudget};
 use crate::identity::Identity;
 use crate::ledger::{
-    Charge, Exhausted, Ledger, NO_SESSION, Reservation, ReserveError, Scope, ScopeKind, Window,
+    Amount, Amounts, Caller, Exhausted, Ledger, Reservation, ReserveError, Scope, ScopeKind, Unit, Window,
 };
 use crate::llm::RequestFacts;
 use crate::llm::prices::ModelPrice;
-use crate::money::Pico;
-use crate::policy::budget::{self, NoBound};
+use crate::policy::budget::{self, NoBound, WorstCase};
 use crate::policy::caps::OutputCap;
-use crate::policy::quoted;
+use crate::policy::covers::{Covered, Payer};
+use crate::policy::grants::{Extra, Grants};
+use crate::policy::{Snapshot, quoted};
 use crate::refusal::{MoneyDetail, Reason, Refusal};
 
 /// Seconds after which a call that found the budget full of reservations may be tried again: calls last seconds to
 /// minutes, and clients give up on waits much longer than this.
 const RESERVED_RETRY_SECONDS: u32 = 5;
+
+/// Longest name of a model that the ledger keeps, in characters.
+const NAME: usize = 128;
 
 /// What a call is charged for, and to whom.
 pub(super) struct Bill<'a> {
@@ -32,86 +39,117 @@ pub(super) struct Bill<'a> {
     pub(super) stripped: &'a [String],
     pub(super) price: Option<&'a Arc<ModelPrice>>,
     pub(super) cap: Option<OutputCap>,
+    /// Bytes that the body grows by before it is forwarded.
+    pub(super) added: u64,
     /// The label that the client sent.
     pub(super) session: Option<&'a str>,
     /// The provider's key that pays, `PROVIDER/KEY`.
     pub(super) key: Option<String>,
     /// Budgets that agents share.
     pub(super) shared: &'a [SharedBudget],
+    /// What was granted beyond the agent's budgets.
+    pub(super) extra: Extra,
 }
 
-impl Bill<'_> {
+impl<'a> Bill<'a> {
     /// Reserves within the limits.
-    pub(super) fn reserve(&self, ledger: &Ledger, call: &Call) -> Result<Reservation, Refusal> {
-        let charges = self.charges(|limit| limit);
+    pub(super) fn reserve(&self, ledger: &Ledger, call: &Call) -> Result<(Reservation, WorstCase), Refusal> {
+        let charges = self.covered().charges(&self.extra);
+        let worst = self.worst_case(call)?;
         ledger
-            .reserve(call.id, &charges, self.worst_case(call)?)
-            .map_err(|why| self.refusal(why))
+            .reserve_for(call.id, &charges, amounts(&worst), Some(self.caller(call)))
+            .map(|reservation| (reservation, worst))
+            .map_err(|why| self.with_grant(refusal(&self.agent.name, why)))
+    }
+
+    /// Says that a limit holds only for a while, where one does.
+    fn with_grant(&self, mut refusal: Refusal) -> Refusal {
+        let own = |money: &MoneyDetail| {
+            money.limit.unit == Unit::Usd && matches!(money.scope, "agent" | "run" | "session")
+        };
+        if let Some(until) = self
+            .extra
+            .until
+            .filter(|_| refusal.money.as_deref().is_some_and(own))
+        {
+            let granted = self.extra.usd;
+            refusal.message.push_str(&format!(
+                " ({granted} of the budget was granted by the operator and ends at {until:.0}.)"
+            ));
+        }
+        refusal
+    }
+
+    /// Who pays for more, when the reply turns out to be longer.
+    pub(super) fn payer(
+        &self,
+        rules: &Arc<ArcSwap<Snapshot>>,
+        grants: &Arc<Grants>,
+        clock: SharedClock,
+    ) -> Payer {
+        let label = self.price.map_or(self.facts.model.as_str(), |price| &price.label);
+        Payer {
+            rules: rules.clone(),
+            grants: grants.clone(),
+            clock,
+            agent: self.agent.name.clone(),
+            run: self.who.run.clone(),
+            session: self.session.map(Into::into),
+            key: self.key.as_deref().map(Into::into),
+            model: self.facts.model.as_str().into(),
+            label: label.into(),
+        }
     }
 
     /// Counts without limiting, for observe mode. What has no bound counts as nothing reserved.
     pub(super) fn reserve_unlimited(&self, ledger: &Ledger, call: &Call) -> Option<Reservation> {
-        let charges = self.charges(|_limit| Pico(u64::MAX));
-        let amount = self.worst_case(call).unwrap_or(Pico::ZERO);
+        let mut charges = self.covered().charges(&self.extra);
+        for charge in &mut charges {
+            charge.limit = charge.limit.with(u64::MAX);
+        }
+        let amount = self.worst_case(call).map_or(
+            Amounts {
+                calls: 1,
+                ..Amounts::ZERO
+            },
+            |worst| amounts(&worst),
+        );
         ledger
-            .reserve(call.id, &charges, amount)
+            .reserve_for(call.id, &charges, amount, Some(self.caller(call)))
             .map_err(|why| tracing::warn!(%why, "not counted"))
             .ok()
     }
 
-    /// Every limit that the call counts against: the agent's, its run's and session's, and the shared ones that cover it.
-    fn charges(&self, limit: impl Fn(Pico) -> Pico) -> Vec<Charge> {
-        let own = self
-            .agent
-            .budgets
-            .iter()
-            .map(|budget| (self.own(budget.per, budget.window), budget));
-        let shared = self
-            .shared
-            .iter()
-            .filter(|shared| self.counts(&shared.whose))
-            .map(|shared| (shared.scope(), &shared.budget));
-        own.chain(shared)
-            .map(|(scope, budget)| Charge {
-                scope,
-                window: budget.window,
-                limit: limit(budget.limit),
-            })
-            .collect()
-    }
-
-    fn own(&self, per: Per, window: Window) -> Scope {
-        match (per, window) {
-            (Per::Session, _) => Scope {
-                kind: ScopeKind::Session,
-                name: format!("{}/{}", self.who.run, self.session.unwrap_or(NO_SESSION)).into(),
-            },
-            (Per::Agent, Window::Run) => Scope {
-                kind: ScopeKind::Run,
-                name: self.who.run.clone(),
-            },
-            (Per::Agent, _) => Scope {
-                kind: ScopeKind::Agent,
-                name: self.agent.name.clone(),
-            },
+    /// The call as budgets see it.
+    pub(super) fn covered(&self) -> Covered<'a, '_> {
+        Covered {
+            agent: self.agent,
+            run: &self.who.run,
+            session: self.session,
+            key: self.key.as_deref(),
+            model: &self.facts.model,
+            label: self.price.map(|price| price.label.as_str()),
+            shared: self.shared,
         }
     }
 
-    /// Whether a shared budget counts this call. A model counts by the name that was asked for and by the one in the
-    /// price table: an alias is no way around.
-    fn counts(&self, whose: &Whose) -> bool {
-        match whose {
-            Whose::Owner(owner) => *owner == self.agent.owner,
-            Whose::Key(key) => self.key.as_deref() == Some(&**key),
-            Whose::Model(pattern) => {
-                pattern.covers(&self.facts.model)
-                    || self.price.is_some_and(|price| pattern.covers(&price.label))
-            }
-            Whose::Host => true,
+    /// What reports are to know of the call.
+    fn caller(&self, call: &Call) -> Caller {
+        let model = self
+            .price
+            .map_or(self.facts.model.as_str(), |price| price.label.as_str());
+        Caller {
+            agent: self.agent.name.clone(),
+            owner: self.agent.owner.clone(),
+            run: self.who.run.clone(),
+            session: self.session.map(Into::into),
+            provider: call.provider.name.as_str().into(),
+            model: quotable(model).into(),
+            key: self.key.as_deref().map(Into::into),
         }
     }
 
-    fn worst_case(&self, call: &Call) -> Result<Pico, Refusal> {
+    fn worst_case(&self, call: &Call) -> Result<WorstCase, Refusal> {
         let (Some(price), Some(cap)) = (self.price, self.cap) else {
             return Err(Refusal::new(
                 Reason::Internal,
@@ -120,24 +158,38 @@ impl Bill<'_> {
         };
         let mut facts = self.facts.clone();
         facts.tools.retain(|tool| !self.stripped.contains(&tool.name));
-        budget::worst_case(price, &facts, call.body.len() as u64, cap.tokens)
-            .map(|worst| worst.amount)
-            .map_err(|why| unbounded(&why))
+        let body = (call.body.len() as u64).saturating_add(self.added);
+        budget::worst_case(price, &facts, body, cap.tokens).map_err(|why| unbounded(&why))
     }
+}
 
-    fn refusal(&self, why: ReserveError) -> Refusal {
-        match why {
-            ReserveError::Exhausted(state) => exhausted(&self.agent.name, state),
-            ReserveError::Stopped(reason) => {
-                tracing::error!(%reason, "a call was refused: the ledger admits nothing");
-                Refusal::new(
-                    Reason::NotRecordable,
-                    "Guard cannot write to its ledger at the moment, so it admits no call. The operator finds the \
-                     cause with `guard-agent status`.",
-                )
-            }
+/// A worst case in every unit.
+fn amounts(worst: &WorstCase) -> Amounts {
+    Amounts {
+        usd: worst.amount,
+        tokens: worst.input_bound.saturating_add(worst.output_bound),
+        calls: 1,
+    }
+}
+
+/// Why nothing could be reserved.
+pub(super) fn refusal(agent: &str, why: ReserveError) -> Refusal {
+    match why {
+        ReserveError::Exhausted(state) => exhausted(agent, state),
+        ReserveError::Stopped(reason) => {
+            tracing::error!(%reason, "a call was refused: the ledger admits nothing");
+            Refusal::new(
+                Reason::NotRecordable,
+                "Guard cannot write to its ledger at the moment, so it admits no call. The operator finds the cause \
+                 with `guard-agent status`.",
+            )
         }
     }
+}
+
+/// A name that a client may have chosen, at a bounded length.
+fn quotable(name: &str) -> String {
+    name.chars().take(NAME).collect()
 }
 
 fn exhausted(agent: &str, state: Exhausted) -> Refusal {
@@ -151,33 +203,14 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
         resets_at,
         transient,
     } = state;
-    let left = limit.saturating_sub(settled);
-    let per = match scope.kind {
-        ScopeKind::Session => "this session",
-        ScopeKind::Run
-        | ScopeKind::Agent
-        | ScopeKind::Owner
-        | ScopeKind::Key
-        | ScopeKind::Model
-        | ScopeKind::Host => "",
-    };
-    let per = match window {
-        Window::Run if !per.is_empty() => per.to_owned(),
-        window => window.per(),
-    };
-    // Nothing of another agent, and no name that the caller does not know, is said.
-    let spent = match scope.kind {
-        ScopeKind::Agent | ScopeKind::Run => {
-            format!("Agent {agent:?} has spent {settled} of its {limit} budget for {per}")
-        }
-        ScopeKind::Session => {
-            format!("This session of agent {agent:?} has spent {settled} of its {limit} budget for {per}")
-        }
-        shared @ (ScopeKind::Owner | ScopeKind::Key | ScopeKind::Model | ScopeKind::Host) => format!(
-            "The {limit} budget for {per} that agent {agent:?} shares with others (its {}'s) has {settled} spent",
-            shared.label()
-        ),
-    };
+    let left = limit.with(limit.count.saturating_sub(settled.count));
+    let Words {
+        spent: has_spent,
+        may,
+        are,
+        least,
+    } = words(limit.unit);
+    let (per, spent) = spent(agent, &scope, window, has_spent, settled, limit);
     let reset = match (resets_at, window) {
         (Some(at), Window::Rolling(_)) => format!("Enough of it is free again at {at:.0}."),
         (Some(at), _) => format!("The budget resets at {at:.0}."),
@@ -185,21 +218,20 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
     };
     let (reason, message, retry_after) = if transient {
         let message = format!(
-            "{spent}, and calls in flight hold {reserved}. This call may cost up to {requested}, so it has to wait \
+            "{spent}, and calls in flight hold {reserved}. This call may {may} {requested}, so it has to wait \
              for them. Try again in a few seconds."
         );
         (Reason::BudgetReserved, message, Some(RESERVED_RETRY_SECONDS))
-    } else if requested > limit {
+    } else if requested.count > limit.count {
         let message = format!(
-            "This call alone may cost up to {requested}, more than the whole {limit} budget of agent {agent:?} for \
+            "This call alone may {may} {requested}, more than the whole {limit} budget of agent {agent:?} for \
              {per}. Ask for fewer output tokens or send less; to allow it, the operator raises `budget` in guard.toml."
         );
         (Reason::CallTooLarge, message, None)
     } else {
         let message = format!(
-            "{spent}; {left} is left and this call may cost up to {requested}. {reset} Do not retry before then: stop \
-             and tell the user. A smaller request (fewer output tokens, less input) may still fit; to allow more, the \
-             operator raises `budget` in guard.toml."
+            "{spent}; {left} {are} left and this call may {may} {requested}. {reset} Do not retry before then: stop and \
+             tell the user. {least}To allow more, the operator raises `budget` in guard.toml."
         );
         (Reason::BudgetExceeded, message, None)
     };
@@ -216,8 +248,62 @@ fn exhausted(agent: &str, state: Exhausted) -> Refusal {
     Refusal {
         reason,
         message,
-        money: Some(money),
+        money: Some(Box::new(money)),
         retry_after,
+    }
+}
+
+/// Over which time, and what is used up in it. Nothing of another agent, and no name that the caller does not know, is
+/// said.
+fn spent(
+    agent: &str,
+    scope: &Scope,
+    window: Window,
+    has_spent: &str,
+    settled: Amount,
+    limit: Amount,
+) -> (String, String) {
+    let per = match (scope.kind, window) {
+        (ScopeKind::Session, Window::Run) => "this session".to_owned(),
+        _ => window.per(),
+    };
+    let spent = match scope.kind {
+        ScopeKind::Agent | ScopeKind::Run => {
+            format!("Agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}")
+        }
+        ScopeKind::Session => format!(
+            "This session of agent {agent:?} has {has_spent} {settled} of its {limit} budget for {per}"
+        ),
+        shared @ (ScopeKind::Owner | ScopeKind::Key | ScopeKind::Model | ScopeKind::Host) => format!(
+            "The {limit} budget for {per} that agent {agent:?} shares with others (its {}'s) has {settled} {has_spent}",
+            shared.label()
+        ),
+    };
+    (per, spent)
+}
+
+/// How a message speaks of a unit.
+struct Words {
+    spent: &'static str,
+    /// What this call may do with it.
+    may: &'static str,
+    are: &'static str,
+    /// What may still be possible.
+    least: &'static str,
+}
+
+fn words(unit: Unit) -> Words {
+    const SMALLER: &str = "A smaller request (fewer output tokens, less input) may still fit. ";
+    let (spent, may, are, least) = match unit {
+        Unit::Usd => ("spent", "cost up to", "is", SMALLER),
+        Unit::Tokens => ("used", "use up to", "are", SMALLER),
+        Unit::Calls => ("made", "count as", "are", ""),
+    };
+    Words {
+        spent,
+        may,
+        are,
+        least,
     }
 }
 

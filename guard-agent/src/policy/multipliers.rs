@@ -22,9 +22,11 @@ use crate::policy::rate::{Booked, Minute};
 use crate::policy::retries::{Attempt, Ended, Recent};
 use crate::refusal::Refusal;
 
+mod cuts;
 mod run;
 mod thread;
 
+use cuts::Place;
 use run::Run;
 pub use run::RunTotals;
 
@@ -72,6 +74,8 @@ pub(crate) struct Judged {
     pub(crate) retry: bool,
     /// The retry rules' refusal.
     pub(crate) retries: Result<(), Refusal>,
+    /// The refusal with which the reply to this same request was ended a moment ago.
+    pub(crate) cut: Option<Refusal>,
     /// It is the run's first one for a while.
     pub(crate) first_retry_refusal: bool,
     /// Rules that have come somewhere.
@@ -99,6 +103,7 @@ pub(crate) struct Watch {
     provider: String,
     body: Fingerprint,
     body_bytes: u64,
+    place: Place,
     attempt: Attempt,
     looping: bool,
     booked: Option<Booked>,
@@ -139,6 +144,8 @@ impl Multipliers {
         let host = agents.entry(asked.agent.name.clone()).or_default();
         let retries = host.retries.enter(asked.agent, attempt, asked.now);
         let first_retry_refusal = retries.is_err() && run.retries_refused(asked.now);
+        let place = Place::of(asked);
+        let cut = run.cuts.refusal(place, asked.now);
         let (thread, reached) = run.enter(asked);
         let looping = reached
             .iter()
@@ -146,6 +153,7 @@ impl Multipliers {
         Judged {
             retry: attempt.retry,
             retries,
+            cut,
             first_retry_refusal,
             reached,
             watch: Watch {
@@ -156,6 +164,7 @@ impl Multipliers {
                 provider: asked.provider.to_owned(),
                 body: asked.body,
                 body_bytes: asked.body_bytes,
+                place,
                 attempt,
                 looping,
                 booked: None,
@@ -170,6 +179,13 @@ impl Multipliers {
         state.sweep(now);
         let known = state.runs.entry(run.clone());
         known.or_insert_with(|| Run::new(agent.clone(), now)).since
+    }
+
+    /// More is allowed to an agent: replies that were ended before are no reason to refuse any more.
+    pub fn forget_cuts(&self, agent: &str) {
+        let mut state = self.lock();
+        let runs = state.runs.values_mut().filter(|run| &*run.agent == agent);
+        runs.for_each(|run| run.cuts.forget());
     }
 
     /// What a run has come to, if it is remembered.
@@ -239,6 +255,14 @@ impl Watch {
         let minute = host.minute.get_or_insert_with(|| Minute::new(now));
         self.booked = Some(minute.enter(agent, tokens, now)?);
         Ok(())
+    }
+
+    /// Its reply was ended with this refusal, which holds at most for so long.
+    pub(crate) fn was_cut(&self, refusal: &Refusal, until: Option<Duration>, now: Instant) {
+        let mut state = self.shared.lock();
+        if let Some(run) = state.runs.get_mut(&self.run) {
+            run.cuts.remember(self.place, refusal.clone(), now, until);
+        }
     }
 
     /// What the money of the call does, if it ends so; `settle` says the same.

@@ -258,14 +258,17 @@ fn money_that_only_calls_in_flight_hold_is_a_transient_refusal_and_spent_money_a
     let busy = refused(world.chat(&asked));
     assert_eq!(busy.reason, Reason::BudgetReserved);
     assert!(busy.retry_after.is_some_and(|seconds| seconds <= 20));
-    assert_eq!(busy.money.unwrap().reserved.0, worst(&asked, 100));
+    assert_eq!(busy.money.unwrap().reserved.count, worst(&asked, 100));
     // It costs all that was reserved: what is left can never hold a second one.
     settle(first, answered(asked.len() as u64 + 1024, 100));
     let over = refused(world.chat(&asked));
     assert_eq!(over.reason, Reason::BudgetExceeded);
     assert_eq!(over.retry_after, None);
     let money = over.money.unwrap();
-    assert_eq!((money.spent.0, money.limit.0), (worst(&asked, 100), limit));
+    assert_eq!(
+        (money.spent.count, money.limit.count),
+        (worst(&asked, 100), limit)
+    );
     assert_eq!(world.policy.in_flight("coder"), 0);
 }
 
@@ -498,6 +501,8 @@ fn requests_that_try_to_cost_more_than_they_show() {
 }
 
 mod multipliers;
+mod soft;
+mod units;
 
 /// A chat completion that declares `Read` and `Bash`.
 const WITH_TOOLS: &str = r#"{"model":"m","max_tokens":10,"messages":[],"tools":[{"type":"function","function":{"name":"Read"}},{"type":"function","function":{"name":"Bash"}}]}"#;

@@ -1,18 +1,24 @@
 //! What a permit holds, and the one place where it is given back.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
-use crate::ledger::{Cause, OnDisk, Settled};
-use crate::llm::{Judgement, ReplyFacts};
+use crate::ledger::{Amounts, Buckets, Cause, Ended, OnDisk, Settled};
+use crate::llm::prices::ModelPrice;
+use crate::llm::{Judgement, ReplyFacts, Seen};
 use crate::money::Pico;
 use crate::policy::multipliers;
 use crate::policy::{Deadline, Hold, Outcome, Places, Settle};
-use crate::refusal::Reason;
+use crate::refusal::{Class, Reason, Refusal};
 use crate::telemetry::metrics;
+
+/// Tools of one reply that the ledger keeps.
+const TOOLS: usize = 64;
+/// Longest name of a tool that the ledger keeps, in characters.
+const TOOL_NAME: usize = 128;
 
 /// Money, audit slot and place in flight of one admitted call.
 pub(crate) struct Ticket {
@@ -32,6 +38,15 @@ struct Bill {
     overrun: bool,
 }
 
+/// What a reply costs.
+struct Priced {
+    cost: Option<Pico>,
+    /// Whether the model has a price.
+    known: bool,
+    /// The model's metric label.
+    label: String,
+}
+
 impl Ticket {
     pub(super) fn new(
         recorder: Arc<Recorder>,
@@ -43,7 +58,7 @@ impl Ticket {
         draft.body.reserved_pico_usd = hold
             .as_ref()
             .and_then(|hold| hold.reservation.as_ref())
-            .map(|reservation| reservation.amount());
+            .map(|reservation| reservation.amount().usd);
         Self {
             recorder,
             slot,
@@ -64,14 +79,31 @@ impl Ticket {
         };
         // From here on the client may send its next call, even before the record is written.
         drop(self.places.place.take());
-        let Some(Hold { price, reservation }) = self.hold.take() else {
+        let Some(Hold {
+            price,
+            reservation,
+            growth,
+        }) = self.hold.take()
+        else {
             return nothing;
         };
         let refused_by_provider = outcome.status.is_some_and(|status| !status.is_success());
         let usage = outcome.facts.usage;
         if !outcome.forwarded || (refused_by_provider && usage.is_none()) {
-            if let Some(reservation) = reservation {
-                reservation.release();
+            match reservation {
+                // It reached the provider, so it counts as a call, and for nothing else.
+                Some(reservation) if outcome.forwarded => {
+                    let ended = self.ended(outcome);
+                    reservation.settle_as(
+                        Amounts {
+                            calls: 1,
+                            ..Amounts::ZERO
+                        },
+                        Some(ended),
+                    );
+                }
+                Some(reservation) => reservation.release(),
+                None => {}
             }
             return Bill {
                 cost: Some(Pico::ZERO),
@@ -79,44 +111,8 @@ impl Ticket {
             };
         }
         let metrics = &self.recorder.metrics;
-        let Draft {
-            agent,
-            provider,
-            model,
-            ..
-        } = &self.draft;
-        let label = &self.recorder.label(provider, model);
-        // The provider may have served another model than the one asked for: its price counts if it is known.
-        let prices = self.recorder.prices.load();
-        let served = outcome
-            .facts
-            .model
-            .as_deref()
-            .and_then(|served| prices.find(provider, served));
-        let (tier, region) = (
-            outcome.facts.service_tier.as_deref(),
-            outcome.facts.region.as_deref(),
-        );
-        let price = served.or(price.as_ref());
-        // Of several models in one reply each has its own price; one without makes the whole unknown.
-        let others = &outcome.facts.others;
-        let of_others = others.iter().try_fold(Pico::ZERO, |sum, other| {
-            let price = prices.find(provider, &other.model)?;
-            sum.checked_add(price.cost_in(&other.usage, tier, region)?)
-        });
-        let counted = usage
-            .and_then(|usage| price?.cost_in(&usage, tier, region))
-            .and_then(|own| own.checked_add(of_others?));
-        // A provider that states what it charges is believed: its price may depend on where it sent the call.
-        let cost = outcome.facts.reported_cost.or(counted);
-        match &usage {
-            Some(usage) => metrics.tokens(agent, provider, label, usage),
-            None => metrics.usage_unknown(agent, provider, label),
-        }
-        for other in others {
-            let label = &self.recorder.label(provider, &other.model);
-            metrics.tokens(agent, provider, label, &other.usage);
-        }
+        let Priced { cost, known, label } = self.priced(outcome, price.as_ref());
+        let (agent, provider) = (&self.draft.agent, &self.draft.provider);
         let Some(reservation) = reservation else {
             return Bill {
                 cost,
@@ -124,32 +120,138 @@ impl Ticket {
                 overrun: false,
             };
         };
-        let reserved = reservation.amount();
+        // What passed before the stream was ended is paid for too.
+        let beyond = growth.map_or(Amounts::ZERO, |growth| growth.beyond);
+        let worst = reservation.amount().plus(&beyond);
+        let reserved = worst.usd;
+        let tokens = usage.map(|usage| {
+            let others = outcome
+                .facts
+                .others
+                .iter()
+                .map(|other| other.usage.total_tokens());
+            others.fold(usage.total_tokens(), u64::saturating_add)
+        });
         // A cost above what integers hold, or a tier without a price: unknown, so the reservation is charged.
         let Settled {
             cost: booked,
             overrun,
             ..
-        } = reservation.settle(cost.unwrap_or(reserved));
-        metrics.cost(agent, provider, label, booked);
+        } = reservation.settle_as(
+            Amounts {
+                usd: cost.unwrap_or(reserved),
+                tokens: tokens.unwrap_or(worst.tokens),
+                calls: 1,
+            },
+            Some(self.ended(outcome)),
+        );
+        let booked = booked.usd;
+        metrics.cost(agent, provider, &label, booked);
         if cost.is_some() {
             metrics.estimate(provider, reserved, booked);
         }
         Bill {
             // Without a price (observe mode) what was booked is no cost but a blank.
-            cost: price.is_some().then_some(booked),
+            cost: known.then_some(booked),
             usage: Some(usage.map_or(CallUsage::Unknown, CallUsage::Known)),
             overrun,
         }
     }
 
+    /// What the provider charges for the reply, as far as it can be told; counts its tokens.
+    fn priced(&self, outcome: &Outcome, price: Option<&Arc<ModelPrice>>) -> Priced {
+        let metrics = &self.recorder.metrics;
+        let Draft {
+            agent,
+            provider,
+            model,
+            ..
+        } = &self.draft;
+        let label = self.recorder.label(provider, model);
+        let facts = &outcome.facts;
+        // The provider may have served another model than the one asked for: its price counts if it is known.
+        let prices = self.recorder.prices.load();
+        let served = facts
+            .model
+            .as_deref()
+            .and_then(|served| prices.find(provider, served));
+        let (tier, region) = (facts.service_tier.as_deref(), facts.region.as_deref());
+        let price = served.or(price);
+        // Of several models in one reply each has its own price; one without makes the whole unknown.
+        let of_others = facts.others.iter().try_fold(Pico::ZERO, |sum, other| {
+            let price = prices.find(provider, &other.model)?;
+            sum.checked_add(price.cost_in(&other.usage, tier, region)?)
+        });
+        let counted = facts
+            .usage
+            .and_then(|usage| price?.cost_in(&usage, tier, region))
+            .and_then(|own| own.checked_add(of_others?));
+        match &facts.usage {
+            Some(usage) => metrics.tokens(agent, provider, &label, usage),
+            None => metrics.usage_unknown(agent, provider, &label),
+        }
+        for other in &facts.others {
+            let label = &self.recorder.label(provider, &other.model);
+            metrics.tokens(agent, provider, label, &other.usage);
+        }
+        Priced {
+            // A provider that states what it charges is believed: its price may depend on where it sent the call.
+            cost: facts.reported_cost.or(counted),
+            known: price.is_some(),
+            label,
+        }
+    }
+
+    /// The reply outgrew its budget: the client's own second attempt is to be refused too.
+    fn remember_cut(&self) {
+        let growth = self.hold.as_ref().and_then(|hold| hold.growth.as_ref());
+        let refusal = growth.and_then(|growth| growth.refused.as_ref());
+        let (Some(refusal), Some(watch)) = (refusal, &self.places.watch) else {
+            return;
+        };
+        if refusal.reason.class() != Class::Money {
+            return;
+        }
+        let resets = refusal.money.as_ref().and_then(|money| money.resets_at);
+        let until = resets.map(|at| at.duration_since(self.recorder.now()));
+        let until = until.map(|until| Duration::try_from(until).unwrap_or_default());
+        watch.was_cut(refusal, until, Instant::now());
+    }
+
+    /// What the ledger keeps of the call's end, for reports.
+    fn ended(&self, outcome: &Outcome) -> Ended {
+        let watch = self.places.watch.as_ref();
+        Ended {
+            cause: watch.map_or(Cause::Useful, |watch| watch.cause(Self::failed(outcome))),
+            status: outcome.status.map(|status| status.as_u16()),
+            tokens: outcome.facts.usage.map(|usage| Buckets {
+                input: usage.total_uncached(),
+                cache_read: usage.total_cache_read(),
+                cache_write: usage.cache_write_5m.saturating_add(usage.cache_write_1h),
+                output: usage.total_output(),
+                reasoning: usage.reasoning,
+            }),
+            tools: outcome
+                .facts
+                .tools_called
+                .iter()
+                .take(TOOLS)
+                .map(|tool| tool.chars().take(TOOL_NAME).collect::<String>().into())
+                .collect(),
+        }
+    }
+
+    fn failed(outcome: &Outcome) -> bool {
+        matches!(
+            Self::outcome_label(outcome),
+            metrics::Outcome::ProviderError | metrics::Outcome::UpstreamFailed
+        )
+    }
+
     /// What the money did; counts what was wasted.
     fn cause(&mut self, outcome: &Outcome, cost: Pico) -> Option<Cause> {
         let watch = self.places.watch.take()?;
-        let failed = matches!(
-            Self::outcome_label(outcome),
-            metrics::Outcome::ProviderError | metrics::Outcome::UpstreamFailed
-        );
+        let failed = Self::failed(outcome);
         let cause = watch.settle(&multipliers::Outcome {
             cost,
             usage: outcome.facts.usage,
@@ -208,7 +310,27 @@ impl Settle for Ticket {
         self.places.deadline.clone()
     }
 
+    fn room(&self) -> Option<Seen> {
+        let growth = self.hold.as_ref()?.growth.as_ref()?;
+        Some(growth.room())
+    }
+
+    fn extend(&mut self, seen: Seen) -> Result<Seen, Refusal> {
+        let Some(Hold {
+            reservation: Some(reservation),
+            growth: Some(growth),
+            ..
+        }) = &mut self.hold
+        else {
+            return Ok(seen);
+        };
+        let extended = growth.extend(reservation, seen);
+        self.draft.body.reserved_pico_usd = Some(reservation.amount().usd);
+        extended
+    }
+
     fn settle(mut self: Box<Self>, outcome: Outcome) {
+        self.remember_cut();
         let bill = self.bill(&outcome);
         let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));
         let Self {

@@ -121,10 +121,25 @@ impl ProviderAddresses {
         let Some(name) = name.filter(|name| !is_address(name)) else {
             return Err("a provider's address, and no name".to_owned());
         };
-        let elsewhere = || Err("a provider's address under a name that does not lead there".to_owned());
-        let Ok(slot) = self.lookups.clone().try_acquire_owned() else {
-            return Err("a provider's address, and too many names to look up".to_owned());
-        };
+        match self.find(name).await {
+            Ok(found) if found.iter().any(|found| found.to_canonical() == address) => Ok(()),
+            Err(Unfound::Busy) => Err("a provider's address, and too many names to look up".to_owned()),
+            Ok(_) | Err(Unfound::Unknown) => {
+                Err("a provider's address under a name that does not lead there".to_owned())
+            }
+        }
+    }
+
+    /// The addresses to which a client's name leads.
+    ///
+    /// # Errors
+    /// [`Unfound`].
+    pub async fn find(&self, name: &str) -> Result<Vec<IpAddr>, Unfound> {
+        let slot = self
+            .lookups
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_full| Unfound::Busy)?;
         let (resolve, name) = (self.resolve, name.to_owned());
         // The thread holds the slot until it is done, also when nobody waits for it any more.
         let looking = tokio::task::spawn_blocking(move || {
@@ -133,10 +148,21 @@ impl ProviderAddresses {
             found
         });
         match tokio::time::timeout(PATIENCE, looking).await {
-            Ok(Ok(Ok(found))) if found.iter().any(|found| found.to_canonical() == address) => Ok(()),
-            Ok(Ok(Ok(_) | Err(_)) | Err(_)) | Err(_) => elsewhere(),
+            Ok(Ok(Ok(found))) => Ok(found),
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(Unfound::Unknown),
         }
     }
+}
+
+/// Why a name's addresses are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfound {
+    /// Too many names are being looked up.
+    #[error("too many names are being looked up")]
+    Busy,
+    /// The host's resolver does not know it, or is too slow.
+    #[error("this host cannot resolve it")]
+    Unknown,
 }
 
 impl std::fmt::Debug for ProviderAddresses {
@@ -148,7 +174,7 @@ impl std::fmt::Debug for ProviderAddresses {
 }
 
 /// Whether a resolver takes a text for an address (`203.0.113.7`, `0xcb007107`, `[::1]`): that is no name.
-fn is_address(name: &str) -> bool {
+pub(super) fn is_address(name: &str) -> bool {
     let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let hex = last
         .get(..2)

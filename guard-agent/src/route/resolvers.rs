@@ -4,35 +4,45 @@
 //! encrypted_client_hello. On failure: one that is not in the table is not known as such; its look-ups pass like any other
 //! HTTPS, and only the names and addresses of the connections that follow are seen.
 //!
-//! The names are those that the operators publish: Cloudflare, Google, Quad9, OpenDNS, AdGuard, CleanBrowsing, NextDNS,
-//! Mullvad and Control D, each in its documentation of DNS over HTTPS.
+//! The names are those that the operators publish, each in its documentation of DNS over HTTPS.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// DNS over TLS and over QUIC (RFC 7858, RFC 9250).
+/// DNS over TLS and over QUIC (RFC 7858, RFC 9250), whoever answers there.
 const DOT: u16 = 853;
 /// Exactly, or a name below.
 const NAMES: &[&str] = &[
+    "adguard-dns.com",
+    "appliedprivacy.net",
     "cloudflare-dns.com",
-    "one.one.one.one",
+    "cloudflare-gateway.com",
+    "controld.com",
+    "dns.adguard.com",
+    "dns.aliddns.com",
+    "dns.alidns.com",
+    "dns.brahma.world",
+    "dns.digitale-gesellschaft.ch",
     "dns.google",
     "dns.google.com",
-    "dns64.dns.google",
+    "dns.mullvad.net",
+    "dns.nextdns.io",
+    "dns.opendns.com",
     "dns.quad9.net",
-    "dns9.quad9.net",
+    "dns.sb",
+    "dns.switch.ch",
+    "dns0.eu",
     "dns10.quad9.net",
     "dns11.quad9.net",
-    "doh.opendns.com",
-    "doh.familyshield.opendns.com",
-    "dns.opendns.com",
-    "adguard-dns.com",
-    "dns.adguard.com",
+    "dns9.quad9.net",
     "doh.cleanbrowsing.org",
-    "dns.nextdns.io",
-    "dns.mullvad.net",
-    "dns.controld.com",
-    "freedns.controld.com",
+    "doh.dns.apple.com",
+    "doh.familyshield.opendns.com",
+    "doh.opendns.com",
+    "doh.pub",
+    "doh.umbrella.com",
+    "one.one.one.one",
 ];
+/// Addresses that answer HTTPS without a name, on one port or another.
 const ADDRESSES: &[&str] = &[
     "1.1.1.1",
     "1.0.0.1",
@@ -47,6 +57,8 @@ const ADDRESSES: &[&str] = &[
     "2001:4860:4860::8888",
     "2001:4860:4860::8844",
     "9.9.9.9",
+    "9.9.9.10",
+    "9.9.9.11",
     "149.112.112.112",
     "2620:fe::fe",
     "2620:fe::9",
@@ -54,23 +66,26 @@ const ADDRESSES: &[&str] = &[
     "208.67.220.220",
     "94.140.14.14",
     "94.140.15.15",
+    "223.5.5.5",
+    "223.6.6.6",
 ];
 /// Public names of encrypted_client_hello: behind each is any site of its operator.
 const ECH_FRONTS: &[&str] = &["cloudflare-ech.com"];
 
-/// Whether a connection is one to a resolver that Guard cannot read.
-///
-/// # Errors
-/// It is; for the record.
-pub fn judge(destination: SocketAddr, name: Option<&str>) -> Result<(), String> {
+/// What of a destination and its name (in lower case) is such a resolver's.
+pub fn find(destination: SocketAddr, name: Option<&str>) -> Option<String> {
     if destination.port() == DOT {
-        return Err("DNS over TLS; use the resolver of the system, whose answers Guard reads".to_owned());
+        return Some(format!("{destination}, by its port,"));
     }
-    let known = name.is_some_and(|name| NAMES.iter().any(|host| is_or_below(name, host)));
-    if known || is_resolver(destination.ip()) {
-        return Err("DNS over HTTPS; use the resolver of the system, whose answers Guard reads".to_owned());
+    if let Some(name) = name.filter(|name| is_name(name)) {
+        return Some(format!("{name:?}"));
     }
-    Ok(())
+    is_resolver(destination.ip()).then(|| destination.to_string())
+}
+
+/// Whether a name (in lower case) is such a resolver's.
+pub fn is_name(name: &str) -> bool {
+    NAMES.iter().any(|host| is_or_below(name, host))
 }
 
 /// Whether a name stands for any site of its operator.
@@ -93,7 +108,7 @@ mod tests {
     use super::*;
 
     fn passes(destination: &str, name: Option<&str>) -> bool {
-        judge(destination.parse().unwrap(), name).is_ok()
+        find(destination.parse().unwrap(), name).is_none()
     }
 
     #[test]

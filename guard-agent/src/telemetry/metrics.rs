@@ -69,9 +69,11 @@ pub struct Metrics {
     cost: IntCounterVec,
     usage_unknown: IntCounterVec,
     unpriced: IntCounterVec,
-    budget_limit: IntGaugeVec,
-    budget_settled: IntGaugeVec,
-    budget_reserved: IntGaugeVec,
+    /// Limit, settled, reserved; the same in each unit.
+    budget_usd: [IntGaugeVec; 3],
+    budget_tokens: [IntGaugeVec; 3],
+    budget_calls: [IntGaugeVec; 3],
+    budget_exhausts: IntGaugeVec,
     estimate_error: HistogramVec,
     wasted: IntCounterVec,
     alerts: IntCounterVec,
@@ -86,6 +88,7 @@ pub struct Metrics {
     added: HistogramVec,
     connections: IntGaugeVec,
     passthrough: IntCounterVec,
+    egress_refused: IntCounterVec,
     bypass_attempts: IntCounterVec,
     findings: IntCounterVec,
     dns_queries: IntCounterVec,
@@ -154,17 +157,49 @@ impl Metrics {
             "Calls to models without a price.",
         )?;
         let budget = &["scope", "name", "window"];
-        let budget_limit =
-            make.usd_gauges("budget_limit_usd", budget, "Hard limit in force, in US dollars.")?;
-        let budget_settled = make.usd_gauges(
-            "budget_settled_usd",
+        let budget_usd = [
+            make.usd_gauges("budget_limit_usd", budget, "Hard limit in force, in US dollars.")?,
+            make.usd_gauges(
+                "budget_settled_usd",
+                budget,
+                "Settled in the current window, in US dollars.",
+            )?,
+            make.usd_gauges(
+                "budget_reserved_usd",
+                budget,
+                "Reserved by calls in flight, in US dollars.",
+            )?,
+        ];
+        let budget_tokens = [
+            make.gauges("budget_limit_tokens", budget, "Hard limit in force, in tokens.")?,
+            make.gauges(
+                "budget_settled_tokens",
+                budget,
+                "Tokens settled in the current window.",
+            )?,
+            make.gauges(
+                "budget_reserved_tokens",
+                budget,
+                "Tokens reserved by calls in flight.",
+            )?,
+        ];
+        let budget_calls = [
+            make.gauges("budget_limit_calls", budget, "Hard limit in force, in calls.")?,
+            make.gauges(
+                "budget_settled_calls",
+                budget,
+                "Calls of the current window that have ended.",
+            )?,
+            make.gauges(
+                "budget_reserved_calls",
+                budget,
+                "Calls in flight that count in the current window.",
+            )?,
+        ];
+        let budget_exhausts = make.gauges(
+            "budget_exhausts_seconds",
             budget,
-            "Settled in the current window, in US dollars.",
-        )?;
-        let budget_reserved = make.usd_gauges(
-            "budget_reserved_usd",
-            budget,
-            "Reserved by calls in flight, in US dollars.",
+            "Seconds until the budget (of several units, the first) is gone at the rate of the last five minutes. No series while nothing is spent.",
         )?;
         let estimate_error = make.histograms(
             "estimate_error_ratio",
@@ -240,6 +275,11 @@ impl Metrics {
             &["agent"],
             "Bytes relayed, both ways, on connections that are not a provider's.",
         )?;
+        let egress_refused = make.counters(
+            "egress_refused_total",
+            &["agent", "cause"],
+            "Connections that the agent's `egress` rules refused, by cause.",
+        )?;
         let bypass_attempts = make.counters(
             "bypass_attempts_total",
             &["agent", "vector"],
@@ -296,9 +336,10 @@ impl Metrics {
             cost,
             usage_unknown,
             unpriced,
-            budget_limit,
-            budget_settled,
-            budget_reserved,
+            budget_usd,
+            budget_tokens,
+            budget_calls,
+            budget_exhausts,
             estimate_error,
             wasted,
             alerts,
@@ -313,6 +354,7 @@ impl Metrics {
             added,
             connections,
             passthrough,
+            egress_refused,
             bypass_attempts,
             findings,
             dns_queries,

@@ -156,7 +156,7 @@ fn charge(kind: ScopeKind, name: String, window: Window) -> Charge {
             name: name.into(),
         },
         window,
-        limit: Pico(u64::MAX),
+        limit: Pico(u64::MAX).into(),
     }
 }
 

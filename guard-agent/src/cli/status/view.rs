@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::super::words::{clip, dollars, span, thousands};
+use super::super::words::{amount, clip, dollars, span, thousands};
 use crate::admin::{AgentStatus, BudgetStatus, LastRefusal, Status};
-use crate::money::{PICO_PER_USD, Pico};
+use crate::ledger::Unit;
+use crate::money::PICO_PER_USD;
 
 /// Columns.
 const WIDTH: usize = 80;
@@ -32,6 +33,7 @@ pub(super) fn text(status: &Status, now: Timestamp) -> String {
         out.push('\n');
         describe(&mut out, agent, now);
     }
+    shared(&mut out, status, now);
     out
 }
 
@@ -46,11 +48,46 @@ fn describe(out: &mut String, agent: &AgentStatus, now: Timestamp) {
         agent.in_flight,
         agent.runs,
     );
+    list(out, agent, now);
+    if let Some(last) = &agent.last_refusal {
+        refusal(out, last, now);
+    }
+}
+
+/// The budgets alone.
+pub(in crate::cli) fn budgets(status: &Status, now: Timestamp) -> String {
+    let mut out = String::new();
+    for agent in &status.agents {
+        out.push_str(&clip(&format!("{} ({})", agent.name, agent.owner), WIDTH));
+        out.push('\n');
+        list(&mut out, agent, now);
+    }
+    shared(&mut out, status, now);
+    out
+}
+
+fn list(out: &mut String, agent: &AgentStatus, now: Timestamp) {
     for budget in &agent.budgets {
         describe_budget(out, budget, now);
     }
-    if let Some(last) = &agent.last_refusal {
-        refusal(out, last, now);
+    for grant in &agent.grants {
+        let head = format!(
+            "  {} of it granted, ends in {}: ",
+            dollars(grant.pico_usd, 2),
+            span(grant.until.duration_since(now))
+        );
+        wrap(out, &head, &grant.why);
+    }
+}
+
+fn shared(out: &mut String, status: &Status, now: Timestamp) {
+    if !status.shared.is_empty() {
+        out.push_str("\nshared by agents\n");
+    }
+    for budget in &status.shared {
+        // Writing to a String cannot fail.
+        let _written = writeln!(out, "  {} {}", budget.scope, clip(&budget.name, 60));
+        describe_budget(out, budget, now);
     }
 }
 
@@ -61,19 +98,20 @@ fn describe_budget(out: &mut String, budget: &BudgetStatus, now: Timestamp) {
         None => clip(&budget.name, 14),
     };
     // Of a budget of cents, cents would tell nothing.
-    let decimals = if budget.limit_pico_usd.0 < PICO_PER_USD {
+    let decimals = if budget.unit == Unit::Usd && budget.limit < PICO_PER_USD {
         4
     } else {
         2
     };
-    let reserved = match budget.reserved_pico_usd {
-        Pico::ZERO => String::new(),
-        some => format!(" +{}", dollars(some, decimals)),
+    let shown = |count, unit| amount(budget.amount(count), decimals, unit);
+    let reserved = match budget.reserved {
+        0 => String::new(),
+        some => format!(" +{}", shown(some, false)),
     };
     let amounts = format!(
         "{}{reserved} of {}",
-        dollars(budget.settled_pico_usd, decimals),
-        dollars(budget.limit_pico_usd, decimals)
+        shown(budget.settled, false),
+        shown(budget.limit, true)
     );
     let line = format!("  {:<6}[{}] {amounts:<31} {resets}", budget.window, bar(budget));
     out.push_str(line.trim_end());
@@ -83,7 +121,7 @@ fn describe_budget(out: &mut String, budget: &BudgetStatus, now: Timestamp) {
 /// `#` settled, `+` reserved, `|` the soft limit where nothing is yet, `.` free. A cent of spending shows, and a full bar
 /// is really full.
 pub(in crate::cli) fn bar(budget: &BudgetStatus) -> String {
-    let limit = u128::from(budget.limit_pico_usd.0.max(1));
+    let limit = u128::from(budget.limit.max(1));
     let cells = |amount: u64| {
         let scaled = (u128::from(amount) * u128::from(BAR))
             .checked_div(limit)
@@ -91,7 +129,7 @@ pub(in crate::cli) fn bar(budget: &BudgetStatus) -> String {
         u64::try_from(scaled).unwrap_or(BAR).min(BAR)
     };
     let shown = |amount: u64, upto: u64| if amount == 0 { 0 } else { upto.max(1) };
-    let (settled, reserved) = (budget.settled_pico_usd.0, budget.reserved_pico_usd.0);
+    let (settled, reserved) = (budget.settled, budget.reserved);
     let full = shown(settled, cells(settled));
     let used = cells(settled.saturating_add(reserved)).max(full);
     let used = if reserved > 0 {
@@ -99,7 +137,7 @@ pub(in crate::cli) fn bar(budget: &BudgetStatus) -> String {
     } else {
         used
     };
-    let soft = budget.soft_pico_usd.map(|soft| cells(soft.0).min(BAR - 1));
+    let soft = budget.soft.map(|soft| cells(soft).min(BAR - 1));
     (0..BAR)
         .map(|cell| match cell {
             cell if cell < full => '#',
@@ -142,9 +180,11 @@ fn wrap(out: &mut String, head: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Grant;
+    use crate::money::Pico;
 
-    fn usd(text: &str) -> Pico {
-        Pico::from_usd_text(text).unwrap()
+    fn usd(text: &str) -> u64 {
+        Pico::from_usd_text(text).unwrap().0
     }
 
     fn budget(settled: &str, reserved: &str, limit: &str) -> BudgetStatus {
@@ -152,10 +192,11 @@ mod tests {
             scope: "agent".into(),
             name: "coder".into(),
             window: "day".into(),
-            limit_pico_usd: usd(limit),
-            soft_pico_usd: Some(Pico(usd(limit).0 / 10 * 8)),
-            settled_pico_usd: usd(settled),
-            reserved_pico_usd: usd(reserved),
+            unit: Unit::Usd,
+            limit: usd(limit),
+            soft: Some(usd(limit) / 10 * 8),
+            settled: usd(settled),
+            reserved: usd(reserved),
             resets_at: Some("2026-11-24T00:00:00Z".parse().unwrap()),
         }
     }
@@ -165,8 +206,17 @@ mod tests {
         let mut run = budget("0.123", "0", "5");
         run.window = "run".into();
         run.name = "01JDABCDEFGHJKMNPQRSTVWXYZ".into();
-        run.soft_pico_usd = None;
+        run.soft = None;
         run.resets_at = None;
+        let tokens = BudgetStatus {
+            window: "hour".into(),
+            unit: Unit::Tokens,
+            limit: 2_000_000,
+            soft: None,
+            settled: 1_250_000,
+            reserved: 12_000,
+            ..budget("0", "0", "0")
+        };
         let status = Status {
             version: "0.1.0".into(),
             mode: "enforce".into(),
@@ -187,7 +237,20 @@ mod tests {
                     message: "Agent \"coder\" may not use the model \"gpt-4o\"; it may use gpt-5*. Choose one of these."
                         .into(),
                 }),
-                budgets: vec![budget("12.4", "0.8", "20"), run],
+                budgets: vec![budget("12.4", "0.8", "20"), run, tokens],
+                grants: vec![Grant {
+                    agent: "coder".into(),
+                    pico_usd: Pico::from_usd_text("5").unwrap(),
+                    why: "a release".into(),
+                    at: "2026-11-23T19:40:00Z".parse().unwrap(),
+                    until: "2026-11-23T21:40:00Z".parse().unwrap(),
+                    by_uid: 0,
+                }],
+            }],
+            shared: vec![BudgetStatus {
+                scope: "owner".into(),
+                name: "platform-team".into(),
+                ..budget("3", "0", "100")
             }],
         };
         let shown = text(&status, "2026-11-23T19:48:00Z".parse().unwrap());
@@ -198,8 +261,14 @@ mod tests {
              coder (platform-team)               1,204 calls      3 refused    2 now   1 runs\n\
              \x20 day   [#########+..|...] $12.40 +$0.80 of $20.00         resets in 4 h 12 min\n\
              \x20 run   [#...............] $0.13 of $5.00                  01JDABCDEFGHJ…\n\
+             \x20 hour  [##########+.....] 1.25M +12k of 2M tokens         resets in 4 h 12 min\n\
+             \x20 $5.00 of it granted, ends in 1 h 52 min: a release\n\
              \x20 last refusal 8 min ago: model_denied — Agent \"coder\" may not use the model\n\
-             \x20   \"gpt-4o\"; it may use gpt-5*. Choose one of these.\n"
+             \x20   \"gpt-4o\"; it may use gpt-5*. Choose one of these.\n\
+             \n\
+             shared by agents\n\
+             \x20 owner platform-team\n\
+             \x20 day   [#...........|...] $3.00 of $100.00                resets in 4 h 12 min\n"
         );
         assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
     }

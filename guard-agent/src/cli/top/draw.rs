@@ -7,11 +7,10 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Wrap};
 
-use super::history::History;
+use super::history::{History, SHARED};
 use crate::admin::{AgentStatus, BudgetStatus, Status};
 use crate::cli::status::bar;
-use crate::cli::words::{clip, dollars, span, thousands};
-use crate::money::Pico;
+use crate::cli::words::{amount, clip, span, thousands};
 
 /// Sooner than this a budget that runs out is red.
 const SOON: SignedDuration = SignedDuration::from_mins(15);
@@ -73,8 +72,16 @@ impl Screen {
                 agent
                     .budgets
                     .iter()
-                    .map(|budget| budget_line(agent, budget, history, now)),
+                    .map(|budget| budget_line(&agent.name, budget, history, now)),
             );
+        }
+        if !status.shared.is_empty() {
+            lines.push(Line::styled("shared by agents", BOLD));
+        }
+        for budget in &status.shared {
+            let whose = format!("  {} {}", budget.scope, plain(&budget.name));
+            lines.push(Line::styled(clip(&whose, 70), DIM));
+            lines.push(budget_line(SHARED, budget, history, now));
         }
         let most = u16::try_from(lines.len())
             .unwrap_or(u16::MAX)
@@ -119,17 +126,12 @@ fn agent_line(agent: &AgentStatus, history: &History) -> Line<'static> {
     ])
 }
 
-fn budget_line(
-    agent: &AgentStatus,
-    budget: &BudgetStatus,
-    history: &History,
-    now: Timestamp,
-) -> Line<'static> {
-    let gone = history.gone_in(&agent.name, budget, now);
+fn budget_line(agent: &str, budget: &BudgetStatus, history: &History, now: Timestamp) -> Line<'static> {
+    let gone = history.gone_in(agent, budget, now);
     let style = colour(budget, gone);
-    let rate = match history.per_hour(&agent.name, budget) {
-        Some(Pico::ZERO) | None => String::new(),
-        Some(rate) => format!("{}/h", dollars(rate, 2)),
+    let rate = match history.per_hour(agent, budget) {
+        Some(rate) if rate.count > 0 => format!("{}/h", amount(rate, 2, false)),
+        Some(_) | None => String::new(),
     };
     let end = match (gone, budget.resets_at) {
         (Some(gone), _) => format!("gone in {}", span(gone)),
@@ -138,8 +140,8 @@ fn budget_line(
     };
     let amounts = format!(
         "{} of {}",
-        dollars(budget.settled_pico_usd, 2),
-        dollars(budget.limit_pico_usd, 2)
+        amount(budget.amount(budget.settled), 2, false),
+        amount(budget.amount(budget.limit), 2, true)
     );
     Line::from(vec![
         Span::raw(format!("  {:<7}", clip(&budget.window, 7))),
@@ -157,14 +159,11 @@ fn budget_line(
 }
 
 fn colour(budget: &BudgetStatus, gone: Option<SignedDuration>) -> Style {
-    let used = budget
-        .settled_pico_usd
-        .0
-        .saturating_add(budget.reserved_pico_usd.0);
-    let left = budget.limit_pico_usd.0.saturating_sub(used);
-    if left <= budget.limit_pico_usd.0 / 20 || gone.is_some_and(|gone| gone < SOON) {
+    let used = budget.settled.saturating_add(budget.reserved);
+    let left = budget.limit.saturating_sub(used);
+    if left <= budget.limit / 20 || gone.is_some_and(|gone| gone < SOON) {
         BAD
-    } else if budget.soft_pico_usd.is_some_and(|soft| used >= soft.0) {
+    } else if budget.soft.is_some_and(|soft| used >= soft) {
         WARN
     } else {
         GOOD

@@ -5,12 +5,15 @@ use std::collections::{HashMap, VecDeque};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::admin::{AgentStatus, BudgetStatus, LastRefusal, Status};
-use crate::money::Pico;
+use crate::ledger::{Amount, Unit};
 
 /// Rates are over this long: short enough to show a fire, long enough for one call not to look like one.
 const OVER: SignedDuration = SignedDuration::from_mins(1);
 /// Refusals that are remembered.
 const REFUSALS: usize = 200;
+
+/// A budget: scope, name, window and unit.
+type Key = (String, String, String, Unit);
 
 /// An agent's counters at one moment.
 #[derive(Debug, Clone)]
@@ -18,8 +21,8 @@ struct Sample {
     at: Timestamp,
     calls: u64,
     refusals: u64,
-    /// Settled, by budget: scope, name and window.
-    settled: HashMap<(String, String, String), Pico>,
+    /// Settled, by budget.
+    settled: HashMap<Key, u64>,
 }
 
 /// A refusal that was met.
@@ -30,6 +33,9 @@ pub(super) struct Refused {
     /// How many more came between the looks and were not met themselves.
     pub(super) unseen: u64,
 }
+
+/// Under this name, which no agent can have, stand the budgets that agents share.
+pub(super) const SHARED: &str = "";
 
 /// Everything that was seen.
 #[derive(Debug, Default)]
@@ -53,22 +59,17 @@ impl History {
             self.samples.clear();
         }
         self.samples
-            .retain(|name, _| status.agents.iter().any(|agent| &agent.name == name));
+            .retain(|name, _| name == SHARED || status.agents.iter().any(|agent| &agent.name == name));
         for agent in &status.agents {
             let samples = self.samples.entry(agent.name.clone()).or_default();
             if let Some(last) = &agent.last_refusal {
                 let before = samples.back().map(|sample| sample.refusals);
                 note(&mut self.refused, agent, last, before);
             }
-            samples.push_back(sample(agent, now));
-            // The oldest one kept is the last that is older than the span, so that the span is covered.
-            while samples
-                .get(1)
-                .is_some_and(|second| now.duration_since(second.at) >= OVER)
-            {
-                samples.pop_front();
-            }
+            push(samples, sample(agent.calls, agent.refusals, &agent.budgets, now));
         }
+        let shared = self.samples.entry(SHARED.to_owned()).or_default();
+        push(shared, sample(0, 0, &status.shared, now));
         self.trouble = None;
         self.status = Some(status);
     }
@@ -84,14 +85,14 @@ impl History {
         per(last.calls.saturating_sub(first.calls), 60_000, millis)
     }
 
-    /// Money in an hour, at the rate of the last minute.
-    pub(super) fn per_hour(&self, agent: &str, budget: &BudgetStatus) -> Option<Pico> {
+    /// What is used in an hour, at the rate of the last minute.
+    pub(super) fn per_hour(&self, agent: &str, budget: &BudgetStatus) -> Option<Amount> {
         let (first, last, millis) = self.span(agent)?;
         let key = key(budget);
         let (before, now) = (first.settled.get(&key)?, last.settled.get(&key)?);
         // A window that began anew has less than before: its rate is not known yet.
-        let spent = now.0.checked_sub(before.0)?;
-        per(spent, 3_600_000, millis).map(Pico)
+        let used = now.checked_sub(*before)?;
+        per(used, 3_600_000, millis).map(|count| budget.amount(count))
     }
 
     /// When a budget will be gone at that rate; none when it holds until its window ends.
@@ -101,12 +102,9 @@ impl History {
         budget: &BudgetStatus,
         now: Timestamp,
     ) -> Option<SignedDuration> {
-        let rate = self.per_hour(agent, budget)?.0;
-        let used = budget
-            .settled_pico_usd
-            .0
-            .saturating_add(budget.reserved_pico_usd.0);
-        let left = u128::from(budget.limit_pico_usd.0.saturating_sub(used));
+        let rate = self.per_hour(agent, budget)?.count;
+        let used = budget.settled.saturating_add(budget.reserved);
+        let left = u128::from(budget.limit.saturating_sub(used));
         let seconds = (left * 3600).checked_div(u128::from(rate))?;
         let gone = SignedDuration::from_secs(i64::try_from(seconds).ok()?);
         let holds = budget.resets_at.is_some_and(|at| at.duration_since(now) <= gone);
@@ -121,19 +119,35 @@ impl History {
     }
 }
 
-fn key(budget: &BudgetStatus) -> (String, String, String) {
-    (budget.scope.clone(), budget.name.clone(), budget.window.clone())
+fn key(budget: &BudgetStatus) -> Key {
+    (
+        budget.scope.clone(),
+        budget.name.clone(),
+        budget.window.clone(),
+        budget.unit,
+    )
 }
 
-fn sample(agent: &AgentStatus, at: Timestamp) -> Sample {
+fn push(samples: &mut VecDeque<Sample>, sample: Sample) {
+    let now = sample.at;
+    samples.push_back(sample);
+    // The oldest one kept is the last that is older than the span, so that the span is covered.
+    while samples
+        .get(1)
+        .is_some_and(|second| now.duration_since(second.at) >= OVER)
+    {
+        samples.pop_front();
+    }
+}
+
+fn sample(calls: u64, refusals: u64, budgets: &[BudgetStatus], at: Timestamp) -> Sample {
     Sample {
         at,
-        calls: agent.calls,
-        refusals: agent.refusals,
-        settled: agent
-            .budgets
+        calls,
+        refusals,
+        settled: budgets
             .iter()
-            .map(|budget| (key(budget), budget.settled_pico_usd))
+            .map(|budget| (key(budget), budget.settled))
             .collect(),
     }
 }
@@ -164,13 +178,14 @@ fn per(amount: u64, unit: u64, millis: u64) -> Option<u64> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::money::Pico;
 
     pub(in crate::cli::top) fn at(second: u32) -> Timestamp {
         Timestamp::from_second(1_795_000_000 + i64::from(second)).unwrap()
     }
 
-    fn usd(text: &str) -> Pico {
-        Pico::from_usd_text(text).unwrap()
+    fn usd(text: &str) -> u64 {
+        Pico::from_usd_text(text).unwrap().0
     }
 
     pub(in crate::cli::top) fn picture(calls: u64, settled: &str, refusal: Option<(u64, &str)>) -> Status {
@@ -197,13 +212,16 @@ pub(super) mod tests {
                     scope: "agent".into(),
                     name: "coder".into(),
                     window: "day".into(),
-                    limit_pico_usd: usd("20"),
-                    soft_pico_usd: Some(usd("16")),
-                    settled_pico_usd: usd(settled),
-                    reserved_pico_usd: Pico::ZERO,
+                    unit: Unit::Usd,
+                    limit: usd("20"),
+                    soft: Some(usd("16")),
+                    settled: usd(settled),
+                    reserved: 0,
                     resets_at: Some(at(36_000)),
                 }],
+                grants: Vec::new(),
             }],
+            shared: Vec::new(),
         }
     }
 
@@ -233,7 +251,7 @@ pub(super) mod tests {
         history.take(picture(1, "11", None), at(60));
         let now = history.status.clone().unwrap();
         let budget = &now.agents[0].budgets[0];
-        assert_eq!(history.per_hour("coder", budget), Some(usd("60")));
+        assert_eq!(history.per_hour("coder", budget), Some(budget.amount(usd("60"))));
         // Nine dollars at one a minute.
         let gone = history.gone_in("coder", budget, at(60)).unwrap();
         assert_eq!(gone, SignedDuration::from_mins(9));

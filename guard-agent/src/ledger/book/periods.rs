@@ -5,8 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::{Account, AccountId, Book, NO_SESSION, SESSIONS, Slot, add};
 use crate::ledger::escrow::Ask;
-use crate::ledger::{AccountView, Scope, ScopeKind, Window, window};
-use crate::money::Pico;
+use crate::ledger::{Amounts, Scope, ScopeKind, Window, window};
 
 impl Book {
     /// The window now. One that was entered stays until it has ended, whatever the clock and the time zone say meanwhile;
@@ -73,7 +72,7 @@ impl Book {
     }
 
     fn buckets_of(&self, id: &AccountId) -> impl Iterator<Item = (AccountId, Account)> {
-        let starts = self.buckets.get(&(id.scope.clone(), id.window));
+        let starts = self.buckets.get(&(id.scope.clone(), id.window, id.unit));
         starts.into_iter().flatten().filter_map(|starts| {
             let bucket = AccountId {
                 starts: *starts,
@@ -89,8 +88,8 @@ impl Book {
         &self,
         id: &AccountId,
         balance: Account,
-        limit: Pico,
-        amount: Pico,
+        limit: u64,
+        amount: u64,
     ) -> Option<Timestamp> {
         let Some((length, _)) = id.window.rolling() else {
             return id.bounds().map(|(_, ends)| ends);
@@ -105,36 +104,12 @@ impl Book {
         None
     }
 
-    pub(super) fn rolling_view(
-        &self,
-        (scope, window): &(Scope, Window),
-        now: Timestamp,
-    ) -> Option<AccountView> {
-        let (length, _) = window.rolling()?;
-        let floor = self.floors.get(window).map_or(i64::MIN, |floor| floor.0);
-        let starts = now.as_microsecond().max(floor);
-        let id = AccountId {
-            scope: scope.clone(),
-            window: *window,
-            starts,
-            ends: starts,
-        };
-        let Account { settled, reserved } = self.balance(&id);
-        (settled != Pico::ZERO || reserved != Pico::ZERO).then(|| AccountView {
-            scope: scope.clone(),
-            window: *window,
-            starts: Timestamp::from_microsecond(starts.saturating_sub(length)).ok(),
-            resets_at: None,
-            settled,
-            reserved,
-        })
-    }
-
     /// What each account comes to with this amount, and what is left below its limit then.
-    pub(in crate::ledger) fn asks<'a>(&self, slots: &'a [Slot], amount: Pico) -> Vec<Ask<'a>> {
+    pub(in crate::ledger) fn asks<'a>(&self, slots: &'a [Slot], amounts: &Amounts) -> Vec<Ask<'a>> {
         slots
             .iter()
             .map(|Slot { account, limit }| {
+                let amount = amounts.of(account.unit);
                 let all = self.balance(account);
                 let used = add(add(all.settled, all.reserved), amount);
                 Ask {
@@ -149,9 +124,9 @@ impl Book {
     }
 
     /// Settled and reserved in this very account; of a rolling one, in this bucket.
-    pub(in crate::ledger) fn total(&self, id: &AccountId) -> Pico {
+    pub(in crate::ledger) fn total(&self, id: &AccountId) -> u64 {
         self.accounts
             .get(id)
-            .map_or(Pico::ZERO, |account| add(account.settled, account.reserved))
+            .map_or(0, |account| add(account.settled, account.reserved))
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{AccountId, Book};
 use crate::ledger::record::{Balance, Boot, Numbered, Record};
-use crate::money::Pico;
 
 impl Book {
     /// Applies a record that was read back.
@@ -27,6 +26,14 @@ impl Book {
                     .collect();
             }
             Record::Reserve { posting, .. } => self.hold(numbered.seq, posting),
+            Record::Extend { id, posting, .. } => {
+                if self.held.contains_key(&id) {
+                    self.grow(id, posting.amount);
+                } else {
+                    // Its reserve record is damaged.
+                    self.hold(id, posting);
+                }
+            }
             Record::Close {
                 id, cost, posting, ..
             } => {
@@ -54,7 +61,7 @@ impl Book {
     pub(in crate::ledger) fn checkpoint(
         &self,
         at: i64,
-        leases: Vec<(AccountId, Pico)>,
+        leases: Vec<(AccountId, u64)>,
         boot: Option<Boot>,
     ) -> Record {
         Record::Checkpoint {

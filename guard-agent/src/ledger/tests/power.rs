@@ -253,7 +253,7 @@ fn charges(agent: u8) -> [Charge; 3] {
             &format!("a{agent}"),
         ),
         window,
-        limit: Pico(LIMIT),
+        limit: Pico(LIMIT).into(),
     })
 }
 
@@ -547,7 +547,7 @@ fn balance_now(ledger: &Ledger, charge: &Charge, now: Timestamp) -> (u64, u64) {
         .into_iter()
         .filter(|view| view.scope == charge.scope && view.window == charge.window)
         .filter(|view| view.resets_at.is_none_or(|ends| now < ends))
-        .map(|view| (view.settled.0, view.reserved.0))
+        .map(|view| (view.settled.count, view.reserved.count))
         .fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
 }
 

@@ -1,4 +1,4 @@
-//! Every scope and every window, at once: rolling windows, sessions, time zones, and a random schedule against a plain
+//! Every scope, every window and every unit, at once: rolling windows, sessions, time zones, and a random schedule against a plain
 //! list of what was spent when.
 
 use super::*;
@@ -9,7 +9,7 @@ fn charge(kind: ScopeKind, name: &str, window: Window, limit: u64) -> Charge {
     Charge {
         scope: scope(kind, name),
         window,
-        limit: Pico(limit),
+        limit: Pico(limit).into(),
     }
 }
 
@@ -191,8 +191,8 @@ const WINDOWS: [Window; 6] = [
 /// One call of the reference: when it was reserved, in which accounts, what it holds or has cost.
 struct Spent {
     at: Timestamp,
-    accounts: Vec<(Scope, Window)>,
-    amount: u64,
+    accounts: Vec<(Scope, Window, Unit)>,
+    amounts: Amounts,
     open: bool,
 }
 
@@ -211,11 +211,12 @@ fn counts(window: Window, spent: &Spent, now: Timestamp) -> (bool, bool) {
 
 fn total(all: &[Spent], charge: &Charge, now: Timestamp) -> (u64, u64) {
     let mut sums = (0, 0);
-    let account = (charge.scope.clone(), charge.window);
+    let account = (charge.scope.clone(), charge.window, charge.limit.unit);
     for spent in all.iter().filter(|spent| spent.accounts.contains(&account)) {
         let (must, may) = counts(charge.window, spent, now);
-        sums.0 += if must { spent.amount } else { 0 };
-        sums.1 += if may { spent.amount } else { 0 };
+        let amount = spent.amounts.of(charge.limit.unit);
+        sums.0 += if must { amount } else { 0 };
+        sums.1 += if may { amount } else { 0 };
     }
     sums
 }
@@ -227,6 +228,10 @@ enum Act {
         windows: u8,
         amount: u64,
         limit: u64,
+    },
+    Extend {
+        which: usize,
+        more: u64,
     },
     End {
         which: usize,
@@ -242,6 +247,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         8 => (any::<[u8; 7]>(), any::<u8>(), 0..40_u64, 20..200_u64)
             .prop_map(|(pick, windows, amount, limit)| Act::Reserve { pick, windows, amount, limit }),
+        2 => (any::<usize>(), 0..30_u64).prop_map(|(which, more)| Act::Extend { which, more }),
         6 => (any::<usize>(), 0..=100_u64).prop_map(|(which, percent)| Act::End { which, percent }),
         3 => (0..4000_i64).prop_map(|minutes| Act::Pass { minutes }),
         1 => Just(Act::Crash),
@@ -257,7 +263,16 @@ fn charges_of(pick: [u8; 7], windows: u8, limit: u64) -> Vec<Charge> {
         }
         let window = WINDOWS[usize::from(pick.wrapping_add(windows)) % WINDOWS.len()];
         let name = format!("{}/{}", kind.label(), pick % 2);
-        charges.push(charge(kind, &name, window, limit + u64::from(pick)));
+        let unit = Unit::ALL[usize::from(pick / 6) % Unit::ALL.len()];
+        let count = match unit {
+            Unit::Usd => limit + u64::from(pick),
+            Unit::Tokens => limit * 3,
+            Unit::Calls => limit / 20,
+        };
+        charges.push(Charge {
+            limit: Amount { unit, count },
+            ..charge(kind, &name, window, 0)
+        });
     }
     charges
 }
@@ -266,7 +281,7 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
     let clock = TestClock::new();
     let mut dir = TempDir::new().unwrap();
     let mut ledger = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
-    let mut held: Vec<(usize, Reservation)> = Vec::new();
+    let mut held: Vec<(usize, Reservation, Vec<Charge>)> = Vec::new();
     let mut all: Vec<Spent> = Vec::new();
     for act in acts {
         match act {
@@ -278,25 +293,31 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
             } => {
                 let charges = charges_of(pick, windows, limit);
                 let now = clock.now();
-                let over = |sum: u64, charge: &Charge| sum + amount > charge.limit.0;
+                let amounts = Amounts {
+                    usd: Pico(amount),
+                    tokens: amount * 5,
+                    calls: 1,
+                };
+                let over =
+                    |sum: u64, charge: &Charge| sum + amounts.of(charge.limit.unit) > charge.limit.count;
                 let must = charges
                     .iter()
                     .any(|charge| over(total(&all, charge, now).0, charge));
                 let may = charges
                     .iter()
                     .any(|charge| over(total(&all, charge, now).1, charge));
-                match ledger.reserve(call(), &charges, Pico(amount)) {
+                match ledger.reserve(call(), &charges, amounts) {
                     Ok(reservation) => {
                         prop_assert!(!must, "admitted above a limit");
                         let accounts = charges
                             .iter()
-                            .map(|charge| (charge.scope.clone(), charge.window))
+                            .map(|charge| (charge.scope.clone(), charge.window, charge.limit.unit))
                             .collect();
-                        held.push((all.len(), reservation));
+                        held.push((all.len(), reservation, charges));
                         all.push(Spent {
                             at: now,
                             accounts,
-                            amount,
+                            amounts,
                             open: true,
                         });
                     }
@@ -305,17 +326,31 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 }
             }
             Act::End { which, percent } if !held.is_empty() => {
-                let (index, reservation) = held.swap_remove(which % held.len());
-                let cost = all[index].amount * percent / 100;
-                prop_assert_eq!(reservation.settle(Pico(cost)).cost, Pico(cost));
-                (all[index].amount, all[index].open) = (cost, false);
+                let (index, reservation, _) = held.swap_remove(which % held.len());
+                let reserved = all[index].amounts;
+                let used = Amounts {
+                    usd: Pico(reserved.usd.0 * percent / 100),
+                    tokens: reserved.tokens * (100 - percent) / 100,
+                    calls: u64::from(percent > 0),
+                };
+                if percent == 0 {
+                    reservation.release();
+                } else {
+                    prop_assert_eq!(reservation.settle(used).cost, used);
+                }
+                all[index].amounts = if percent == 0 { Amounts::ZERO } else { used };
+                all[index].open = false;
             }
-            Act::End { .. } => {}
+            Act::Extend { which, more } if !held.is_empty() => {
+                let which = which % held.len();
+                extend(&mut held[which], &mut all, clock.now(), more)?;
+            }
+            Act::End { .. } | Act::Extend { .. } => {}
             Act::Pass { minutes } => clock.advance(minutes * MINUTE),
             Act::Crash => {
                 let left = crash(dir.path());
                 held.drain(..)
-                    .for_each(|(_, reservation)| std::mem::forget(reservation));
+                    .for_each(|(_, reservation, _)| std::mem::forget(reservation));
                 all.iter_mut().for_each(|spent| spent.open = false);
                 dir = left;
                 ledger = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
@@ -325,22 +360,59 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
     add_up(&ledger, &all, clock.now())
 }
 
+/// More for a call, in the windows in which it was reserved.
+fn extend(
+    (index, reservation, charges): &mut (usize, Reservation, Vec<Charge>),
+    all: &mut [Spent],
+    now: Timestamp,
+    more: u64,
+) -> Result<(), TestCaseError> {
+    let more = Amounts {
+        usd: Pico(more),
+        tokens: more * 2,
+        calls: 0,
+    };
+    let at = all[*index].at;
+    let over = |sum: u64, charge: &Charge| sum + more.of(charge.limit.unit) > charge.limit.count;
+    // What has left a rolling window since the call was reserved may count or not.
+    let must = charges.iter().any(|charge| {
+        let seen_at = if charge.window.rolling().is_some() {
+            now
+        } else {
+            at
+        };
+        over(total(all, charge, seen_at).0, charge)
+    });
+    let may = charges
+        .iter()
+        .any(|charge| over(total(all, charge, at).1, charge));
+    match reservation.extend(more, charges) {
+        Ok(()) => {
+            prop_assert!(!must, "extended above a limit");
+            all[*index].amounts = all[*index].amounts.plus(&more);
+        }
+        Err(ReserveError::Exhausted(_)) => prop_assert!(may, "not extended with room in every scope"),
+        Err(other) => return Err(TestCaseError::fail(other.to_string())),
+    }
+    Ok(())
+}
+
 /// Every account in memory is the sum of the calls that count in it.
 fn add_up(ledger: &Ledger, all: &[Spent], now: Timestamp) -> Result<(), TestCaseError> {
     for view in ledger.accounts() {
         let found = Charge {
             scope: view.scope,
             window: view.window,
-            limit: Pico(0),
+            limit: view.settled,
         };
         let now = view
             .starts
             .filter(|_| view.window.rolling().is_none())
             .unwrap_or(now);
         let (must, may) = total(all, &found, now);
-        let stands = view.settled.0 + view.reserved.0;
+        let stands = view.settled.count + view.reserved.count;
         prop_assert!(
-            stands >= must && (stands <= may || view.reserved != Pico::ZERO),
+            stands >= must && (stands <= may || view.reserved.count != 0),
             "{:?}: {} {} {}",
             found,
             stands,

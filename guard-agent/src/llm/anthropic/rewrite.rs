@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::llm::anthropic::request::limits;
 use crate::llm::anthropic::tools::{McpServer, name_of};
 use crate::llm::json_edit::{Container, Editor};
-use crate::llm::{BodyEdits, Malformed, json_strict};
+use crate::llm::{BodyEdits, Malformed, json_strict, note};
 
 pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {
     let (text, _) = json_strict::survey(body, &[])?;
@@ -28,6 +28,12 @@ pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malforme
             Some(set) => editor.replace(set, cap.to_string()),
             None => added.push(("max_tokens", cap.to_string())),
         }
+    }
+    if let Some(model) = &edits.model {
+        note::set_model(&mut editor, &root, model)?;
+    }
+    if let Some(text) = &edits.note {
+        note::add_note(&mut editor, &root, &note::CHAT, text)?;
     }
     if !edits.strip_tools.is_empty() {
         gone = strip_tools(&mut editor, &root, &edits.strip_tools)?;

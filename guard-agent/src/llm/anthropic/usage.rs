@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 use crate::llm::anthropic::{ANTHROPIC, calls};
 use crate::llm::frames::sse_event;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
-use crate::llm::{Dialect, OtherUsage, ReplyFacts, Unit, Usage};
+use crate::llm::seen::{Output, Weight};
+use crate::llm::{Dialect, OtherUsage, ReplyFacts, Seen, Unit, Usage};
 use crate::refusal::Refusal;
 
 /// One event of a stream.
@@ -49,6 +50,10 @@ struct Delta {
     stop_reason: Option<String>,
     /// More of a call's arguments.
     partial_json: Option<String>,
+    #[serde(default)]
+    text: Weight,
+    #[serde(default)]
+    thinking: Weight,
 }
 
 /// `usage`. In `message_delta` the counts are cumulative and those that did not change may be missing.
@@ -213,6 +218,7 @@ pub(in crate::llm) struct MessageReply {
     counted: bool,
     /// Something that may have had counts in it could not be read.
     unread: bool,
+    output: Output,
 }
 
 impl MessageReply {
@@ -292,6 +298,9 @@ impl Format for MessageReply {
             Self::block(at.index, &block, calls);
         }
         if let Some(delta) = event.delta {
+            let json = delta.partial_json.as_ref().map_or(0, String::len) as u64;
+            self.output
+                .piece(json.saturating_add(delta.text.0).saturating_add(delta.thinking.0));
             if let Some(more) = delta.partial_json.as_deref() {
                 calls.more(at, more);
             }
@@ -332,6 +341,17 @@ impl Format for MessageReply {
 
     fn unread(&mut self) {
         self.unread = true;
+    }
+
+    fn seen(&self) -> Seen {
+        let counts = &self.counts;
+        let input = counts.input.unwrap_or(0);
+        Seen {
+            input: input
+                .saturating_add(counts.cache_read)
+                .saturating_add(counts.cache_write),
+            output: self.output.tokens().max(counts.output.unwrap_or(0)),
+        }
     }
 
     fn facts(&mut self) -> ReplyFacts {

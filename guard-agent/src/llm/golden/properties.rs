@@ -156,6 +156,7 @@ proptest! {
             output_cap: cap,
             include_usage,
             strip_tools: strip.iter().map(|name| (*name).to_owned()).collect(),
+            ..BodyEdits::default()
         };
         let body = Bytes::from(body);
         let out = dialect.rewrite(&body, &edits).unwrap();

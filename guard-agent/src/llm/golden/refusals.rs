@@ -38,16 +38,16 @@ fn refusal(reason: Reason) -> Refusal {
         reason,
         Reason::BudgetExceeded | Reason::BudgetReserved | Reason::CallTooLarge
     ) {
-        refusal.money = Some(MoneyDetail {
+        refusal.money = Some(Box::new(MoneyDetail {
             scope: "agent",
             name: "coder".into(),
             window: "day".into(),
-            limit: Pico::from_usd_text("20").unwrap(),
-            spent: Pico::from_usd_text("19.990001").unwrap(),
-            reserved: Pico::from_usd_text("0.000000000001").unwrap(),
-            requested: Pico(u64::MAX),
+            limit: Pico::from_usd_text("20").unwrap().into(),
+            spent: Pico::from_usd_text("19.990001").unwrap().into(),
+            reserved: Pico::from_usd_text("0.000000000001").unwrap().into(),
+            requested: Pico(u64::MAX).into(),
             resets_at: Some("2026-11-24T00:00:00Z".parse().unwrap()),
-        });
+        }));
         refusal.retry_after = Some(3600);
     }
     refusal

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::llm::json_edit::{Container, Editor};
 use crate::llm::openai_chat::CapField;
 use crate::llm::openai_chat::request::{LIVE_SEARCH, WEB_SEARCH, names_of};
-use crate::llm::{BodyEdits, Malformed, json_strict};
+use crate::llm::{BodyEdits, Malformed, json_strict, note};
 
 /// Top-level changes, gathered before the object is reshaped once.
 #[derive(Default)]
@@ -25,6 +25,12 @@ pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits, cap_field: CapField) -> R
     // Without a stream the API refuses `stream_options`, and the plain reply has usage anyway.
     if edits.include_usage && root.get("stream").is_some_and(|stream| stream.value == "true") {
         include_usage(&mut editor, &root, &mut plan)?;
+    }
+    if let Some(model) = &edits.model {
+        note::set_model(&mut editor, &root, model)?;
+    }
+    if let Some(text) = &edits.note {
+        note::add_note(&mut editor, &root, &note::CHAT, text)?;
     }
     if !edits.strip_tools.is_empty() {
         strip_tools(&mut editor, &root, &mut plan, &edits.strip_tools)?;

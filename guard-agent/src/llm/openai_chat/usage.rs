@@ -10,8 +10,9 @@ use bytes::Bytes;
 use crate::llm::frames::sse_event;
 use crate::llm::openai_chat::{OPENAI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::seen::{Output, Weight};
 use crate::llm::usage::Media;
-use crate::llm::{Dialect, ReplyFacts, Usage};
+use crate::llm::{Dialect, ReplyFacts, Seen, Usage};
 use crate::refusal::Refusal;
 
 /// A whole reply, or one chunk of a stream.
@@ -39,6 +40,14 @@ struct Choice {
 
 #[derive(Deserialize)]
 struct Answer {
+    #[serde(default)]
+    content: Weight,
+    #[serde(default)]
+    reasoning_content: Weight,
+    #[serde(default)]
+    reasoning: Weight,
+    #[serde(default)]
+    refusal: Weight,
     tool_calls: Option<Vec<Call>>,
     function_call: Option<Called>,
 }
@@ -59,7 +68,24 @@ struct Called {
     input: Option<String>,
 }
 
+impl Answer {
+    /// Bytes of output in it.
+    fn weight(&self) -> u64 {
+        let text = [self.content, self.reasoning_content, self.reasoning, self.refusal];
+        let called = self.tool_calls.iter().flatten();
+        let called = called.flat_map(|call| [&call.function, &call.custom]).flatten();
+        let text = text.iter().map(|text| text.0);
+        text.chain(called.chain(&self.function_call).map(Called::weight))
+            .fold(0, u64::saturating_add)
+    }
+}
+
 impl Called {
+    fn weight(&self) -> u64 {
+        let text = [&self.name, &self.arguments, &self.input];
+        text.into_iter().flatten().map(|text| text.len() as u64).sum()
+    }
+
     fn tell(&self, at: At, calls: &mut Calls) {
         let arguments = self.arguments.as_deref().or(self.input.as_deref());
         calls.part(at, self.name.as_deref(), arguments);
@@ -152,6 +178,7 @@ pub(super) struct ChatReply {
     facts: ReplyFacts,
     /// The usage last read came where no more output can follow.
     last_word: bool,
+    output: Output,
 }
 
 impl ChatReply {
@@ -163,6 +190,7 @@ impl ChatReply {
             let number = choice.index.unwrap_or(position);
             usage = choice.usage.or(usage);
             for answer in [choice.delta, choice.message].into_iter().flatten() {
+                self.output.piece(answer.weight());
                 Self::tools(number, &answer, calls);
             }
             if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
@@ -255,6 +283,13 @@ impl Format for ChatReply {
 
     fn unread(&mut self) {
         self.facts.usage = None;
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            input: 0,
+            output: self.output.tokens(),
+        }
     }
 
     fn facts(&mut self) -> ReplyFacts {

@@ -11,7 +11,8 @@ use crate::llm::frames::sse_event;
 use crate::llm::openai_chat::OPENAI;
 use crate::llm::openai_responses::calls;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
-use crate::llm::{Dialect, OtherUsage, ReplyFacts, Unit, Usage, refusal_reply};
+use crate::llm::seen::Output;
+use crate::llm::{Dialect, OtherUsage, ReplyFacts, Seen, Unit, Usage, refusal_reply};
 use crate::refusal::Refusal;
 
 /// One event of a stream, one frame of a socket, or a whole response.
@@ -160,6 +161,7 @@ pub(crate) struct ResponseReply {
     /// What the provider did and bills one by one, by id: an item is told when it begins, when it ends, and in the whole
     /// response.
     actions: Vec<(Unit, String)>,
+    output: Output,
 }
 
 impl ResponseReply {
@@ -175,6 +177,9 @@ impl ResponseReply {
             &*event.r#type,
             "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta"
         );
+        if let Some(Delta::Text(delta)) = &event.delta {
+            self.output.piece(delta.len() as u64);
+        }
         if let (true, Some(Delta::Text(delta))) = (more, &event.delta) {
             calls.more(at, delta);
         }
@@ -337,6 +342,13 @@ impl Format for ResponseReply {
 
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         OPENAI.refusal(refusal, request_id).body
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            input: 0,
+            output: self.output.tokens(),
+        }
     }
 
     fn unread(&mut self) {

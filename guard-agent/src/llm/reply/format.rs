@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::llm::ReplyFacts;
 use crate::llm::frames::Frames;
 use crate::llm::reply::Calls;
+use crate::llm::{ReplyFacts, Seen};
 use crate::refusal::Refusal;
 
 /// What to do with an event.
@@ -48,6 +48,10 @@ pub(crate) trait Format: Send {
     /// A whole reply that says only this refusal.
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         self.last_words(refusal, request_id)
+    }
+    /// What the stream has taken so far, at least.
+    fn seen(&self) -> Seen {
+        Seen::default()
     }
     /// Something could not be read, so what it said about usage is unknown.
     fn unread(&mut self);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::cuts::Cuts;
 use super::thread::Thread;
 use super::{Asked, Gauges, Outcome, Reached, thread_of};
 use crate::config::{Agent, LoopRule};
@@ -43,6 +44,7 @@ pub(super) struct Run {
     threads: HashMap<u64, Thread>,
     pub(super) bodies: Bodies,
     failures: HashMap<String, Streak>,
+    pub(super) cuts: Cuts,
     /// When a retry was refused last.
     refused_retry: Option<Instant>,
     /// What was said of the run as a whole.
@@ -68,6 +70,7 @@ impl Run {
             threads: HashMap::new(),
             bodies: Bodies::default(),
             failures: HashMap::new(),
+            cuts: Cuts::default(),
             refused_retry: None,
             told: Vec::new(),
             cost: Pico::ZERO,

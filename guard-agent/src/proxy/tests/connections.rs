@@ -69,6 +69,21 @@ async fn an_unidentified_caller_is_told_so_and_reaches_nothing() {
 }
 
 #[tokio::test]
+async fn who_is_no_agents_passes_to_a_providers_address_too() {
+    let upstream = fake_provider(HOST, b"h2", answering("never")).await;
+    let own = "127.0.0.1:9".parse().unwrap();
+    let setup = setup_with(&upstream, |world| {
+        world.original_destination = own;
+        world.bystander = true;
+    })
+    .await;
+    answer_to(&setup, b"anything").await;
+    // It got as far as the rules for the host's own addresses, which is where this test's provider is.
+    let told = setup.told();
+    assert!(told.len() == 1 && told[0].contains("this host's own"), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_trust_the_root_is_reported() {
     let upstream = fake_provider(HOST, b"h2", answering("never")).await;
     let setup = setup(&upstream).await;

@@ -28,6 +28,7 @@ use crate::llm::{
 };
 use crate::policy::{Credential, Outcome, Permit, Settle};
 use crate::report::ConnectionReport;
+use crate::route::addresses::ProviderAddresses;
 use crate::route::tests::provider;
 use crate::seam::settings::TrustFiles;
 
@@ -189,6 +190,8 @@ pub(super) struct World {
     pub(super) edits: BodyEdits,
     pub(super) pass_login: bool,
     pub(super) anonymous: bool,
+    /// Nobody is an agent, and this host is a provider's.
+    pub(super) bystander: bool,
     agents: AtomicUsize,
     outcomes: mpsc::Sender<Outcome>,
     told: Mutex<Vec<String>>,
@@ -217,6 +220,9 @@ impl Identify for World {
         Box::pin(async {
             if self.anonymous {
                 std::future::pending::<()>().await;
+            }
+            if self.bystander {
+                return Err(Unidentified::Bystander);
             }
             let number = self.agents.fetch_add(1, Ordering::Relaxed);
             Ok(Identity {
@@ -300,8 +306,11 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
     fake.trust = vec![upstream.trust.path().to_owned()];
     let providers = [Arc::new(fake)];
     let (terminator, roots) = crate::tls::tests::terminator(&[HOST]);
+    let addresses = Arc::new(ProviderAddresses::new(|_name| {
+        Ok(vec![std::net::Ipv4Addr::LOCALHOST.into()])
+    }));
     let snapshot = Snapshot {
-        router: Router::new(&providers),
+        router: Router::new(&providers).with_addresses(addresses.clone()),
         upstreams: Upstreams::new(
             &providers,
             &[],
@@ -318,12 +327,20 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
         edits: BodyEdits::default(),
         pass_login: false,
         anonymous: false,
+        bystander: false,
         agents: AtomicUsize::new(0),
         outcomes: sender,
         told: Mutex::default(),
         presented: Mutex::default(),
     };
     change(&mut world);
+    if world.bystander {
+        addresses.watch(vec![HOST.to_owned()]);
+        addresses.keep_current().unwrap();
+        while !addresses.is_provider(std::net::Ipv4Addr::LOCALHOST.into()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
     let world = Arc::new(world);
     let stages = Stages {
         dns: None,

@@ -2,7 +2,7 @@
 
 use prometheus::IntCounter;
 
-use crate::ledger::Cause;
+use crate::ledger::{Amount, Cause, Scope, Unit};
 use crate::policy::multipliers::Gauges;
 
 use super::kinds::{AlertEnd, ClientError, Connection, Outcome, SideVerdict, Stage, ToolVerdict};
@@ -127,14 +127,42 @@ impl Metrics {
         };
         let window = window.label();
         let values = [scope.label(), name, &*window];
-        for (gauge, amount) in [
-            (&self.budget_limit, state.limit),
-            (&self.budget_settled, state.settled),
-            (&self.budget_reserved, state.reserved),
-        ] {
+        let gauges = match state.limit.unit {
+            Unit::Usd => &self.budget_usd,
+            Unit::Tokens => &self.budget_tokens,
+            Unit::Calls => &self.budget_calls,
+        };
+        for (gauge, count) in gauges
+            .iter()
+            .zip([state.limit.count, state.settled, state.reserved])
+        {
             gauge
                 .with_label_values(&values)
-                .set(i64::try_from(amount.0).unwrap_or(i64::MAX));
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// When budgets are gone at the present rate, in seconds; those that are not named here are not being spent.
+    pub fn budgets_exhaust(&self, soon: &[(Scope, Window, u64)]) {
+        let known = self.labels.load();
+        let mut least: std::collections::HashMap<(ScopeKind, &str, String), u64> =
+            std::collections::HashMap::new();
+        for (scope, window, seconds) in soon {
+            let name = match scope.kind {
+                ScopeKind::Agent => known.agent(&scope.name),
+                _ => &*scope.name,
+            };
+            // Of several units the one that is gone first.
+            let value = least
+                .entry((scope.kind, name, window.label().into_owned()))
+                .or_insert(*seconds);
+            *value = (*value).min(*seconds);
+        }
+        self.budget_exhausts.reset();
+        for ((kind, name, window), seconds) in least {
+            self.budget_exhausts
+                .with_label_values(&[kind.label(), name, window.as_str()])
+                .set(i64::try_from(seconds).unwrap_or(i64::MAX));
         }
     }
 
@@ -235,6 +263,13 @@ impl Metrics {
             .with_label_values(&[self.labels.load().agent(agent)])
     }
 
+    /// An agent's `egress` rules refused a connection.
+    pub fn egress_refused(&self, agent: &str, cause: &'static str) {
+        self.egress_refused
+            .with_label_values(&[self.labels.load().agent(agent), cause])
+            .inc();
+    }
+
     /// The kernel programs refused a way around Guard.
     pub fn bypass_attempts(&self, agent: &str, vector: &'static str, count: u64) {
         self.bypass_attempts
@@ -298,10 +333,10 @@ impl Metrics {
 /// What a budget gauge shows.
 #[derive(Debug, Clone, Copy)]
 pub struct BudgetState {
-    /// Limit in force.
-    pub limit: Pico,
+    /// Limit in force; the other two are in its unit.
+    pub limit: Amount,
     /// Settled in the current window.
-    pub settled: Pico,
+    pub settled: u64,
     /// Reserved by calls in flight.
-    pub reserved: Pico,
+    pub reserved: u64,
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::check_text;
-use crate::ledger::Cause;
+use crate::ledger::{Amount, Cause, Scope, Unit};
 use crate::llm::DialectKind;
 use crate::llm::provider::{Auth, Provider};
 use crate::policy::multipliers::Gauges;
@@ -50,9 +50,9 @@ fn everything(metrics: &Metrics, junk: &str) {
         ..Usage::default()
     };
     let state = BudgetState {
-        limit: Pico(1),
-        settled: Pico(1),
-        reserved: Pico(1),
+        limit: Pico(1).into(),
+        settled: 1,
+        reserved: 1,
     };
     let second = Duration::from_secs(1);
     metrics.call(junk, junk, junk, Outcome::Ok);
@@ -66,6 +66,20 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.unpriced(junk, junk);
     metrics.budget(ScopeKind::Agent, junk, Window::Day, state);
     metrics.budget(ScopeKind::Run, junk, Window::Run, state);
+    let scope = Scope {
+        kind: ScopeKind::Agent,
+        name: junk.into(),
+    };
+    metrics.budgets_exhaust(&[(scope, Window::Day, 60)]);
+    for unit in [Unit::Tokens, Unit::Calls] {
+        let limit = Amount { unit, count: 1 };
+        metrics.budget(
+            ScopeKind::Agent,
+            junk,
+            Window::Day,
+            BudgetState { limit, ..state },
+        );
+    }
     metrics.estimate(junk, Pico(2), Pico(1));
     metrics.wasted(junk, Cause::Looping, Pico(1));
     metrics.cost_per_success(junk, Pico(1));
@@ -80,6 +94,7 @@ fn everything(metrics: &Metrics, junk: &str) {
     metrics.added(Stage::Decide, second);
     drop(metrics.connection(junk));
     metrics.passthrough(junk).inc_by(5);
+    metrics.egress_refused(junk, "listed");
     metrics.bypass_attempts(junk, "raw_socket", 1);
     metrics.finding(junk, "real_key");
     metrics.dns(junk, crate::dns::Outcome::Answered);
@@ -131,9 +146,9 @@ fn money_is_exact_inside_and_dollars_outside() {
         "guard_cost_usd_total{agent=\"coder\",model=\"gpt-5\",owner=\"team\",provider=\"openai\"} 0.3",
     );
     let state = BudgetState {
-        limit: Pico(20_000_000_000_000),
-        settled: Pico(1_250_000_000_000),
-        reserved: Pico(0),
+        limit: Pico(20_000_000_000_000).into(),
+        settled: 1_250_000_000_000,
+        reserved: 0,
     };
     metrics.budget(ScopeKind::Agent, "coder", Window::Day, state);
     shows(
