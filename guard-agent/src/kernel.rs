@@ -24,6 +24,7 @@ mod policy;
 pub mod probe;
 mod stats;
 mod sys;
+pub mod timekeeping;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 

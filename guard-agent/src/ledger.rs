@@ -22,11 +22,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use jiff::tz::TimeZone;
 use ulid::Ulid;
 
-use crate::clock::SharedClock;
 
 mod amount;
 mod book;
@@ -45,6 +44,7 @@ mod sqlite;
 mod state;
 mod syncer;
 mod text;
+mod time;
 mod types;
 pub mod window;
 
@@ -64,6 +64,7 @@ use opening::Ground;
 use record::Outcome;
 use state::State;
 use syncer::Signal;
+use time::Time;
 
 /// The budget ledger of this host.
 pub struct Ledger {
@@ -80,7 +81,7 @@ struct Inner {
     /// A segment longer than this is followed by a new one.
     segment_bytes: u64,
     timezone: TimeZone,
-    clock: SharedClock,
+    time: Time,
     recovery: Recovery,
     /// Held for the life of the ledger: two daemons must not share one directory.
     _lock: std::fs::File,
@@ -147,7 +148,7 @@ impl Ledger {
             window,
             limit: Amount::none(unit),
         };
-        let now = self.inner.clock.now();
+        let now = self.inner.now();
         self.inner.lock().book.settled(&charge, now, &self.inner.timezone)
     }
 
@@ -160,6 +161,17 @@ impl Ledger {
     /// Why nothing is admitted at present; none when all is well.
     pub fn stopped(&self) -> Option<String> {
         self.inner.lock().stopped().cloned()
+    }
+
+    /// By how much the wall clock is ahead of the time that passed, as long as nothing vouches for it: budgets go by the
+    /// latter then.
+    pub fn clock_held(&self) -> Option<SignedDuration> {
+        self.inner.time.held()
+    }
+
+    /// The operator says that the wall clock is right.
+    pub fn believe_clock(&self) {
+        self.inner.time.believe();
     }
 
     /// What opening found.
@@ -195,7 +207,7 @@ impl Inner {
     }
 
     fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.time.now()
     }
 
     fn reserve(

@@ -19,10 +19,10 @@ pub(super) const HEAD: usize = 12;
 pub(super) const MAX_PAYLOAD: usize = 64 << 20;
 
 const CHECKPOINT: u8 = 1;
-const RESERVE: u8 = 2;
+pub(super) const RESERVE: u8 = 2;
 const CLOSE: u8 = 3;
 const FORGET: u8 = 4;
-const EXTEND: u8 = 5;
+pub(super) const EXTEND: u8 = 5;
 const LEASE: u8 = 6;
 const OPENED: u8 = 7;
 const STOPPED: u8 = 8;

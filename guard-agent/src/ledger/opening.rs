@@ -12,6 +12,7 @@ use super::journal::{self, SEGMENT_BYTES};
 use super::record::{Boot, Outcome, Record};
 use super::state::State;
 use super::syncer::Signal;
+use super::time::Time;
 use super::{Amounts, Inner, LedgerError, LedgerSettings, Recovery, Unit, recovery, sqlite};
 use crate::money::Pico;
 
@@ -56,14 +57,18 @@ impl Inner {
         let lock = journal::lock_directory(&dir)?;
         let opened = recovery::recover(&files, &dir, clock.now(), sqlite::balances(&dir))?;
         let mut recovery = opened.recovery;
-        let boot = Boot { id: boot, ticks: 0 };
-        let mut state = State::new(opened.book, opened.escrow, opened.journal, boot);
-        let now = clock.now().as_microsecond();
         let last = opened.last;
-        let same = last
-            .boot
-            .is_some_and(|last| last.id == boot.id && boot.id != 0);
-        let power_lost = last.boot.is_some() && !last.closed && !same;
+        let same = last.boot.filter(|last| last.id == boot && boot != 0);
+        // The clock may have jumped while nobody looked.
+        let known = same.filter(|boot| boot.ticks != 0);
+        let time = Time::new(clock, known.map(|boot| (last.opened, boot.ticks)));
+        let boot = Boot {
+            id: boot,
+            ticks: time.ticks(),
+        };
+        let mut state = State::new(opened.book, opened.escrow, opened.journal, boot);
+        let now = time.now().as_microsecond();
+        let power_lost = last.boot.is_some() && !last.closed && same.is_none();
         state.charge_open(now, power_lost, &mut recovery);
         if power_lost {
             state.charge_leases(now, &mut recovery);
@@ -75,7 +80,7 @@ impl Inner {
             files,
             segment_bytes,
             timezone,
-            clock,
+            time,
             recovery,
             _lock: lock,
         })

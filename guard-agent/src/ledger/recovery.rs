@@ -135,7 +135,9 @@ pub(super) fn recover(
     };
     let newest = numbers.last().copied();
     let begin = |segment: u64, seq, book: &Book| {
-        let checkpoint = book.checkpoint(now.as_microsecond(), escrow.standing(), life.boot);
+        // This time was not looked at yet: it is no measure for the next start.
+        let boot = life.boot.map(|boot| Boot { ticks: 0, ..boot });
+        let checkpoint = book.checkpoint(now.as_microsecond(), escrow.standing(), boot);
         // On disk before anything follows it: records without a checkpoint before them are of no use.
         Journal::create(files, segment, seq, &checkpoint)
             .and_then(|journal| journal.on_disk())

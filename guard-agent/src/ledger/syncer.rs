@@ -191,6 +191,7 @@ impl Inner {
     fn renew(&self) -> io::Result<()> {
         let mut state = self.lock();
         state.flush().map_err(io::Error::other)?;
+        state.boot.ticks = self.time.ticks();
         state.renew(self.now().as_microsecond())
     }
 
@@ -200,6 +201,7 @@ impl Inner {
         if !state.journal.is_long(self.segment_bytes) || state.flush().is_err() {
             return;
         }
+        state.boot.ticks = self.time.ticks();
         match state.rotate(self.now().as_microsecond()) {
             Ok(()) => self.signal.written(),
             Err(error) => tracing::warn!(%error, "no new segment of the journal could be begun; the old one grows"),

@@ -13,6 +13,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::money::Pico;
 
+mod clock;
 mod power;
 mod scopes;
 mod storm;
@@ -103,12 +104,12 @@ fn segments(dir: &Path) -> Vec<u64> {
     Directory(dir.to_owned()).segments().unwrap()
 }
 
-/// The payload of the record with this number begins here.
-fn payload_of(bytes: &[u8], number: usize) -> usize {
+/// Where the payloads of records of a kind begin.
+fn payloads_of(bytes: &[u8], kind: u8) -> Vec<usize> {
     memchr::memmem::find_iter(bytes, &codec::MARKER)
-        .nth(number - 1)
-        .unwrap()
-        + codec::HEAD
+        .map(|at| at + codec::HEAD)
+        .filter(|at| bytes[*at] == kind)
+        .collect()
 }
 
 fn journal_file(dir: &Path) -> PathBuf {
@@ -402,7 +403,7 @@ fn a_damaged_record_inside_is_skipped_and_reported_and_its_end_still_booked() {
     drop(ledger);
     let path = journal_file(dir.path());
     let mut bytes = std::fs::read(&path).unwrap();
-    let reserve = payload_of(&bytes, 2);
+    let reserve = payloads_of(&bytes, codec::RESERVE)[0];
     bytes[reserve] ^= 0x40;
     std::fs::write(&path, bytes).unwrap();
     let after = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
@@ -422,7 +423,7 @@ fn a_journal_without_a_checkpoint_is_not_taken_for_an_empty_one() {
     drop(ledger);
     let path = journal_file(dir.path());
     let mut bytes = std::fs::read(&path).unwrap();
-    let checkpoint = payload_of(&bytes, 1);
+    let checkpoint = codec::HEAD;
     bytes[checkpoint] ^= 0x40;
     std::fs::write(&path, bytes).unwrap();
     let opened = Ledger::without_threads(settings(dir.path(), &clock));

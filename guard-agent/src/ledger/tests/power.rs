@@ -465,7 +465,7 @@ impl World {
             let log = &log[..cut];
             for fate in [Fate::Lost, Fate::Kept, Fate::Some] {
                 let image = survives(&base, log, fate, &mut rng);
-                self.recovers(log, &image, &mut rng, cut % 16 == 0)?;
+                self.recovers(log, &image, &mut rng, self.boot + 1, cut % 16 == 0)?;
             }
         }
         Ok(())
@@ -478,6 +478,7 @@ impl World {
         log: &[(Timestamp, Op)],
         image: &Image,
         rng: &mut StdRng,
+        boot: u128,
         again: bool,
     ) -> Result<(), TestCaseError> {
         let now = log.last().map_or_else(|| self.clock.now(), |(at, _)| *at);
@@ -487,7 +488,7 @@ impl World {
             live: image.clone(),
             ..Platters::default()
         }));
-        let ledger = open(&platters, &clock, self.boot + 1, 0);
+        let ledger = open(&platters, &clock, boot, 0);
         let known = log.iter().filter_map(|(_, op)| match op {
             Op::Sent(call) => Some(*call),
             _ => None,
@@ -523,7 +524,7 @@ impl World {
             for cut in 0..=log.len() {
                 let left = survives(image, &log[..cut], Fate::Some, rng);
                 let known: Vec<_> = sent.iter().map(|call| (now, Op::Sent(*call))).collect();
-                self.recovers(&known, &left, rng, false)?;
+                self.recovers(&known, &left, rng, boot + 1, false)?;
             }
         }
         Ok(())

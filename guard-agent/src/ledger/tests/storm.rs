@@ -190,7 +190,7 @@ fn two_hundred_threads_against_a_hundred_tight_budgets_overspend_nothing() {
     // `ledger.db` says the same of every day, and its calls add up to it.
     let db = Connection::open(dir.path().join("ledger.db")).unwrap();
     let sum = |query: &str| -> u64 { db.query_row(query, [], |row| row.get(0)).unwrap() };
-    let booked = sum("SELECT sum(settled_pico_usd) FROM accounts WHERE time_window = 'day'");
+    let booked = sum("SELECT sum(settled) FROM accounts WHERE time_window = 'day'");
     let expected: u64 = days.iter().flatten().map(|day| day.cost.load(Ordering::SeqCst)).sum();
     assert_eq!(booked, expected);
     assert_eq!(sum("SELECT sum(cost_pico_usd) FROM calls"), expected);

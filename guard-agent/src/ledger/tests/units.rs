@@ -174,8 +174,9 @@ fn an_extension_is_reserved_everywhere_or_nowhere_and_survives_a_crash() {
     drop(ledger);
     let path = journal_file(dir.path());
     let mut bytes = std::fs::read(&path).unwrap();
-    for extension in [4, 5] {
-        let at = payload_of(&bytes, extension);
+    let extensions = payloads_of(&bytes, codec::EXTEND);
+    assert_eq!(extensions.len(), 2);
+    for at in extensions {
         bytes[at] ^= 0x40;
     }
     std::fs::write(&path, bytes).unwrap();
