@@ -53,10 +53,19 @@ pub(crate) fn set_up() -> Result<()> {
 
 /// Runs cargo in the root of the repository.
 pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Result<()> {
+    cargo_with([], arguments)
+}
+
+/// The same, with variables in its environment.
+pub(crate) fn cargo_with<'a, A: AsRef<OsStr>>(
+    variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    arguments: impl IntoIterator<Item = A>,
+) -> Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(arguments).current_dir(here.parent().unwrap_or(here));
+    command.envs(variables);
     let status = command.status().context("starting cargo")?;
     if !status.success() {
         bail!("{command:?} failed: {status}");

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 /// Time since the machine was started, suspended time included. No step of the wall clock moves it.
 pub fn since_boot() -> Option<Duration> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the kernel writes one timespec, which outlives the call.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) } != 0;
     if failed {

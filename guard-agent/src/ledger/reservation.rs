@@ -30,7 +30,12 @@ impl OnDisk {
     /// Waits for it. For ever, when the disk fails: bound it in time.
     pub async fn wait(mut self) {
         // The sender lives as long as the reservation does.
-        if self.synced.wait_for(|synced| *synced >= self.needs).await.is_err() {
+        if self
+            .synced
+            .wait_for(|synced| *synced >= self.needs)
+            .await
+            .is_err()
+        {
             std::future::pending::<()>().await;
         }
     }

@@ -87,9 +87,7 @@ impl State {
         // Only an amount that no limit bounds can be larger.
         let amount = amounts.at_most(book::MOST);
         let at = now.as_microsecond();
-        let (needs, raised) = self
-            .lease(&slots, &amount, at)
-            .map_err(ReserveError::Stopped)?;
+        let (needs, raised) = self.lease(&slots, &amount, at).map_err(ReserveError::Stopped)?;
         let posting = Arc::new(Posting {
             call,
             amount,

@@ -204,7 +204,9 @@ impl Inner {
         state.boot.ticks = self.time.ticks();
         match state.rotate(self.now().as_microsecond()) {
             Ok(()) => self.signal.written(),
-            Err(error) => tracing::warn!(%error, "no new segment of the journal could be begun; the old one grows"),
+            Err(error) => {
+                tracing::warn!(%error, "no new segment of the journal could be begun; the old one grows")
+            }
         }
     }
 

@@ -434,11 +434,16 @@ fn a_journal_without_a_checkpoint_is_not_taken_for_an_empty_one() {
 struct FullDisk {
     file: std::fs::File,
     full: Arc<AtomicBool>,
+    /// What it says when it takes nothing at all.
+    error: Option<io::ErrorKind>,
     cannot_cut: Arc<AtomicBool>,
 }
 
 impl Storage for FullDisk {
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(kind) = self.error.filter(|_| self.full.load(Ordering::Relaxed)) {
+            return Err(kind.into());
+        }
         if self.full.load(Ordering::Relaxed) {
             return Storage::write(&self.file, &bytes[..bytes.len() / 2]);
         }
@@ -458,8 +463,9 @@ impl Storage for FullDisk {
 }
 
 #[test]
-fn a_full_disk_stops_admission_and_room_resumes_it() {
-    for cannot_cut in [false, true] {
+fn a_disk_that_is_full_or_read_only_stops_admission_and_room_resumes_it() {
+    let read_only = Some(io::ErrorKind::ReadOnlyFilesystem);
+    for (cannot_cut, error) in [(false, None), (true, None), (false, read_only), (true, read_only)] {
         let dir = TempDir::new().unwrap();
         let clock = TestClock::new();
         let ledger = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
@@ -474,6 +480,7 @@ fn a_full_disk_stops_admission_and_room_resumes_it() {
         let storage = FullDisk {
             file,
             full: Arc::clone(&full),
+            error,
             cannot_cut: Arc::clone(&stuck),
         };
         ledger.inner.lock().journal.replace_storage(Arc::new(storage));

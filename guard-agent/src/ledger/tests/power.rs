@@ -37,6 +37,8 @@ struct Platters {
     generation: u64,
     /// No fsync succeeds.
     broken: bool,
+    /// How long an fsync takes.
+    slow: std::time::Duration,
 }
 
 struct Disk {
@@ -66,11 +68,17 @@ impl Disk {
     }
 
     fn sync_of(&self, op: Op) -> io::Result<()> {
+        let slow = self.platters.lock().unwrap().slow;
+        std::thread::sleep(slow);
         let broken = self.with(|platters| {
             let broken = platters.broken;
             (broken, (!broken).then_some(op))
         });
-        if broken { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+        if broken {
+            Err(io::ErrorKind::Other.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -249,7 +257,11 @@ const WINDOWS: [Window; 3] = [Window::Day, Window::Run, Window::Rolling(60)];
 fn charges(agent: u8) -> [Charge; 3] {
     WINDOWS.map(|window| Charge {
         scope: scope(
-            if window == Window::Run { ScopeKind::Run } else { ScopeKind::Agent },
+            if window == Window::Run {
+                ScopeKind::Run
+            } else {
+                ScopeKind::Agent
+            },
             &format!("a{agent}"),
         ),
         window,
@@ -420,10 +432,7 @@ impl World {
             Step::Sync => self.ledger().inner.sync_or_stop(),
             Step::Rotate => self.ledger().inner.rotate_when_long(),
             Step::Lift => {
-                self.ledger()
-                    .inner
-                    .lock()
-                    .lift(self.clock.now().as_microsecond());
+                self.ledger().inner.lock().lift(self.clock.now().as_microsecond());
             }
             Step::Pass { seconds } => self.clock.advance(seconds * 1_000_000),
             Step::Kill => self.start(),
@@ -598,6 +607,35 @@ proptest! {
     }
 }
 
+/// Threads bring it to the disk, which takes its time: nobody who does not need the disk waits for it.
+#[test]
+fn on_a_slow_disk_only_a_call_that_needs_a_larger_lease_waits() {
+    use std::time::{Duration, Instant};
+    let platters = Arc::new(Mutex::new(Platters::default()));
+    let ledger = open(&platters, &TestClock::new(), 1, 0);
+    let slow = Duration::from_millis(300);
+    platters.lock().unwrap().slow = slow;
+    let syncer = syncer::Syncer::start(&ledger.inner).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let began = Instant::now();
+    let first = ledger.reserve(call(), &charges(0), Pico(10)).unwrap();
+    runtime.block_on(first.on_disk().expect("nothing is on disk").wait());
+    assert!(began.elapsed() >= slow);
+    assert!(first.on_disk().is_none());
+    for _ in 0..3 {
+        let began = Instant::now();
+        let next = ledger.reserve(call(), &charges(0), Pico(1)).unwrap();
+        assert!(next.on_disk().is_none(), "the lease has room");
+        next.settle(Pico(1));
+        assert!(began.elapsed() < slow, "{:?}", began.elapsed());
+    }
+    first.settle(Pico(10));
+    syncer.stop();
+}
+
 #[test]
 fn a_call_waits_for_its_lease_and_the_next_ones_do_not() {
     let mut world = World::new();
@@ -665,7 +703,10 @@ fn a_disk_that_fails_to_sync_stops_admission_until_everything_is_on_it_in_a_new_
     // Meanwhile a call ends.
     world.take(Step::Settle { which: 0 }).unwrap();
     let segments = world.platters.lock().unwrap().live.len();
-    assert!(segments <= 2, "a disk that fails for long is not filled: {segments}");
+    assert!(
+        segments <= 2,
+        "a disk that fails for long is not filled: {segments}"
+    );
     world.take(Step::Break { broken: false }).unwrap();
     world.take(Step::Sync).unwrap();
     assert_eq!(world.ledger().stopped(), None);

@@ -191,7 +191,11 @@ fn two_hundred_threads_against_a_hundred_tight_budgets_overspend_nothing() {
     let db = Connection::open(dir.path().join("ledger.db")).unwrap();
     let sum = |query: &str| -> u64 { db.query_row(query, [], |row| row.get(0)).unwrap() };
     let booked = sum("SELECT sum(settled) FROM accounts WHERE time_window = 'day'");
-    let expected: u64 = days.iter().flatten().map(|day| day.cost.load(Ordering::SeqCst)).sum();
+    let expected: u64 = days
+        .iter()
+        .flatten()
+        .map(|day| day.cost.load(Ordering::SeqCst))
+        .sum();
     assert_eq!(booked, expected);
     assert_eq!(sum("SELECT sum(cost_pico_usd) FROM calls"), expected);
     assert_eq!(sum("SELECT count(*) FROM calls"), admitted);
@@ -271,13 +275,19 @@ fn after_kill_9_at_any_point_the_ledger_has_what_was_billed_or_more_by_what_was_
     let mut before = 0;
     for kill in 0..kills {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "ledger::tests::storm::child_that_calls_until_it_is_killed", "--nocapture"])
+            .args([
+                "--exact",
+                "ledger::tests::storm::child_that_calls_until_it_is_killed",
+                "--nocapture",
+            ])
             .env(CHILD, dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
         // It has begun; the provider hears all that was said before the end, also after it.
         let first = lines.find(|line| line.starts_with('S')).unwrap();
         let heard_all = std::thread::spawn(move || {
@@ -298,7 +308,11 @@ fn after_kill_9_at_any_point_the_ledger_has_what_was_billed_or_more_by_what_was_
             (billed..=billed + beyond).contains(&life),
             "kill {kill}: {billed} billed, at most {beyond} in flight, {life} booked"
         );
-        assert_eq!(ledger.recovery().charged_leases, 0, "the machine did not lose power");
+        assert_eq!(
+            ledger.recovery().charged_leases,
+            0,
+            "the machine did not lose power"
+        );
         most_beyond = most_beyond.max(life - billed);
         before = booked;
     }
