@@ -245,7 +245,7 @@ mod tests {
     fn ask(account: &AccountId, total: u64) -> Ask<'_> {
         Ask {
             account,
-            total: total,
+            total,
             amount: 10,
             limit: 16_000,
             room: 16_000 - total,
