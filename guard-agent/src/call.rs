@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 use http::{Method, Uri};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
@@ -137,6 +137,12 @@ impl Said {
                 });
             }
         }
+        for secret in subprotocols(headers).filter_map(key_in_subprotocol) {
+            credentials.push(Presented {
+                header: Some(SEC_WEBSOCKET_PROTOCOL),
+                secret: Secret::new(secret),
+            });
+        }
         for (name, value) in parameters(target.query().unwrap_or_default()) {
             if is_credential_parameter(name) {
                 credentials.push(Presented {
@@ -158,6 +164,22 @@ impl Said {
                 .unwrap_or(0),
         }
     }
+}
+
+/// The subprotocols that a client offers for a WebSocket.
+pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::trim))
+}
+
+/// Clients that cannot set headers (browsers) present the key as the name of a subprotocol.
+pub fn key_in_subprotocol(protocol: &str) -> Option<&str> {
+    const MARK: &str = "openai-insecure-api-key.";
+    let (mark, key) = protocol.split_at_checked(MARK.len())?;
+    mark.eq_ignore_ascii_case(MARK).then_some(key)
 }
 
 /// A credential without its `Bearer`. Other schemes (Basic, signatures) are part of what was presented.
@@ -259,6 +281,14 @@ mod tests {
         let found: Vec<_> = said.credentials.iter().map(|c| c.secret.expose()).collect();
         assert_eq!(found, ["one", "two", "three", "four"]);
         assert_eq!(said.credentials[3].header, None);
+    }
+
+    #[test]
+    fn a_credential_among_the_subprotocols_is_found() {
+        let offered = "realtime, OpenAI-Insecure-API-Key.sk-1 ,openai-insecure-api-key.sk-2";
+        let said = said(&[("sec-websocket-protocol", offered)], "/v1/responses");
+        let found: Vec<_> = said.credentials.iter().map(|c| c.secret.expose()).collect();
+        assert_eq!(found, ["sk-1", "sk-2"]);
     }
 
     #[test]

@@ -310,6 +310,8 @@ pub struct Agent {
     pub login: Login,
     /// What happens to its clients' reports on their use.
     pub telemetry: Telemetry,
+    /// Whether its calls may come over a WebSocket too.
+    pub websockets: bool,
     /// Tools that it may declare; `None` means every tool.
     pub tools: Option<ToolRules>,
     /// Per-call and concurrency caps.

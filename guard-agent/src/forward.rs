@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use http::response::Parts;
 use http::{Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -29,6 +30,7 @@ pub mod dial;
 pub mod pool;
 mod request;
 pub mod roots;
+pub mod socket;
 
 use dial::Target;
 use pool::{PoolKey, Streams, Upstreams};
@@ -72,15 +74,7 @@ pub async fn forward(
     let mut tab = Tab::open(settlement, dialect, edits.include_usage, gate);
     tab.set_call(call.id.to_string());
     let plain = tab.alters();
-    let key = PoolKey {
-        agent: identity.agent.clone(),
-        provider: call.provider.name.clone(),
-        target: call
-            .provider
-            .connect_to
-            .map_or(Target::Original(destination.original), Target::Configured),
-        sni: destination.sni.to_owned(),
-    };
+    let key = pool_key(identity, destination, &call);
     let mut request = request(dialect, destination.sni, call, &edits, plain, &credential)?;
     let slot = upstreams.slot(&key).ok_or_else(busy)?;
     if let Some(on_disk) = on_disk
@@ -107,6 +101,19 @@ pub async fn forward(
     waiting
         .answered(response, &credential)
         .ok_or_else(|| Refusal::new(Reason::Internal, "The reply has no account."))
+}
+
+/// Which connections the call may use.
+fn pool_key(identity: &Identity, destination: &Destination<'_>, call: &Call) -> PoolKey {
+    PoolKey {
+        agent: identity.agent.clone(),
+        provider: call.provider.name.clone(),
+        target: call
+            .provider
+            .connect_to
+            .map_or(Target::Original(destination.original), Target::Configured),
+        sni: destination.sni.to_owned(),
+    }
 }
 
 fn busy() -> Refusal {
@@ -176,21 +183,26 @@ impl Waiting {
         let (mut tab, streams) = (self.tab.take()?, self.streams.take()?);
         tab.set_forwarded(true, self.sent);
         tab.head(parts.status, &parts.headers);
-        let (alters, decodes) = (tab.alters(), tab.decodes());
-        parts.headers = end_to_end(&parts.headers, |name, value| {
-            // Alt-Svc would send the client to QUIC, past Guard.
-            *name == ALT_SVC
-                || (alters && *name == CONTENT_LENGTH)
-                || (decodes && *name == CONTENT_ENCODING)
-                || shows(value, credential)
-        });
-        parts.version = Version::default();
-        parts.extensions = http::Extensions::new();
+        clean(&mut parts, &tab, credential);
         Some(Response::from_parts(
             parts,
-            Metered::new(body, tab, streams, self.linger.clone()),
+            Metered::new(body, tab, Some(streams), self.linger.clone()),
         ))
     }
+}
+
+/// Takes out of an answer's head what ends here and what the client must not see.
+fn clean(parts: &mut Parts, tab: &Tab, credential: &Credential) {
+    let (alters, decodes) = (tab.alters(), tab.decodes());
+    parts.headers = end_to_end(&parts.headers, |name, value| {
+        // Alt-Svc would send the client to QUIC, past Guard.
+        *name == ALT_SVC
+            || (alters && *name == CONTENT_LENGTH)
+            || (decodes && *name == CONTENT_ENCODING)
+            || shows(value, credential)
+    });
+    parts.version = Version::default();
+    parts.extensions = http::Extensions::new();
 }
 
 /// Whether a header of the answer would show the key to the caller.

@@ -79,7 +79,8 @@ where
     } else {
         builder.http1_only()
     };
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection =
+        std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = drain.ending() => connection.as_mut().graceful_shutdown(),

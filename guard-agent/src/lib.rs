@@ -45,6 +45,8 @@ pub mod forward;
 
 pub mod meter;
 
+pub mod socket;
+
 pub mod ledger;
 
 pub mod record;

@@ -48,6 +48,7 @@ pub mod openai_responses;
 // --- which provider, which endpoint -----------------------------------------------
 pub mod detect;
 pub mod provider;
+pub mod socket;
 
 // --- what the formats share ---------------------------------------------------------
 pub mod conversation;
@@ -62,7 +63,7 @@ mod note;
 pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
-mod request;
+pub(crate) mod request;
 mod seen;
 pub mod sse;
 pub mod usage;
@@ -160,6 +161,8 @@ pub enum EndpointKind {
     Models,
     /// Counts tokens; free and allowed where inference is.
     CountTokens,
+    /// Opens a socket on which calls are made: each is inference, the opening itself is free.
+    Socket,
     /// Free by the provider's price list: moderation, reading and deleting a stored response.
     Free,
     /// Costs money in a unit for which there is no price: refused as unpriced unless the agent lists it.
@@ -382,4 +385,8 @@ pub trait Dialect: Send + Sync {
     fn reply(&self, head: &ReplyHead<'_>) -> Box<dyn ReplyReader>;
     /// The refusal in this format's error shape. `request_id` appears in the message.
     fn refusal(&self, refusal: &Refusal, request_id: &str) -> RefusalReply;
+    /// How this format is spoken over a WebSocket that is opened at this path, if it is.
+    fn socket(&self, _path: &str) -> Option<&'static dyn socket::SocketFormat> {
+        None
+    }
 }

@@ -20,6 +20,7 @@ mod tab;
 
 pub use linger::Linger;
 pub use tab::Tab;
+pub(crate) use tab::stopping;
 
 /// A provider that sends nothing for this long has stalled; reasoning models are silent for minutes.
 const SILENCE: Duration = Duration::from_secs(10 * 60);
@@ -58,7 +59,7 @@ pub struct Metered {
 
 impl Metered {
     /// Meters `body` on this account.
-    pub fn new(body: Incoming, tab: Tab, streams: Streams, linger: Linger) -> Self {
+    pub fn new(body: Incoming, tab: Tab, streams: Option<Streams>, linger: Linger) -> Self {
         let exact = !tab.alters();
         let mut this = Self {
             source: None,
@@ -70,7 +71,7 @@ impl Metered {
                 .map(|deadline| Box::pin(tokio::time::sleep_until(deadline.at.into()))),
             stopped: Box::pin(linger.drain().last_words()),
             linger,
-            streams: Some(streams),
+            streams,
             broken: None,
             exact,
         };

@@ -63,6 +63,11 @@ pub trait Decide: Send + Sync {
     /// # Errors
     /// The refusal, recorded already.
     fn decide(&self, identity: &Identity, provider: &Provider, call: &Call) -> Result<Permit, Refusal>;
+
+    /// Why the agent or its run may make no call at all, if it may not: for a socket that is open.
+    fn standing(&self, _identity: &Identity) -> Option<Refusal> {
+        None
+    }
 }
 
 /// Leave to forward one call. Only this module makes one; only `forward` consumes one.
@@ -358,6 +363,10 @@ impl Decide for Policy {
         };
         self.metrics.added(Stage::Decide, started.elapsed());
         decided
+    }
+
+    fn standing(&self, who: &Identity) -> Option<Refusal> {
+        self.frozen.check(&who.agent, &who.run).err()
     }
 }
 

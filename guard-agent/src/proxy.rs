@@ -43,8 +43,10 @@ use crate::telemetry::metrics::Stage;
 use crate::tls::{Distrust, Terminator, cause_of, is_h2};
 
 mod outside;
+mod sockets;
 
-use outside::{Opening, Outside};
+use outside::{Opening, Outside, unidentified};
+use sockets::Refused;
 
 /// Tells what a method and path of a provider are, and which wire format is spoken there.
 pub type Endpoints = fn(&Provider, &Method, &str) -> Endpoint;
@@ -96,6 +98,8 @@ struct Connection {
     snapshot: Arc<Snapshot>,
     requests: AtomicU64,
     share: Share,
+    /// What it becomes when a socket was opened on it.
+    next: sockets::Next,
 }
 
 impl Proxy {
@@ -193,6 +197,7 @@ impl Proxy {
                     snapshot,
                     requests,
                     share,
+                    next: sockets::Next::default(),
                 };
                 self.terminate(Rewind::new(bytes, stream), Arc::new(connection))
                     .await;
@@ -253,6 +258,9 @@ impl Proxy {
             async move { Ok::<_, Infallible>(proxy.serve_call(&connection, request).await) }
         });
         let ended = serve(stream, h2, &self.drain, service).await;
+        if let Some(socket) = connection.next.take() {
+            return socket.await;
+        }
         if let Some(kind) = ended
             .as_ref()
             .err()
@@ -272,7 +280,11 @@ impl Proxy {
     async fn serve_call(&self, connection: &Connection, request: Request<Incoming>) -> Response<Reply> {
         let id = Ulid::new();
         let (method, target) = (request.method().clone(), request.uri().clone());
-        let endpoint = (self.stages.endpoints)(&connection.provider, &method, target.path());
+        let socket = sockets::wanted(&connection.provider, &request);
+        let endpoint = match &socket {
+            Some((endpoint, _)) => endpoint.clone(),
+            None => (self.stages.endpoints)(&connection.provider, &method, target.path()),
+        };
         let dialect = endpoint.dialect;
         let early = |identity, refusal: Refusal| {
             let (original_destination, provider) =
@@ -295,6 +307,16 @@ impl Proxy {
             Ok(identity) => identity,
             Err(error) => return early(None, unidentified(error)),
         };
+        if let Some(socket) = socket {
+            return match self
+                .serve_upgrade(connection, identity, id, socket, request)
+                .await
+            {
+                Ok(response) => response,
+                Err(Refused::Early(refusal)) => early(Some(identity), refusal),
+                Err(Refused::Decided(refusal)) => refuse(dialect, &refusal, id),
+            };
+        }
         let mut room = connection.share.room();
         let call = match self.read(connection, &endpoint, id, request, &mut room).await {
             Ok(call) => call,
@@ -373,15 +395,6 @@ impl Proxy {
             body,
         })
     }
-}
-
-fn unidentified(error: &Unidentified) -> Refusal {
-    Refusal::new(
-        Reason::Unidentified,
-        format!(
-            "The host's firewall could not tell which agent this process belongs to ({error}). Ask the host's owner."
-        ),
-    )
 }
 
 #[cfg(test)]

@@ -118,7 +118,10 @@ impl Recorder {
             sni: Some(call.origin.sni.clone()),
             provider: Some(provider.name.clone()),
             dialect: Some(call.dialect.kind()),
-            side: matches!(call.endpoint, EndpointKind::Side | EndpointKind::Telemetry),
+            side: matches!(
+                call.endpoint,
+                EndpointKind::Side | EndpointKind::Telemetry | EndpointKind::Socket
+            ),
             endpoint: Some(call.path().to_owned()),
             stream: facts.map(|facts| facts.stream),
             model_requested: facts.map(|facts| facts.model.clone()),

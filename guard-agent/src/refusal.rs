@@ -45,7 +45,7 @@ pub enum Reason {
     UnsupportedEncoding,
     /// The request's authority is not the name of the TLS connection.
     AuthorityMismatch,
-    /// A WebSocket upgrade; not metered yet, so the client is told to use plain HTTP.
+    /// An upgrade where Guard reads none, or the agent may have none: the client is told to use plain HTTPS.
     UpgradeRequired,
     /// Too many requests in flight for this agent.
     InFlight,

@@ -20,6 +20,12 @@ const FORMATS: [&str; 4] = [
     "boto3==1.44.8",
 ];
 
+/// What the suite of sockets needs: the SDK with its own choice of a WebSocket library, which offers compression.
+const SOCKETS: [&str; 2] = ["openai==3.54.0", "websockets==17.4"];
+
+/// The agent CLI that prefers a WebSocket.
+const CODEX: &str = "@openai/codex@0.169.0";
+
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -45,6 +51,43 @@ pub fn ensure() -> Result<PathBuf> {
 /// As [`ensure`].
 pub fn formats() -> Result<PathBuf> {
     environment("venv-formats", &FORMATS)
+}
+
+/// The Python that has OpenAI's SDK and a WebSocket library, made on first use.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn sockets() -> Result<PathBuf> {
+    environment("venv-sockets", &SOCKETS)
+}
+
+/// The program of Codex, installed on first use.
+///
+/// # Errors
+/// `npm` is missing, or the package cannot be installed.
+pub fn codex() -> Result<PathBuf> {
+    let lab = repository().join(".lab");
+    fs::create_dir_all(&lab)?;
+    let lock = File::create(lab.join("codex.lock"))?;
+    lock.lock().context("waiting for the client's installation")?;
+    let (prefix, marker) = (lab.join("codex"), lab.join("codex.packages"));
+    let program = prefix.join("node_modules/.bin/codex");
+    if program.exists() && fs::read_to_string(&marker).is_ok_and(|have| have == CODEX) {
+        return Ok(program);
+    }
+    fs::create_dir_all(&prefix)?;
+    fs::write(prefix.join("package.json"), "{\"private\": true}\n")?;
+    Spawn::new("npm")
+        .args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"])
+        .arg(&prefix)
+        .arg(CODEX)
+        .inherit()
+        .patience(Duration::from_secs(600))
+        .run()?
+        .ok()
+        .context("npm install (Debian: apt-get install npm)")?;
+    fs::write(&marker, CODEX)?;
+    Ok(program)
 }
 
 fn environment(name: &str, packages: &[&str]) -> Result<PathBuf> {

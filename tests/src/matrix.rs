@@ -60,8 +60,9 @@ impl Rule {
             ),
         };
         let providers = table::providers().join("\", \"");
+        // Calls over a WebSocket have a suite of their own.
         format!(
-            "providers = [\"{providers}\"]\nmodels = {models}\n{tools}\nbudget = [{{ window = \"day\", usd = {budget} }}]\n"
+            "providers = [\"{providers}\"]\nmodels = {models}\nwebsockets = \"refuse\"\n{tools}\nbudget = [{{ window = \"day\", usd = {budget} }}]\n"
         )
     }
 

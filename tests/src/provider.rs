@@ -33,6 +33,7 @@ mod outcome;
 mod responses;
 mod script;
 mod site;
+mod sockets;
 
 pub use outcome::Answer;
 pub use script::{Fault, Gate, Pace, Reply, Tokens};
@@ -378,52 +379,70 @@ impl Shared {
         };
         let service = service_fn(move |request| Arc::clone(&self).call(request, from));
         let served = auto::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
             .await;
         // a client that hangs up, or a reply that is cut on purpose, ends here; tests look at what was seen
         drop(served);
     }
 
-    async fn call(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        from: SocketAddr,
-    ) -> Result<Response<outcome::Body>, Infallible> {
-        let (head, body) = request.into_parts();
-        let Ok(body) = body.collect().await else {
-            return Ok(outcome::empty());
+    /// Writes a request down; gives it with its number, the answer that is due, and whether its key is refused.
+    fn note(&self, mut seen: Seen) -> (Seen, Reply, bool) {
+        let mut state = self.lock();
+        seen.number = state.seen.len();
+        state.seen.push(seen.clone());
+        let mut reply = if seen.method == Method::POST {
+            state.queued.pop_front().unwrap_or_else(|| state.usual.clone())
+        } else {
+            state.usual.clone()
         };
-        let (seen, reply, key) = {
-            let mut state = self.lock();
-            let path = head
-                .uri
-                .path_and_query()
-                .map_or_else(String::new, ToString::to_string);
-            let seen = Seen {
-                number: state.seen.len(),
-                version: head.version,
-                from,
-                method: head.method,
-                path,
-                headers: head.headers,
-                body: body.to_bytes(),
-            };
-            state.seen.push(seen.clone());
-            let reply = if seen.method == Method::POST {
-                state.queued.pop_front().unwrap_or_else(|| state.usual.clone())
-            } else {
-                state.usual.clone()
-            };
-            self.changed.notify_all();
-            (seen, reply, state.key.clone())
-        };
-        let mut reply = reply;
+        self.changed.notify_all();
         if reply.until_answered {
             reply
                 .tool
                 .take_if(|(name, _)| seen.is_answered() || !seen.declares(name));
         }
-        let refused = key.is_some_and(|key| seen.credential() != Some(key.as_str()));
+        let refused = state
+            .key
+            .as_ref()
+            .is_some_and(|key| seen.credential() != Some(key.as_str()));
+        (seen, reply, refused)
+    }
+
+    fn bill(&self, seen: &Seen, model: &str, tokens: Tokens) {
+        let billed = Billed {
+            request: seen.number,
+            model: model.to_owned(),
+            tokens,
+        };
+        self.lock().billed.push(billed);
+    }
+
+    async fn call(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        from: SocketAddr,
+    ) -> Result<Response<outcome::Body>, Infallible> {
+        let socket = sockets::is_asked_for(&request).then(|| hyper::upgrade::on(&mut request));
+        let (head, body) = request.into_parts();
+        let Ok(body) = body.collect().await else {
+            return Ok(outcome::empty());
+        };
+        let path = head
+            .uri
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string);
+        let (seen, reply, refused) = self.note(Seen {
+            number: 0,
+            version: head.version,
+            from,
+            method: head.method,
+            path,
+            headers: head.headers,
+            body: body.to_bytes(),
+        });
+        if let Some(upgraded) = socket.filter(|_| !refused && self.speaks == Speaks::OpenAi) {
+            return Ok(sockets::open(&self, seen, upgraded));
+        }
         let answer = match self.speaks {
             Speaks::OpenAi if refused => openai::unauthorized(&seen),
             Speaks::Anthropic if refused => anthropic::unauthorized(&seen),
@@ -438,12 +457,7 @@ impl Shared {
             Speaks::Site => site::answer(&seen),
         };
         if let Some(model) = &answer.billed_model {
-            let billed = Billed {
-                request: seen.number,
-                model: model.clone(),
-                tokens: reply.tokens,
-            };
-            self.lock().billed.push(billed);
+            self.bill(&seen, model, reply.tokens);
         }
         if let Some(gate) = &reply.gate {
             gate.pass().await;

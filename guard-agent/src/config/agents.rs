@@ -99,6 +99,9 @@ fn one(section: &Section<'_, '_>, providers: &[Arc<Provider>], defaults: &[Budge
                 &[("refuse", Telemetry::Refuse), ("pass", Telemetry::Pass)],
             )
             .unwrap_or(Telemetry::Refuse),
+        websockets: section
+            .choice("websockets", &[("meter", true), ("refuse", false)])
+            .unwrap_or(true),
         tools: section
             .section("tools", "agent.tools")
             .map(|tools| super::tools::read(&tools)),

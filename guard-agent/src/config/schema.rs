@@ -172,6 +172,8 @@ pub const KEYS: &[Key] = &[
         "`pass` forwards the agent's own credential (for example an OAuth login) and meters it."),
     key("agent", "telemetry", "`refuse` or `pass`", "`refuse`",
         "Reports that an agent's client sends on its use to a provider's host (`docs/providers.md` lists the paths)."),
+    key("agent", "websockets", "`meter` or `refuse`", "`meter`",
+        "Whether its calls may also come over a WebSocket, where Guard reads the format (`docs/providers.md`). Where not, an upgrade is answered 426 and clients go on over HTTPS."),
     key("agent", "tools", "table", "every tool", "Which tools its requests may declare and its models may call."),
     key("agent", "caps", "table", "none", "Caps on one call and on concurrency."),
     key("agent", "retries", "table", "the defaults of its keys", "Limits on client retries."),

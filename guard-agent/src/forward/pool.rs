@@ -19,7 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::Full;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::{
+    FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream, builderstates,
+};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use moka::sync::Cache;
@@ -94,6 +96,27 @@ impl Upstreams {
     /// Dials where the caller needs a bare socket.
     pub fn dialer(&self) -> &Dialer {
         &self.dialer
+    }
+
+    /// A connection of its own, for HTTP/1.1: a WebSocket shares none.
+    pub(super) async fn alone(
+        &self,
+        key: &PoolKey,
+    ) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError> {
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "the provider is not known");
+        let tls = self.tls.get(&key.provider).ok_or_else(unknown)?;
+        let name = ServerName::try_from(key.sni.clone())?;
+        let uri = Uri::builder()
+            .scheme("https")
+            .authority(key.sni.as_str())
+            .path_and_query("/")
+            .build()?;
+        let tcp = Tcp {
+            dialer: self.dialer.clone(),
+            target: key.target,
+        };
+        let https = secure(tls.clone(), name).enable_http1().wrap_connector(tcp);
+        Connector { https }.call(uri).await
     }
 
     /// A client with room for one more stream; `None` when the agent has all it may have, or the provider is unknown.
@@ -176,17 +199,22 @@ fn client(connector: Connector) -> HttpClient {
 }
 
 fn connector(tls: ClientConfig, name: ServerName<'static>, tcp: Tcp) -> Connector {
-    let https = HttpsConnectorBuilder::new()
+    let https = secure(tls, name).enable_all_versions().wrap_connector(tcp);
+    Connector { https }
+}
+
+fn secure(
+    tls: ClientConfig,
+    name: ServerName<'static>,
+) -> HttpsConnectorBuilder<builderstates::WantsProtocols1> {
+    HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_only()
         // The address comes from the connection, the name from its ClientHello: the one is dialled, the other verified.
         .with_server_name_resolver(FixedServerNameResolver::new(name))
-        .enable_all_versions()
-        .wrap_connector(tcp);
-    Connector { https }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 /// Connects to one address for one name, in bounded time.

@@ -22,10 +22,11 @@ pub fn admit(parts: &Parts, sni: &str, port: u16, endpoint: EndpointKind) -> Res
             ),
         ));
     }
-    if parts.headers.contains_key(UPGRADE) || parts.method == Method::CONNECT {
+    let upgrade = parts.headers.contains_key(UPGRADE) && endpoint != EndpointKind::Socket;
+    if upgrade || parts.method == Method::CONNECT {
         return Err(Refusal::new(
             Reason::UpgradeRequired,
-            "WebSocket and other upgrades are not available here. Use plain HTTPS requests instead.",
+            "Guard reads no WebSocket or other upgrade here, so it lets none through. Use plain HTTPS requests instead.",
         ));
     }
     // A model's name may hold an escaped slash where the format has it in one segment of the path.

@@ -7,6 +7,7 @@
 use http::Method;
 
 use crate::llm::provider::{Mount, Provider, SideKind, dialect_at, dialect_for};
+use crate::llm::socket::SocketFormat;
 use crate::llm::{Dialect, EndpointKind, Place};
 
 mod percent;
@@ -51,6 +52,20 @@ pub fn endpoint(provider: &Provider, method: &Method, path: &str) -> Endpoint {
         Some(SideKind::Needed) => EndpointKind::Side,
         Some(SideKind::Telemetry) => EndpointKind::Telemetry,
         None => EndpointKind::Other,
+    })
+}
+
+/// The endpoint that a WebSocket opened at `path` is, where a format at this provider is spoken over one.
+pub fn socket(provider: &Provider, path: &str) -> Option<(Endpoint, &'static dyn SocketFormat)> {
+    if !is_plain(path) {
+        return None;
+    }
+    provider.formats.iter().find_map(|mount| {
+        let place = below(mount, path).filter(|place| place.model.is_none())?;
+        let dialect = dialect_at(provider, mount.dialect);
+        let format = dialect.socket(&place.tail)?;
+        let kind = EndpointKind::Socket;
+        Some((Endpoint { kind, dialect, place }, format))
     })
 }
 

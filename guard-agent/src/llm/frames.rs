@@ -122,6 +122,41 @@ impl Frames for Lines {
     }
 }
 
+/// What ends a message in [`Messages`]: a byte that no text has in it.
+pub(crate) const MESSAGE_END: u8 = 0xff;
+
+/// Messages of a socket, each fed whole and ended with [`MESSAGE_END`].
+#[derive(Debug, Default)]
+pub(crate) struct Messages;
+
+impl Frames for Messages {
+    fn next<'a>(&mut self, chunk: &'a [u8], from: usize) -> Option<Step<'a>> {
+        let rest = chunk.get(from..)?;
+        let at = memchr::memchr(MESSAGE_END, rest)?;
+        let found = match rest.get(..at) {
+            Some(message) if at <= EVENT_LIMIT => Found::Event(Cow::Borrowed(message)),
+            _ => Found::Oversize,
+        };
+        Some(Step {
+            found,
+            end: from + at + 1,
+        })
+    }
+
+    fn take_rest(&mut self) -> Option<Found<'static>> {
+        None
+    }
+
+    fn frame(&self, _raw: &[u8], _name: Option<&str>, data: &[u8]) -> Vec<u8> {
+        message(data)
+    }
+}
+
+/// One message, ended.
+pub(crate) fn message(data: &[u8]) -> Vec<u8> {
+    [data, &[MESSAGE_END]].concat()
+}
+
 /// One server-sent event.
 pub(crate) fn sse_event(name: Option<&str>, data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(data.len() + 32);

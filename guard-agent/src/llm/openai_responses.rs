@@ -1,4 +1,4 @@
-//! OpenAI responses over HTTP: the format of Codex, of OpenAI's agents and of the ChatGPT back end.
+//! OpenAI responses, over HTTP and over WebSocket: the format of Codex, of OpenAI's agents and of the ChatGPT back end.
 //!
 //! In: requests, replies and refusals of the common vocabulary. Out: the same in this format. On failure: `Malformed`,
 //! which becomes a 400 in this format's own shape.
@@ -11,6 +11,7 @@ use http::Method;
 
 use crate::llm::openai_chat::OPENAI;
 use crate::llm::reply::Reader;
+use crate::llm::socket::SocketFormat;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyHead, ReplyReader,
     RequestFacts, Takes, note,
@@ -21,6 +22,7 @@ mod calls;
 mod conversation;
 pub(crate) mod request;
 mod rewrite;
+mod socket;
 mod tools;
 pub(crate) mod usage;
 
@@ -82,5 +84,9 @@ impl Dialect for OpenaiResponses {
     /// As in chat completions: 400 is the one status at which every measured client stops and shows the message.
     fn refusal(&self, refusal: &Refusal, request_id: &str) -> RefusalReply {
         OPENAI.refusal(refusal, request_id)
+    }
+
+    fn socket(&self, path: &str) -> Option<&'static dyn SocketFormat> {
+        matches!(path, "/responses" | "/v1/responses").then_some(&socket::SOCKET)
     }
 }

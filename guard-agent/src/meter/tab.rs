@@ -10,10 +10,11 @@ use http::{HeaderMap, StatusCode};
 use crate::llm::encoding::reader_for;
 use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader, Seen};
 use crate::policy::{Deadline, Outcome, Settle};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::Refusal;
 
-/// Seconds after which another Guard serves.
-const RESTART: u32 = 2;
+mod messages;
+
+pub(crate) use messages::stopping;
 
 /// The open account of one forwarded call. It is settled exactly once: by [`Tab::close`], or when it is dropped.
 pub struct Tab {
@@ -124,6 +125,13 @@ impl Tab {
 
     /// Whether the stream has taken more than is paid for and more cannot be reserved: gives the format's own last event.
     pub(super) fn outgrown(&mut self) -> Option<Bytes> {
+        let refusal = self.beyond()?;
+        let call = std::mem::take(&mut self.call);
+        Some(self.last_words(&refusal, &call))
+    }
+
+    /// Why no more of the stream can be paid for.
+    fn beyond(&mut self) -> Option<Refusal> {
         let (room, seen) = (self.room?, self.reader.as_ref()?.seen());
         if seen.input <= room.input && seen.output <= room.output {
             return None;
@@ -135,8 +143,7 @@ impl Tab {
             }
             Err(refusal) => {
                 self.room = None;
-                let call = std::mem::take(&mut self.call);
-                Some(self.last_words(&refusal, &call))
+                Some(refusal)
             }
         }
     }
@@ -151,13 +158,8 @@ impl Tab {
 
     /// Guard is being stopped: gives the format's own last event.
     pub(super) fn stop(&mut self) -> Bytes {
-        let mut refusal = Refusal::new(
-            Reason::Stopping,
-            "The host's firewall is being restarted, and this reply did not end in time. Send the request again.",
-        );
-        refusal.retry_after = Some(RESTART);
         let call = std::mem::take(&mut self.call);
-        self.last_words(&refusal, &call)
+        self.last_words(&stopping(), &call)
     }
 
     fn last_words(&mut self, refusal: &Refusal, id: &str) -> Bytes {

@@ -51,6 +51,14 @@ pub fn endpoint(agent: &Agent, provider: &str, kind: EndpointKind, path: &str) -
     match kind {
         EndpointKind::Inference => Ok(Passage::Metered),
         EndpointKind::Models | EndpointKind::CountTokens | EndpointKind::Free => Ok(Passage::Free),
+        EndpointKind::Socket if agent.websockets => Ok(Passage::Free),
+        EndpointKind::Socket => Err(Refusal::new(
+            Reason::UpgradeRequired,
+            format!(
+                "Agent {name:?} makes its calls over plain HTTPS. Use HTTPS requests instead; to allow WebSockets, the \
+                 operator sets websockets = \"meter\" in [[agent]] {name:?} in guard.toml.",
+            ),
+        )),
         EndpointKind::Side => Ok(Passage::Side),
         EndpointKind::Telemetry if agent.telemetry == Telemetry::Pass => Ok(Passage::Side),
         EndpointKind::Telemetry => Err(Refusal::new(

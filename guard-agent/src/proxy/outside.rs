@@ -14,6 +14,7 @@ use crate::passthrough::refuse::{Speaks, refuse};
 use crate::passthrough::{self, Counted, Cut};
 use crate::peek::{First, Patience, PeekError, Rewind, peek};
 use crate::proxy::Snapshot;
+use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, Report, Verdict};
 use crate::route::Route;
 use crate::route::egress::{Passage, Refused};
@@ -239,6 +240,16 @@ impl Outside<'_> {
             received: counted.received.load(Ordering::Relaxed),
         });
     }
+}
+
+/// What a caller is told that could not be identified.
+pub(super) fn unidentified(error: &Unidentified) -> Refusal {
+    Refusal::new(
+        Reason::Unidentified,
+        format!(
+            "The host's firewall could not tell which agent this process belongs to ({error}). Ask the host's owner."
+        ),
+    )
 }
 
 /// What a client is told that may not pass; nothing when it is not Guard that stops it.

@@ -3,4 +3,5 @@
 mod calls;
 mod connections;
 mod fakes;
+mod sockets;
 mod streams;

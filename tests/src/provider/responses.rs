@@ -19,7 +19,7 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
     answer
 }
 
-fn whole(id: &str, model: &str, reply: &Reply, status: &str) -> Value {
+pub(super) fn whole(id: &str, model: &str, reply: &Reply, status: &str) -> Value {
     let done = status == "completed";
     let usage = reply.stated().filter(|_| done).map(|tokens| {
         let input = tokens.input + tokens.cached;
@@ -61,7 +61,7 @@ fn item(reply: &Reply, status: &str) -> Value {
     }
 }
 
-fn stream(id: &str, model: &str, reply: &Reply) -> Vec<String> {
+pub(super) fn stream(id: &str, model: &str, reply: &Reply) -> Vec<String> {
     let mut events = Vec::new();
     let mut tell = |kind: &str, rest: Value| {
         let mut event = json!({"type": kind, "sequence_number": events.len()});

@@ -11,7 +11,7 @@ use crate::llm::request::{Part, declare, is_set, lenient, parts, parts_of};
 use crate::llm::{CacheWrite, DeclaredTool, Malformed, RequestFacts, json_strict};
 
 /// Top-level names that decide something; another spelling of one of them is refused.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 27] = [
     "model",
     "input",
     "instructions",
@@ -36,6 +36,9 @@ const KNOWN: [&str; 24] = [
     "models",
     "plugins",
     "type",
+    "generate",
+    "stream_id",
+    "response",
 ];
 
 /// The tool that a stored prompt stands for: it may bring in any.

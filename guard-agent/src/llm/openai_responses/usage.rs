@@ -283,6 +283,16 @@ impl ResponseReply {
         }
     }
 
+    /// A response that failed for its prompt: the one end after which Codex neither tries again nor loses the message.
+    pub(super) fn failed(&self, refusal: &Refusal, request_id: &str) -> Value {
+        let response = json!({
+            "id": self.id, "object": "response", "status": "failed", "output": [],
+            "model": self.facts.model, "usage": null, "incomplete_details": null,
+            "error": {"code": "invalid_prompt", "message": refusal_reply::message(refusal, request_id)},
+        });
+        json!({"type": "response.failed", "sequence_number": 0, "response": response})
+    }
+
     fn did(&mut self, unit: Unit, id: String) {
         let action = (unit, id);
         if !self.actions.contains(&action) && self.actions.len() < ACTION_LIMIT {
@@ -329,14 +339,8 @@ impl Format for ResponseReply {
         calls::without(event, calls)
     }
 
-    /// A response that failed for its prompt: the one end after which Codex neither tries again nor loses the message.
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
-        let response = json!({
-            "id": self.id, "object": "response", "status": "failed", "output": [],
-            "model": self.facts.model, "usage": null, "incomplete_details": null,
-            "error": {"code": "invalid_prompt", "message": refusal_reply::message(refusal, request_id)},
-        });
-        let event = json!({"type": "response.failed", "sequence_number": 0, "response": response});
+        let event = self.failed(refusal, request_id);
         Bytes::from(sse_event(Some("response.failed"), event.to_string().as_bytes()))
     }
 

@@ -1,7 +1,7 @@
 //! A provider, its dialect, the stages around the data path, and clients.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,11 +22,12 @@ use crate::forward::dial::Dialer;
 use crate::identity::Process;
 use crate::keys::Secret;
 use crate::llm::detect::{self, Endpoint};
+use crate::llm::provider::Mount;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader,
-    RequestFacts, Usage,
+    RequestFacts, Seen, Usage,
 };
-use crate::policy::{Credential, Outcome, Permit, Settle};
+use crate::policy::{Credential, Deadline, Outcome, Permit, Settle};
 use crate::report::ConnectionReport;
 use crate::route::addresses::ProviderAddresses;
 use crate::route::tests::provider;
@@ -104,7 +105,11 @@ pub(super) async fn fake_provider(name: &str, alpn: &[u8], handler: Handler) -> 
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                drop(builder.serve_connection(TokioIo::new(stream), service).await);
+                drop(
+                    builder
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                        .await,
+                );
             });
         }
     });
@@ -190,6 +195,13 @@ pub(super) struct World {
     pub(super) edits: BodyEdits,
     pub(super) pass_login: bool,
     pub(super) anonymous: bool,
+    /// How long each reply may last.
+    pub(super) lasts: Option<Duration>,
+    /// How many tokens of output are paid for.
+    pub(super) room: Option<u64>,
+    pub(super) frozen: AtomicBool,
+    /// What was admitted.
+    pub(super) decided: Mutex<Vec<RequestFacts>>,
     /// Nobody is an agent, and this host is a provider's.
     pub(super) bystander: bool,
     agents: AtomicUsize,
@@ -198,8 +210,23 @@ pub(super) struct World {
     pub(super) presented: Mutex<Vec<String>>,
 }
 
-struct Settled(mpsc::Sender<Outcome>);
+struct Settled(mpsc::Sender<Outcome>, Option<Duration>, Option<u64>);
 impl Settle for Settled {
+    fn deadline(&self) -> Option<Deadline> {
+        Some(Deadline {
+            at: Instant::now() + self.1?,
+            refusal: Refusal::new(Reason::RunTimeout, "the run is over"),
+            id: "01ID".to_owned(),
+        })
+    }
+    fn room(&self) -> Option<Seen> {
+        let output = self.2?;
+        Some(Seen { input: 0, output })
+    }
+    fn extend(&mut self, _: Seen) -> Result<Seen, Refusal> {
+        Err(Refusal::new(Reason::BudgetExceeded, "the money is spent"))
+    }
+
     fn settle(self: Box<Self>, outcome: Outcome) {
         self.0.try_send(outcome).unwrap();
     }
@@ -244,12 +271,22 @@ impl Identify for World {
 }
 
 impl Decide for World {
+    fn standing(&self, _: &Identity) -> Option<Refusal> {
+        let frozen = self.frozen.load(Ordering::Relaxed);
+        frozen.then(|| Refusal::new(Reason::Frozen, "stopped by the operator"))
+    }
+
     fn decide(&self, _: &Identity, _: &Provider, call: &Call) -> Result<Permit, Refusal> {
         let secrets = call.said.credentials.iter().map(|c| c.secret.expose().to_owned());
         self.presented.lock().unwrap().extend(secrets);
         if call.endpoint == EndpointKind::Other {
             return Err(Refusal::new(Reason::EndpointDenied, "no"));
         }
+        let facts = call.facts.clone().unwrap_or_default();
+        if facts.model == "denied" {
+            return Err(Refusal::new(Reason::ModelDenied, "not this model"));
+        }
+        self.decided.lock().unwrap().push(facts);
         let credential = if self.pass_login {
             Credential::Pass
         } else {
@@ -258,7 +295,7 @@ impl Decide for World {
                 secret: Secret::new(REAL_KEY),
             }
         };
-        let settlement = Box::new(Settled(self.outcomes.clone()));
+        let settlement = Box::new(Settled(self.outcomes.clone(), self.lasts, self.room));
         Ok(Permit::for_test(self.edits.clone(), credential, settlement))
     }
 }
@@ -292,7 +329,7 @@ pub(super) struct Setup {
     pub(super) proxy: Arc<Proxy>,
     pub(super) world: Arc<World>,
     pub(super) address: SocketAddr,
-    roots: rustls::RootCertStore,
+    pub(super) roots: rustls::RootCertStore,
     pub(super) outcomes: mpsc::Receiver<Outcome>,
 }
 
@@ -300,8 +337,31 @@ pub(super) async fn setup(upstream: &FakeProvider) -> Setup {
     setup_with(upstream, |_| {}).await
 }
 
+/// What tests change.
+fn world(outcomes: mpsc::Sender<Outcome>) -> World {
+    World {
+        original_destination: "203.0.113.1:443".parse().unwrap(),
+        edits: BodyEdits::default(),
+        pass_login: false,
+        anonymous: false,
+        lasts: None,
+        room: None,
+        frozen: AtomicBool::new(false),
+        decided: Mutex::default(),
+        bystander: false,
+        agents: AtomicUsize::new(0),
+        outcomes,
+        told: Mutex::default(),
+        presented: Mutex::default(),
+    }
+}
+
 pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut World)) -> Setup {
     let mut fake = provider("fake", HOST);
+    fake.formats.push(Mount {
+        base: String::new(),
+        dialect: DialectKind::OpenaiResponses,
+    });
     fake.connect_to = Some(upstream.address);
     fake.trust = vec![upstream.trust.path().to_owned()];
     let providers = [Arc::new(fake)];
@@ -322,17 +382,7 @@ pub(super) async fn setup_with(upstream: &FakeProvider, change: impl FnOnce(&mut
         terminator,
     };
     let (sender, outcomes) = mpsc::channel(64);
-    let mut world = World {
-        original_destination: "203.0.113.1:443".parse().unwrap(),
-        edits: BodyEdits::default(),
-        pass_login: false,
-        anonymous: false,
-        bystander: false,
-        agents: AtomicUsize::new(0),
-        outcomes: sender,
-        told: Mutex::default(),
-        presented: Mutex::default(),
-    };
+    let mut world = world(sender);
     change(&mut world);
     if world.bystander {
         addresses.watch(vec![HOST.to_owned()]);

@@ -1,0 +1,241 @@
+//! The agent's side of a socket: each message is read; one that asks for a response becomes a call when its lane is free.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use super::{Current, Goes, LANES, Lane, Over, Socket, WAITING, Waiting, client, frame};
+use crate::llm::RequestFacts;
+use crate::llm::frames::MESSAGE_END;
+use crate::llm::request::{TOOL_LIMIT, declare};
+use crate::llm::socket::{Asked, Request};
+use crate::refusal::{Reason, Refusal};
+
+impl Socket {
+    pub(super) async fn hear_client(&mut self, message: Option<Result<Message, Error>>) -> Goes {
+        self.heard.0 = Instant::now();
+        let message = match message {
+            Some(Ok(message)) => message,
+            None => {
+                self.leave(None);
+                return Ok(());
+            }
+            Some(Err(error)) => {
+                let (code, refusal) = client::fault(&error);
+                if let Some(refusal) = refusal {
+                    self.refuse_unread(&refusal, None).await;
+                }
+                if let (Some(code), Some(client)) = (code, self.client.take()) {
+                    client
+                        .close(Some(frame(code, "the host's firewall cannot read this")))
+                        .await;
+                }
+                self.leave(None);
+                return Ok(());
+            }
+        };
+        let message = match message {
+            Message::Text(text) => Bytes::from(text),
+            Message::Binary(_) => {
+                let refusal = Refusal::new(
+                    Reason::Malformed,
+                    "Messages on this socket are JSON text; this one was binary.",
+                );
+                self.refuse_unread(&refusal, None).await;
+                return Ok(());
+            }
+            Message::Close(frame) => {
+                if let Some(client) = self.client.take() {
+                    client.close(None).await;
+                }
+                self.leave(frame);
+                return Ok(());
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
+        };
+        let room = match self.client.as_mut().map(|client| client.take_room(message.len())) {
+            Some(Ok(room)) => room,
+            Some(Err(refusal)) => {
+                self.refuse_unread(&refusal, None).await;
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        match self.caller.format.asked(&message) {
+            Err(unfit) => {
+                let refusal = Refusal::new(Reason::Malformed, unfit.why);
+                self.refuse_unread(&refusal, unfit.lane.as_deref()).await;
+                Ok(())
+            }
+            // It frees money, so it does not wait.
+            Ok(Asked::Stop) => self.pass_on(message).await,
+            Ok(asked) => {
+                let waiting = Waiting { asked, message, room };
+                self.line_up(waiting).await
+            }
+        }
+    }
+
+    /// The client has gone: what is under way is read to its end, and nothing else is begun.
+    fn leave(&mut self, frame: Option<CloseFrame>) {
+        self.client = None;
+        self.gone = Some((Instant::now(), frame, 0));
+        for lane in &mut self.lanes {
+            lane.waiting.clear();
+            if let Some(call) = &mut lane.call {
+                call.tab.set_client_gone();
+            }
+        }
+    }
+
+    async fn pass_on(&mut self, message: Bytes) -> Goes {
+        let text = Utf8Bytes::try_from(message);
+        match text {
+            Ok(text) if self.busy() => match self.upstream.send(Message::Text(text)).await {
+                Ok(()) => Ok(()),
+                Err(why) => Err(self.provider_gone(&why, None)),
+            },
+            // Nothing is under way that it could stop.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Puts a message in its lane, and begins it if the lane is free.
+    async fn line_up(&mut self, waiting: Waiting) -> Goes {
+        let name = match &waiting.asked {
+            Asked::Response(_, request) => request.lane.clone(),
+            Asked::Stop => None,
+        };
+        self.lanes
+            .retain(|lane| lane.call.is_some() || !lane.waiting.is_empty() || lane.name == name);
+        let at = match self.lanes.iter().position(|lane| lane.name == name) {
+            Some(at) => at,
+            None => {
+                self.lanes.push(Lane {
+                    name: name.clone(),
+                    ..Lane::default()
+                });
+                self.lanes.len() - 1
+            }
+        };
+        let all: usize = self.lanes.iter().map(|lane| lane.waiting.len()).sum();
+        if self.lanes.len() > LANES || all >= WAITING {
+            let refusal = Refusal::new(
+                Reason::InFlight,
+                "Too many requests wait on this socket. Wait for some to end, then try again.",
+            );
+            self.refuse_unread(&refusal, name.as_deref()).await;
+            return Ok(());
+        }
+        if let Some(lane) = self.lanes.get_mut(at) {
+            lane.waiting.push_back(waiting);
+        }
+        self.begin(at).await
+    }
+
+    /// Begins what waits in a lane, until something of it is under way.
+    pub(super) async fn begin(&mut self, at: usize) -> Goes {
+        loop {
+            let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.call.is_none()) else {
+                return Ok(());
+            };
+            if self.over.is_some() || self.client.is_none() {
+                lane.waiting.clear();
+                return Ok(());
+            }
+            let Some(Waiting { asked, message, room }) = lane.waiting.pop_front() else {
+                return Ok(());
+            };
+            if let Asked::Response(facts, request) = asked {
+                let begun = self.decide(*facts, &request, message).await;
+                drop(room);
+                match begun {
+                    Ok(current) => {
+                        self.heard.1 = Instant::now();
+                        if let Some(lane) = self.lanes.get_mut(at) {
+                            lane.call = Some(current);
+                        }
+                    }
+                    Err((refusal, id)) => {
+                        self.tell(&refusal, &id, request.lane.as_deref()).await;
+                        match refusal.reason {
+                            Reason::Frozen | Reason::RunTimeout => self.over = Some(Over::Refused(None)),
+                            Reason::Upstream => return Err(self.provider_gone(&refusal.message, None)),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// One call: decide, reserve, forward.
+    async fn decide(
+        &mut self,
+        mut facts: RequestFacts,
+        request: &Request,
+        message: Bytes,
+    ) -> Result<Current, (Refusal, String)> {
+        let mut declared = facts.tools.clone();
+        if request.continues {
+            for tool in &self.tools {
+                // What does not fit is not remembered for this call; the allow list decides on its calls.
+                if declare(&mut facts.tools, tool.clone()).is_err() {
+                    break;
+                }
+            }
+        }
+        let call = self.caller.call(facts, message);
+        let id = call.id.to_string();
+        let permit = self
+            .caller
+            .decide(&call)
+            .map_err(|refusal| (refusal, id.clone()))?;
+        let sent = self.upstream.ask(self.caller.format, request, call, permit).await;
+        let (tab, stripped) = sent.map_err(|refusal| (refusal, id))?;
+        declared.retain(|tool| !stripped.contains(&tool.name));
+        for tool in declared {
+            // Beyond the limit a tool is not remembered; the allow list decides on its calls.
+            if self.tools.len() < TOOL_LIMIT && !self.tools.contains(&tool) {
+                self.tools.push(tool);
+            }
+        }
+        Ok(Current { tab, begun: false })
+    }
+
+    /// Refuses what never became a call, and records that.
+    pub(super) async fn refuse_unread(&mut self, refusal: &Refusal, lane: Option<&str>) {
+        let id = self.caller.refused(refusal);
+        self.tell(refusal, &id, lane).await;
+    }
+
+    /// Tells the client a refusal.
+    pub(super) async fn tell(&mut self, refusal: &Refusal, id: &str, lane: Option<&str>) {
+        let text = self.caller.format.refusal(refusal, id, lane);
+        self.say(Message::text(text)).await;
+    }
+
+    pub(super) async fn say(&mut self, message: Message) {
+        if let Some(client) = &mut self.client
+            && client.send(message).await.is_err()
+        {
+            self.leave(None);
+        }
+    }
+
+    /// Sends messages that a reply's reader gave, each ended with its mark.
+    pub(super) async fn say_all(&mut self, mut messages: Bytes, binary: bool) {
+        while let Some(at) = memchr::memchr(MESSAGE_END, &messages) {
+            let one = messages.split_to(at);
+            drop(messages.split_to(1));
+            let text = Utf8Bytes::try_from(one.clone());
+            let message = match text {
+                Ok(text) if !binary => Message::Text(text),
+                _ => Message::Binary(one),
+            };
+            self.say(message).await;
+        }
+    }
+}
