@@ -21,6 +21,7 @@ use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use crate::call::Call;
 use crate::http::headers::end_to_end;
 use crate::identity::Identity;
+use crate::ledger::OnDisk;
 use crate::llm::Dialect;
 use crate::meter::{Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
@@ -77,12 +78,7 @@ pub async fn forward(
     let key = pool_key(identity, destination, &call);
     let mut request = request(dialect, destination.sni, call, &edits, plain, &credential)?;
     let slot = upstreams.slot(&key).ok_or_else(busy)?;
-    if let Some(on_disk) = on_disk
-        && tokio::time::timeout(ON_DISK, on_disk.wait()).await.is_err()
-    {
-        tab.set_error("the reservation was not on disk in time".to_owned());
-        return Err(slow_disk());
-    }
+    record_first(on_disk, &mut tab).await?;
     let sent = request.body().size_hint().lower();
     let connection = capture_connection(&mut request);
     let mut waiting = Waiting {
@@ -123,6 +119,19 @@ fn busy() -> Refusal {
     );
     refusal.retry_after = Some(BUSY);
     refusal
+}
+
+/// Nothing is sent before what it may cost is on record against a power loss.
+async fn record_first(on_disk: Option<OnDisk>, tab: &mut Tab) -> Result<(), Refusal> {
+    let Some(on_disk) = on_disk else {
+        return Ok(());
+    };
+    tokio::time::timeout(ON_DISK, on_disk.wait())
+        .await
+        .map_err(|_elapsed| {
+            tab.set_error("the reservation was not on disk in time".to_owned());
+            slow_disk()
+        })
 }
 
 fn slow_disk() -> Refusal {
