@@ -21,7 +21,7 @@ use crate::identity::Identity;
 use crate::keys::Secret;
 use crate::keys::placeholder::Placeholders;
 use crate::keys::vault::Vault;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, OnDisk};
 use crate::llm::prices::{ModelPrice, PriceTable};
 use crate::llm::provider::Provider;
 use crate::llm::{BodyEdits, Gate, ReplyFacts, Seen};
@@ -135,6 +135,11 @@ pub(crate) enum Credential {
 pub trait Settle: Send {
     /// Books the outcome.
     fn settle(self: Box<Self>, outcome: Outcome);
+
+    /// What has to be on disk before the call is sent; none when all of it is.
+    fn on_disk(&self) -> Option<OnDisk> {
+        None
+    }
 
     /// When a stream of the reply ends at the latest; none while nothing says so.
     fn deadline(&self) -> Option<Deadline> {

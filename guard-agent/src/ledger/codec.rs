@@ -7,7 +7,7 @@
 use ulid::Ulid;
 
 use super::book::{AccountId, Posting};
-use super::record::{Balance, Numbered, Outcome, Record};
+use super::record::{Balance, Boot, Numbered, Outcome, Record};
 use super::{Amounts, Buckets, Caller, Cause, Ended, Scope, ScopeKind, Unit, Window};
 use crate::money::Pico;
 
@@ -19,10 +19,13 @@ pub(super) const HEAD: usize = 12;
 pub(super) const MAX_PAYLOAD: usize = 64 << 20;
 
 const CHECKPOINT: u8 = 1;
-const RESERVE: u8 = 2;
+pub(super) const RESERVE: u8 = 2;
 const CLOSE: u8 = 3;
 const FORGET: u8 = 4;
-const EXTEND: u8 = 5;
+pub(super) const EXTEND: u8 = 5;
+const LEASE: u8 = 6;
+const OPENED: u8 = 7;
+const STOPPED: u8 = 8;
 
 /// Appends the frame of a record to `out`.
 pub(super) fn encode(seq: u64, record: &Record, out: &mut Vec<u8>) {
@@ -76,6 +79,8 @@ impl Writer<'_> {
                 accounts,
                 held,
                 floors,
+                leases,
+                boot,
             } => {
                 self.begin(CHECKPOINT, seq, *at);
                 self.list(accounts, |w, Balance { account, settled }| {
@@ -91,6 +96,8 @@ impl Writer<'_> {
                     w.i64(*starts);
                     w.i64(*ends);
                 });
+                self.leases(leases);
+                self.list(boot.as_slice(), |w, boot| w.boot(*boot));
             }
             Record::Reserve { at, posting, caller } => {
                 self.begin(RESERVE, seq, *at);
@@ -121,6 +128,15 @@ impl Writer<'_> {
                 self.begin(FORGET, seq, *at);
                 self.scope(scope);
             }
+            Record::Lease { at, leases } => {
+                self.begin(LEASE, seq, *at);
+                self.leases(leases);
+            }
+            Record::Opened { at, boot } => {
+                self.begin(OPENED, seq, *at);
+                self.boot(*boot);
+            }
+            Record::Stopped { at } => self.begin(STOPPED, seq, *at),
         }
     }
 
@@ -226,6 +242,18 @@ impl Writer<'_> {
         self.i64(account.ends);
     }
 
+    fn leases(&mut self, leases: &[(AccountId, u64)]) {
+        self.list(leases, |w, (account, ceiling)| {
+            w.account(account);
+            w.u64(*ceiling);
+        });
+    }
+
+    fn boot(&mut self, boot: Boot) {
+        self.0.extend_from_slice(&boot.id.to_le_bytes());
+        self.i64(boot.ticks);
+    }
+
     fn posting(&mut self, posting: &Posting) {
         self.0.extend_from_slice(&posting.call.0.to_le_bytes());
         self.amounts(&posting.amount);
@@ -251,6 +279,8 @@ impl<'a> Reader<'a> {
                 })?,
                 held: self.list(|r| Some((r.u64()?, r.posting()?.into())))?,
                 floors: self.list(|r| Some((r.window()?, r.i64()?, r.i64()?)))?,
+                leases: self.leases()?,
+                boot: self.list(Self::boot)?.pop(),
             },
             RESERVE => Record::Reserve {
                 at,
@@ -274,6 +304,15 @@ impl<'a> Reader<'a> {
                 at,
                 scope: self.scope()?,
             },
+            LEASE => Record::Lease {
+                at,
+                leases: self.leases()?,
+            },
+            OPENED => Record::Opened {
+                at,
+                boot: self.boot()?,
+            },
+            STOPPED => Record::Stopped { at },
             _ => return None,
         };
         Some(Numbered { seq, record })
@@ -389,6 +428,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn leases(&mut self) -> Option<Vec<(AccountId, u64)>> {
+        self.list(|r| Some((r.account()?, r.u64()?)))
+    }
+
+    fn boot(&mut self) -> Option<Boot> {
+        Some(Boot {
+            id: u128::from_le_bytes(self.array()?),
+            ticks: self.i64()?,
+        })
+    }
+
     fn posting(&mut self) -> Option<Posting> {
         Some(Posting {
             call: Ulid(u128::from_le_bytes(self.array()?)),
@@ -488,6 +538,14 @@ mod tests {
         })
     }
 
+    fn leases() -> impl Strategy<Value = Vec<(AccountId, u64)>> {
+        prop::collection::vec((account(), any::<u64>()), 0..5)
+    }
+
+    fn boot() -> impl Strategy<Value = Boot> {
+        (any::<u128>(), any::<i64>()).prop_map(|(id, ticks)| Boot { id, ticks })
+    }
+
     fn record() -> impl Strategy<Value = Record> {
         let balance = (account(), any::<u64>()).prop_map(|(account, settled)| Balance { account, settled });
         let checkpoint = (
@@ -495,14 +553,21 @@ mod tests {
             prop::collection::vec(balance, 0..5),
             prop::collection::vec((any::<u64>(), posting().prop_map_into()), 0..5),
             prop::collection::vec((window(), any::<i64>(), any::<i64>()), 0..5),
+            leases(),
+            prop::option::of(boot()),
         );
         prop_oneof![
-            checkpoint.prop_map(|(at, accounts, held, floors)| Record::Checkpoint {
+            checkpoint.prop_map(|(at, accounts, held, floors, leases, boot)| Record::Checkpoint {
                 at,
                 accounts,
                 held,
                 floors,
+                leases,
+                boot,
             }),
+            (any::<i64>(), leases()).prop_map(|(at, leases)| Record::Lease { at, leases }),
+            (any::<i64>(), boot()).prop_map(|(at, boot)| Record::Opened { at, boot }),
+            any::<i64>().prop_map(|at| Record::Stopped { at }),
             (any::<i64>(), posting(), caller()).prop_map(|(at, posting, caller)| Record::Reserve {
                 at,
                 posting: posting.into(),
