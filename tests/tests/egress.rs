@@ -1,10 +1,13 @@
 //! Each key of `egress`, from inside a governed cgroup: what may pass does, what may not gets a readable end, and both
 //! are in the audit log.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use guard_tests::clients;
 use guard_tests::lab::{Lab, Place};
 use guard_tests::netns::NetNs;
+use guard_tests::patience::patient;
 use guard_tests::process::{Running, Spawn};
 use serde_json::Value;
 
@@ -64,11 +67,19 @@ fn get(lab: &Lab, place: &Place<'_>, host: &str, port: &str, name: &str) -> Resu
 }
 
 /// Records of connections, by decision.
+/// A connection's record is written when it has ended, which its client sees a moment earlier.
 fn records(lab: &Lab, decision: &str) -> Result<Vec<Value>> {
-    let all = lab.audit()?.into_iter();
-    Ok(all
-        .filter(|record| record["kind"] == "connection" && record["decision"] == decision)
-        .collect())
+    let deadline = Instant::now() + patient(Duration::from_secs(5));
+    loop {
+        let all = lab.audit()?.into_iter();
+        let found: Vec<_> = all
+            .filter(|record| record["kind"] == "connection" && record["decision"] == decision)
+            .collect();
+        if !found.is_empty() || Instant::now() > deadline {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -100,14 +100,15 @@ impl State {
         }
     }
 
-    /// The most that an open reservation can have cost, by the leases of its accounts; `None` when one has no lease.
+    /// The most that an open reservation can have cost: its amount, within the lease of each account that has one. A lease
+    /// that ended bounds nothing, and takes nothing from what the others bound.
     fn most(&self, id: u64) -> Option<Amounts> {
         let posting = self.book.posting(id)?;
         let mut most = posting.amount;
         for account in &posting.accounts {
             let ceiling = self.escrow.ceiling(account);
             if ceiling == 0 {
-                return None;
+                continue;
             }
             let left = ceiling.saturating_sub(self.book.settled_in(account));
             most = with(most, account.unit, most.of(account.unit).min(left));
