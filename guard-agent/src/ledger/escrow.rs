@@ -313,7 +313,7 @@ mod tests {
         escrow.synced(7);
         assert_eq!(escrow.lift(7, 100 * SECOND), [], "a reservation is not on disk");
         assert_eq!(escrow.lift(8, 30 * SECOND), [], "in use");
-        assert_eq!(escrow.lift(8, 60 * SECOND), [account.clone()]);
+        assert_eq!(escrow.lift(8, 60 * SECOND), std::slice::from_ref(&account));
         escrow.raised(&account, 50, 10, 9, 999 * SECOND);
         assert_eq!(escrow.lift(9, 1000 * SECOND), [], "not on disk itself");
         escrow.synced(9);

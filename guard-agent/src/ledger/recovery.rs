@@ -99,27 +99,12 @@ pub(super) fn recover(
     {
         return Err(LedgerError::NoCheckpoint(dir.to_owned()));
     }
-    let mut book = Book::default();
-    let (mut escrow, mut life) = (Escrow::default(), LastLife::default());
-    let mut next_seq = 1;
-    for segment in &mut chain {
-        keep_aside(files.as_ref(), segment, now, &mut recovery)?;
-        for record in segment.records.drain(..) {
-            match record {
-                Some(numbered) => {
-                    recovery.replayed += 1;
-                    next_seq = numbered.seq.saturating_add(1);
-                    escrow.replay(&numbered);
-                    if let Record::Forget { scope, .. } = &numbered.record {
-                        escrow.forget(|account| account.belongs_to(scope));
-                    }
-                    life.replay(&numbered.record);
-                    book.replay(numbered);
-                }
-                None => recovery.damaged += 1,
-            }
-        }
-    }
+    let Replayed {
+        mut book,
+        escrow,
+        life,
+        next_seq,
+    } = replay(files.as_ref(), &mut chain, now, &mut recovery)?;
     let last = chain.iter().rev().find(|segment| segment.end > 0);
     let end = last.map(|segment| Position {
         segment: segment.number,
@@ -176,6 +161,50 @@ pub(super) fn recover(
         journal,
         recovery,
     })
+}
+
+/// What the records of a chain of segments come to.
+struct Replayed {
+    book: Book,
+    escrow: Escrow,
+    life: LastLife,
+    next_seq: u64,
+}
+
+/// Applies the records of these segments in their order.
+fn replay(
+    files: &dyn Files,
+    chain: &mut [Segment],
+    now: Timestamp,
+    recovery: &mut Recovery,
+) -> Result<Replayed, LedgerError> {
+    let mut all = Replayed {
+        book: Book::default(),
+        escrow: Escrow::default(),
+        life: LastLife::default(),
+        next_seq: 1,
+    };
+    for segment in chain {
+        keep_aside(files, segment, now, recovery)?;
+        for record in segment.records.drain(..) {
+            match record {
+                // Behind a checkpoint that has it already: what a segment held before it was written over.
+                Some(numbered) if numbered.seq < all.next_seq => recovery.damaged += 1,
+                Some(numbered) => {
+                    recovery.replayed += 1;
+                    all.next_seq = numbered.seq.saturating_add(1);
+                    all.escrow.replay(&numbered);
+                    if let Record::Forget { scope, .. } = &numbered.record {
+                        all.escrow.forget(|account| account.belongs_to(scope));
+                    }
+                    all.life.replay(&numbered.record);
+                    all.book.replay(numbered);
+                }
+                None => recovery.damaged += 1,
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn read_segment(files: &dyn Files, number: u64) -> Result<Segment, LedgerError> {
