@@ -17,6 +17,9 @@ use super::record::Record;
 /// A segment longer than this is followed by a new one: some ten thousand calls. Small in tests, so that they rotate.
 pub(super) const SEGMENT_BYTES: u64 = if cfg!(test) { 128 << 10 } else { 8 << 20 };
 
+/// A segment is at least this many times as long as its checkpoint.
+const CHECKPOINTS: u64 = 8;
+
 /// A place in the journal; segments count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Position {
@@ -31,11 +34,30 @@ pub(super) struct Journal {
     storage: Arc<dyn Storage>,
     /// Bytes of complete records.
     len: u64,
+    /// Bytes of the checkpoint at the beginning.
+    checkpoint: u64,
     next_seq: u64,
     /// The file may hold part of a record beyond `len`.
     ragged: bool,
     /// The bytes of the record that is written; kept, so that a call allocates nothing for it.
     buffer: Vec<u8>,
+    /// Segments before this one that may not be on disk yet.
+    older: Vec<Arc<dyn Storage>>,
+    /// Segments begun, and how many of them the directory on disk has.
+    begun: u64,
+    entered: u64,
+    /// Nothing of this segment was ever brought to the disk.
+    fresh: bool,
+}
+
+/// What has to be brought to the disk.
+pub(super) struct Unsynced {
+    /// The directory, too.
+    pub directory: bool,
+    /// The segments, in order.
+    pub storages: Vec<Arc<dyn Storage>>,
+    older: usize,
+    begun: u64,
 }
 
 impl Journal {
@@ -79,14 +101,68 @@ impl Journal {
 
     /// Begins a new segment with a checkpoint; the old one stays until the database holds it.
     pub(super) fn rotate(&mut self, checkpoint: &Record) -> io::Result<()> {
-        let next = Self::create(
+        let mut next = Self::create(
             &self.files,
             self.segment.saturating_add(1),
             self.next_seq,
             checkpoint,
         )?;
+        next.older.append(&mut self.older);
+        next.older.push(Arc::clone(&self.storage));
         *self = next;
         Ok(())
+    }
+
+    /// Begins anew after the disk failed to take this segment: nothing older is waited for, since the checkpoint has it.
+    /// A segment that never was on disk is written over, so that a disk that fails for long is not filled with them.
+    pub(super) fn renew(&mut self, checkpoint: &Record) -> io::Result<()> {
+        let number = self.segment.saturating_add(u64::from(!self.fresh));
+        *self = Self::create(&self.files, number, self.next_seq, checkpoint)?;
+        Ok(())
+    }
+
+    /// Whether the segment is long: by its own measure, and by that of its checkpoint, so that many accounts do not make
+    /// checkpoints most of what is written.
+    pub(super) fn is_long(&self, bytes: u64) -> bool {
+        self.len > bytes.max(self.checkpoint.saturating_mul(CHECKPOINTS))
+    }
+
+    /// Brings a segment that was just begun to the disk.
+    pub(super) fn on_disk(mut self) -> io::Result<Self> {
+        let unsynced = self.unsynced();
+        for storage in &unsynced.storages {
+            storage.sync()?;
+        }
+        self.files.sync_directory()?;
+        self.synced(&unsynced);
+        Ok(self)
+    }
+
+    /// What is not known to be on disk.
+    pub(super) fn unsynced(&self) -> Unsynced {
+        let mut storages = self.older.clone();
+        storages.push(Arc::clone(&self.storage));
+        Unsynced {
+            directory: self.entered < self.begun,
+            storages,
+            older: self.older.len(),
+            begun: self.begun,
+        }
+    }
+
+    /// That is on disk now.
+    pub(super) fn synced(&mut self, done: &Unsynced) {
+        self.older.drain(..done.older.min(self.older.len()));
+        self.entered = self.entered.max(done.begun);
+        let current = done.storages.last();
+        if current.is_some_and(|storage| Arc::ptr_eq(storage, &self.storage)) {
+            self.fresh = false;
+        }
+    }
+
+    /// Segments before this one may not be on disk: whoever wrote them was killed.
+    pub(super) fn after(&mut self, older: Vec<Arc<dyn Storage>>) {
+        self.older = older;
     }
 
     /// A new segment that begins with a checkpoint. A leftover of its number never held a readable one (recovery would
@@ -100,6 +176,7 @@ impl Journal {
         let storage = files.create(segment)?;
         let mut journal = Self::at(files, segment, storage, 0, seq);
         journal.append(checkpoint)?;
+        journal.checkpoint = journal.len;
         Ok(journal)
     }
 
@@ -115,9 +192,14 @@ impl Journal {
             segment,
             storage,
             len,
+            checkpoint: 0,
             next_seq,
             ragged: false,
             buffer: Vec::new(),
+            older: Vec::new(),
+            begun: segment,
+            entered: 0,
+            fresh: true,
         }
     }
 

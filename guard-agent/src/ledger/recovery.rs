@@ -10,18 +10,52 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::book::Book;
+use super::escrow::Escrow;
 use super::files::Files;
 use super::frames::{self, Format};
 use super::journal::{Journal, Position};
-use super::record::{Numbered, Record};
+use super::record::{Boot, Numbered, Record};
 use super::sqlite::{self, Balances, ProjectionError};
 use super::{LedgerError, Recovery};
 
 /// What recovery gives.
 pub(super) struct Recovered {
     pub book: Book,
+    pub escrow: Escrow,
+    /// In which boot the journal was written last, and whether it was closed after that.
+    pub last: LastLife,
     pub journal: Journal,
     pub recovery: Recovery,
+}
+
+/// The process that wrote the journal last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LastLife {
+    /// None in the first format, which had no leases.
+    pub boot: Option<Boot>,
+    /// When it was opened, in microseconds since 1970.
+    pub opened: i64,
+    /// Whether it was closed, with everything on disk.
+    pub closed: bool,
+}
+
+impl LastLife {
+    fn replay(&mut self, record: &Record) {
+        match record {
+            Record::Checkpoint { boot, at, .. } => {
+                if boot.is_some() {
+                    (self.boot, self.opened) = (*boot, *at);
+                }
+                self.closed = false;
+            }
+            Record::Opened { boot, at } => {
+                (self.boot, self.opened, self.closed) = (Some(*boot), *at, false);
+            }
+            Record::Stopped { .. } => self.closed = true,
+            Record::Reserve { .. } | Record::Extend { .. } | Record::Lease { .. } => self.closed = false,
+            Record::Close { .. } | Record::Forget { .. } => {}
+        }
+    }
 }
 
 /// One segment as read back.
@@ -65,21 +99,12 @@ pub(super) fn recover(
     {
         return Err(LedgerError::NoCheckpoint(dir.to_owned()));
     }
-    let mut book = Book::default();
-    let mut next_seq = 1;
-    for segment in &mut chain {
-        keep_aside(files.as_ref(), segment, now, &mut recovery)?;
-        for record in segment.records.drain(..) {
-            match record {
-                Some(numbered) => {
-                    recovery.replayed += 1;
-                    next_seq = numbered.seq.saturating_add(1);
-                    book.replay(numbered);
-                }
-                None => recovery.damaged += 1,
-            }
-        }
-    }
+    let Replayed {
+        mut book,
+        escrow,
+        life,
+        next_seq,
+    } = replay(files.as_ref(), &mut chain, now, &mut recovery)?;
     let last = chain.iter().rev().find(|segment| segment.end > 0);
     let end = last.map(|segment| Position {
         segment: segment.number,
@@ -93,56 +118,93 @@ pub(super) fn recover(
         }
         Err(error) => return Err(error.into_ledger_error(dir)),
     };
-    match database {
+    let newest = numbers.last().copied();
+    let begin = |segment: u64, seq, book: &Book| {
+        // This time was not looked at yet: it is no measure for the next start.
+        let boot = life.boot.map(|boot| Boot { ticks: 0, ..boot });
+        let checkpoint = book.checkpoint(now.as_microsecond(), escrow.standing(), boot);
+        // On disk before anything follows it: records without a checkpoint before them are of no use.
+        Journal::create(files, segment, seq, &checkpoint)
+            .and_then(|journal| journal.on_disk())
+            .map_err(LedgerError::io(files.path(segment)))
+    };
+    let mut journal = match (database, last) {
         // The database knows of more than the journal: power was lost under a disk that did not keep its word, or the
         // journal was removed. What the database knows counts.
-        Some(known) if end.is_none_or(|end| end < known.position) => {
+        (Some(known), _) if end.is_none_or(|end| end < known.position) => {
             recovery.from_database = true;
             book.seed(known.balances);
             sqlite::close_lost(dir)?;
-            let segment = known
-                .position
-                .segment
-                .max(numbers.last().copied().unwrap_or(0))
-                .saturating_add(1);
-            let journal = begin(files, segment, next_seq.max(known.next_seq), &book, now)?;
-            Ok(Recovered {
-                book,
-                journal,
-                recovery,
-            })
+            let segment = known.position.segment.max(newest.unwrap_or(0));
+            begin(segment.saturating_add(1), next_seq.max(known.next_seq), &book)?
         }
-        _ => {
-            let newest = numbers.last().copied();
-            let journal = match last {
-                Some(segment) if segment.format == Format::Binary => resume(files, segment, next_seq)?,
-                // A segment never mixes formats.
-                Some(_) => begin(files, newest.unwrap_or(0).saturating_add(1), next_seq, &book, now)?,
-                None => begin(files, newest.unwrap_or(1), next_seq, &book, now)?,
-            };
-            Ok(Recovered {
-                book,
-                journal,
-                recovery,
-            })
+        (_, Some(segment)) if segment.format == Format::Binary => {
+            Journal::resume(files, segment.number, segment.end, next_seq)
+                .map_err(LedgerError::io(files.path(segment.number)))?
+        }
+        // A segment never mixes formats.
+        (_, Some(_)) => begin(newest.unwrap_or(0).saturating_add(1), next_seq, &book)?,
+        (_, None) => begin(newest.unwrap_or(1), next_seq, &book)?,
+    };
+    let mut older = Vec::new();
+    for segment in &chain {
+        if segment.number != journal.position().segment {
+            let storage = files.resume(segment.number);
+            older.push(storage.map_err(LedgerError::io(files.path(segment.number)))?);
         }
     }
+    journal.after(older);
+    Ok(Recovered {
+        book,
+        escrow,
+        last: life,
+        journal,
+        recovery,
+    })
 }
 
-fn begin(
-    files: &Arc<dyn Files>,
-    segment: u64,
-    seq: u64,
-    book: &Book,
+/// What the records of a chain of segments come to.
+struct Replayed {
+    book: Book,
+    escrow: Escrow,
+    life: LastLife,
+    next_seq: u64,
+}
+
+/// Applies the records of these segments in their order.
+fn replay(
+    files: &dyn Files,
+    chain: &mut [Segment],
     now: Timestamp,
-) -> Result<Journal, LedgerError> {
-    Journal::create(files, segment, seq, &book.checkpoint(now.as_microsecond()))
-        .map_err(LedgerError::io(files.path(segment)))
-}
-
-fn resume(files: &Arc<dyn Files>, segment: &Segment, next_seq: u64) -> Result<Journal, LedgerError> {
-    Journal::resume(files, segment.number, segment.end, next_seq)
-        .map_err(LedgerError::io(files.path(segment.number)))
+    recovery: &mut Recovery,
+) -> Result<Replayed, LedgerError> {
+    let mut all = Replayed {
+        book: Book::default(),
+        escrow: Escrow::default(),
+        life: LastLife::default(),
+        next_seq: 1,
+    };
+    for segment in chain {
+        keep_aside(files, segment, now, recovery)?;
+        for record in segment.records.drain(..) {
+            match record {
+                // Behind a checkpoint that has it already: what a segment held before it was written over.
+                Some(numbered) if numbered.seq < all.next_seq => recovery.damaged += 1,
+                Some(numbered) => {
+                    recovery.replayed += 1;
+                    all.next_seq = numbered.seq.saturating_add(1);
+                    all.escrow.replay(&numbered);
+                    if let Record::Forget { scope, .. } = &numbered.record {
+                        all.escrow.forget(|account| account.belongs_to(scope));
+                    }
+                    all.life.replay(&numbered.record);
+                    all.book.replay(numbered);
+                }
+                None => recovery.damaged += 1,
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn read_segment(files: &dyn Files, number: u64) -> Result<Segment, LedgerError> {
