@@ -46,8 +46,9 @@ pub(super) struct Journal {
     /// Segments begun, and how many of them the directory on disk has.
     begun: u64,
     entered: u64,
-    /// Nothing of this segment was ever brought to the disk.
-    fresh: bool,
+    /// The bytes of this segment, kept while the disk does not take them: what a failed fsync leaves in the page cache
+    /// counts as clean there, and may be gone. Bounded, since nothing is admitted meanwhile.
+    untaken: Option<Vec<u8>>,
 }
 
 /// What has to be brought to the disk.
@@ -78,6 +79,9 @@ impl Journal {
             .len
             .saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
         self.next_seq = self.next_seq.saturating_add(1);
+        if let Some(bytes) = &mut self.untaken {
+            bytes.extend_from_slice(&self.buffer);
+        }
         Ok(())
     }
 
@@ -113,11 +117,38 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins anew after the disk failed to take this segment: nothing older is waited for, since the checkpoint has it.
-    /// A segment that never was on disk is written over, so that a disk that fails for long is not filled with them.
+    /// Begins a segment in the place of what the disk failed to take: nothing older is waited for, since the checkpoint
+    /// has it.
     pub(super) fn renew(&mut self, checkpoint: &Record) -> io::Result<()> {
-        let number = self.segment.saturating_add(u64::from(!self.fresh));
-        *self = Self::create(&self.files, number, self.next_seq, checkpoint)?;
+        let number = self.segment.saturating_add(1);
+        let mut next = Self::create(&self.files, number, self.next_seq, checkpoint)?;
+        next.untaken = Some(next.buffer.clone());
+        *self = next;
+        Ok(())
+    }
+
+    /// Whether the disk has yet to take this segment from its first byte.
+    pub(super) fn is_untaken(&self) -> bool {
+        self.untaken.is_some()
+    }
+
+    /// Writes the segment once more, byte for byte, so that it does not matter which of the writings a power loss leaves,
+    /// and a disk that fails for long is not filled.
+    pub(super) fn write_again(&mut self) -> io::Result<()> {
+        let Some(bytes) = &self.untaken else {
+            return Ok(());
+        };
+        // Whatever stands there if this fails, the next try writes it anew.
+        self.ragged = false;
+        let storage = self.files.create(self.segment)?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            match write_once(storage.as_ref(), rest)? {
+                0 => return Err(io::ErrorKind::StorageFull.into()),
+                written => rest = rest.get(written..).unwrap_or_default(),
+            }
+        }
+        self.storage = storage;
         Ok(())
     }
 
@@ -156,7 +187,7 @@ impl Journal {
         self.entered = self.entered.max(done.begun);
         let current = done.storages.last();
         if current.is_some_and(|storage| Arc::ptr_eq(storage, &self.storage)) {
-            self.fresh = false;
+            self.untaken = None;
         }
     }
 
@@ -165,8 +196,8 @@ impl Journal {
         self.older = older;
     }
 
-    /// A new segment that begins with a checkpoint. A leftover of its number never held a readable one (recovery would
-    /// have continued it).
+    /// A new segment that begins with a checkpoint. A leftover of its number holds none: a start begins
+    /// behind the newest.
     pub(super) fn create(
         files: &Arc<dyn Files>,
         segment: u64,
@@ -199,7 +230,7 @@ impl Journal {
             older: Vec::new(),
             begun: segment,
             entered: 0,
-            fresh: true,
+            untaken: None,
         }
     }
 

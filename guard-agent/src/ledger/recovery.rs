@@ -118,42 +118,36 @@ pub(super) fn recover(
         }
         Err(error) => return Err(error.into_ledger_error(dir)),
     };
-    let newest = numbers.last().copied();
-    let begin = |segment: u64, seq, book: &Book| {
-        // This time was not looked at yet: it is no measure for the next start.
-        let boot = life.boot.map(|boot| Boot { ticks: 0, ..boot });
-        let checkpoint = book.checkpoint(now.as_microsecond(), escrow.standing(), boot);
-        // On disk before anything follows it: records without a checkpoint before them are of no use.
-        Journal::create(files, segment, seq, &checkpoint)
-            .and_then(|journal| journal.on_disk())
-            .map_err(LedgerError::io(files.path(segment)))
-    };
-    let mut journal = match (database, last) {
+    let after = numbers.last().map_or(1, |newest| newest.saturating_add(1));
+    let (segment, next_seq) = match database {
         // The database knows of more than the journal: power was lost under a disk that did not keep its word, or the
         // journal was removed. What the database knows counts.
-        (Some(known), _) if end.is_none_or(|end| end < known.position) => {
+        Some(known) if end.is_none_or(|end| end < known.position) => {
             recovery.from_database = true;
             book.seed(known.balances);
             sqlite::close_lost(dir)?;
-            let segment = known.position.segment.max(newest.unwrap_or(0));
-            begin(segment.saturating_add(1), next_seq.max(known.next_seq), &book)?
+            let after = after.max(known.position.segment.saturating_add(1));
+            (after, next_seq.max(known.next_seq))
         }
-        (_, Some(segment)) if segment.format == Format::Binary => {
-            Journal::resume(files, segment.number, segment.end, next_seq)
-                .map_err(LedgerError::io(files.path(segment.number)))?
-        }
-        // A segment never mixes formats.
-        (_, Some(_)) => begin(newest.unwrap_or(0).saturating_add(1), next_seq, &book)?,
-        (_, None) => begin(newest.unwrap_or(1), next_seq, &book)?,
+        Some(_) | None => (after, next_seq),
     };
-    let mut older = Vec::new();
-    for segment in &chain {
-        if segment.number != journal.position().segment {
-            let storage = files.resume(segment.number);
-            older.push(storage.map_err(LedgerError::io(files.path(segment.number)))?);
+    // This time was not looked at yet: it is no measure for the next start.
+    let boot = life.boot.map(|boot| Boot { ticks: 0, ..boot });
+    let checkpoint = book.checkpoint(now.as_microsecond(), escrow.standing(), boot);
+    // Always a segment of its own: what the last process wrote need not be on disk, and after an fsync that failed it
+    // never comes there although it can be read.
+    let begun = Journal::create(files, segment, next_seq, &checkpoint);
+    let journal = match (begun, last) {
+        (Ok(journal), Some(_)) => journal,
+        // On disk before anything follows it: records without a checkpoint before them are of no use.
+        (Ok(journal), None) => journal.on_disk().map_err(LedgerError::io(files.path(segment)))?,
+        // A full disk must not keep the daemon from starting: nothing is admitted until there is room.
+        (Err(error), Some(last)) if last.format == Format::Binary && !recovery.from_database => {
+            tracing::warn!(%error, "no new segment of the journal could be begun; the old one grows");
+            resume(files, &chain, last, next_seq)?
         }
-    }
-    journal.after(older);
+        (Err(error), _) => return Err(LedgerError::io(files.path(segment))(error)),
+    };
     Ok(Recovered {
         book,
         escrow,
@@ -161,6 +155,24 @@ pub(super) fn recover(
         journal,
         recovery,
     })
+}
+
+/// Goes on in the last segment.
+fn resume(
+    files: &Arc<dyn Files>,
+    chain: &[Segment],
+    last: &Segment,
+    next_seq: u64,
+) -> Result<Journal, LedgerError> {
+    let mut older = Vec::new();
+    for segment in chain.iter().filter(|segment| segment.number != last.number) {
+        let storage = files.resume(segment.number);
+        older.push(storage.map_err(LedgerError::io(files.path(segment.number)))?);
+    }
+    let journal = Journal::resume(files, last.number, last.end, next_seq);
+    let mut journal = journal.map_err(LedgerError::io(files.path(last.number)))?;
+    journal.after(older);
+    Ok(journal)
 }
 
 /// What the records of a chain of segments come to.

@@ -278,8 +278,13 @@ impl State {
         Ok(())
     }
 
-    /// Begins a new segment in the place of what the disk did not take.
+    /// Writes anew what the disk did not take.
     pub(super) fn renew(&mut self, at: i64) -> io::Result<()> {
+        // What waits is in a checkpoint already as done; its record must come first.
+        self.flush().map_err(io::Error::other)?;
+        if self.journal.is_untaken() {
+            return self.journal.write_again();
+        }
         let record = self.journal.next_seq();
         let checkpoint = self.checkpoint(at);
         self.journal.renew(&checkpoint)?;

@@ -2,7 +2,7 @@
 //!
 //! In: the end of the journal. Out: fsync, at once when a lease was written, else about four times a second; a new
 //! segment when the current one is long; leases that ended. On failure: nothing is admitted, and it is tried again
-//! every second in a new segment, because what a failed fsync left of the old one is not known.
+//! every second, written anew, because what a failed fsync left of the old one is not known.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -190,7 +190,6 @@ impl Inner {
 
     fn renew(&self) -> io::Result<()> {
         let mut state = self.lock();
-        state.flush().map_err(io::Error::other)?;
         state.boot.ticks = self.time.ticks();
         state.renew(self.now().as_microsecond())
     }
