@@ -9,7 +9,7 @@ use super::record::{Balance, Boot, Numbered, Outcome, Record};
 use super::{Amounts, Caller, Cause, Ended, Scope, ScopeKind, Unit, Window};
 
 /// Begins every frame. No name that a client chooses can hold it: it has control characters.
-pub(super) const MARKER: [u8; 4] = [0xa7, b'G', 0x02, 0x00];
+pub(super) const MARKER: [u8; 4] = [0xa7, b'G', 0x03, 0x00];
 /// Marker, length, checksum.
 pub(super) const HEAD: usize = 12;
 /// No payload is longer; a longer length field is damage, not a record.
