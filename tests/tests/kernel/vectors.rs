@@ -133,6 +133,17 @@ socket.socket(V4, UDP, 1).sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + MARK, (FAR4, 
         &[Family],
         Way::Out("s = ring_socket(17, 3); s.bind(('near', 0x800)); s.send(frame())"),
     ),
+    attack(
+        "sctp",
+        &[SocketKind, Egress],
+        Way::Out("go(socket.socket(V4, TCP, 132), FAR4)"),
+    ),
+    attack(
+        "sctp_to_many",
+        &[SocketKind, Egress],
+        Way::Out("s = socket.socket(V4, socket.SOCK_SEQPACKET, 132); s.setblocking(False); s.sendto(MARK, (FAR4, T))"),
+    ),
+    attack("dccp", &[SocketKind, Egress], Way::Out("go(socket.socket(V4, 6, 33), FAR4)")),
     attack("xdp_socket", &[Family], Way::Ok("socket.socket(44, 3, 0)")),
     attack("hypervisor_socket", &[Family], Way::Ok("socket.socket(40, 1, 0)")),
     attack(
@@ -183,13 +194,32 @@ s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_p
     attack("taking_a_port", &[BindPort], Way::Ok("socket.socket().bind(('127.0.0.1', 9477))")),
 ];
 
+/// Attacks over a transport that not every kernel has, by its name in `/proc/net/protocols`. The emulated kernels load its
+/// module, or their run fails.
+const TRANSPORTS: [(&str, &str); 3] = [("sctp", "SCTP"), ("sctp_to_many", "SCTP"), ("dccp", "DCCP")];
+
+/// Whether this kernel has what an attack needs.
+fn possible(attack: &Attack, protocols: &str) -> bool {
+    let needed = TRANSPORTS.iter().find(|(name, _)| *name == attack.name);
+    let there = needed.is_none_or(|(_, transport)| {
+        protocols
+            .lines()
+            .any(|line| line.split_whitespace().next() == Some(transport))
+    });
+    if !there {
+        eprintln!("{}: this kernel has no such transport, so it is not tried", attack.name);
+    }
+    there
+}
+
 #[test]
 fn each_countermeasure_is_what_stops_its_attack() {
     let range = Range::new();
     range.world.kernel.deny_ports(&[DENIED]).unwrap();
     let mut wrong = Vec::new();
     let families = range.world.refuses_families();
-    for attack in ATTACKS {
+    let protocols = std::fs::read_to_string("/proc/net/protocols").unwrap();
+    for attack in ATTACKS.iter().filter(|attack| possible(attack, &protocols)) {
         if attack.stopped_by == [Family] && !families {
             continue;
         }
