@@ -10,7 +10,9 @@ mod attach;
 pub mod cgroup;
 mod destroy;
 mod detach;
+mod devices;
 mod dns;
+mod edge;
 mod egress;
 mod error;
 mod events;
@@ -20,6 +22,7 @@ pub mod governed;
 #[doc(hidden)]
 pub mod lab;
 mod load;
+mod netlink;
 mod netns;
 mod policy;
 pub mod probe;
@@ -52,6 +55,9 @@ pub use guard_common::{
 /// The number of Guard's own canary, which no agent has.
 pub const CANARY: u32 = u32::MAX - 1;
 
+/// How often devices are looked at although nothing was heard of them, in milliseconds.
+const DEVICES_AGAIN: u16 = 2_000;
+
 /// Where the programs live.
 #[derive(Clone, Debug)]
 pub struct KernelSettings {
@@ -68,6 +74,7 @@ pub struct Kernel {
     links: attach::Links,
     /// None where the kernel cannot.
     family: Option<family::Family>,
+    edge: edge::EdgeLinks,
     policy: policy::Policy,
     relays: relays::Relays,
     stats: stats::Counters,
@@ -86,6 +93,7 @@ impl Kernel {
         let loaded = load::load(&pins).map_err(probe::explain)?;
         let root = &settings.cgroup_root;
         let egress = egress::EgressLinks::new(loaded.egress, &pins.links(), root.clone())?;
+        let edge = edge::EdgeLinks::new(loaded.edge, &pins.links())?;
         let policy = policy::Policy::new(loaded.policy, egress, root.clone())?;
         let links = attach::attach(&loaded.programs, &pins, settings).map_err(probe::explain)?;
         let attached = loaded
@@ -101,6 +109,7 @@ impl Kernel {
         Ok(Self {
             links,
             family,
+            edge,
             policy,
             relays: relays::Relays::new(loaded.relays),
             stats: stats::Counters::new(loaded.stats, Arc::clone(&dropped)),
@@ -239,6 +248,9 @@ impl Kernel {
         if let Some(family) = &self.family {
             attached.programs.push((family::PROGRAM, family.holds()));
         }
+        if let Some(holds) = self.edge.hold() {
+            attached.programs.push((edge::PROGRAM, holds));
+        }
         attached
     }
 
@@ -255,7 +267,53 @@ impl Kernel {
         {
             repaired.push((family::PROGRAM, family.repair()));
         }
+        if self.edge.hold() == Some(false) {
+            repaired.push((edge::PROGRAM, self.guard_devices().map(drop)));
+        }
         repaired
+    }
+
+    /// Puts the program at the host's end of veth pairs on every such device of the calling thread's network namespace,
+    /// and says how many there are. To be called again when devices come: [`Self::follow_devices`] does.
+    ///
+    /// # Errors
+    /// The devices cannot be listed, or the kernel has no such links (Linux 6.6 has).
+    pub fn guard_devices(&self) -> Result<usize, KernelError> {
+        self.edge.sync().map_err(KernelError::path(
+            "the program cannot be attached to veth devices:",
+            edge::PROGRAM,
+        ))
+    }
+
+    /// Whether this kernel has what [`Self::guard_devices`] needs.
+    #[must_use]
+    pub fn can_guard_devices() -> bool {
+        sys::tcx::is_known().unwrap_or(false)
+    }
+
+    /// Calls [`Self::guard_devices`] now, and on a thread of its own whenever devices change, while the kernel side is
+    /// held by somebody.
+    ///
+    /// # Errors
+    /// As [`Self::guard_devices`], or changes cannot be heard of.
+    pub fn follow_devices(self: &Arc<Self>) -> Result<usize, KernelError> {
+        let cannot = |source| KernelError::path("cannot follow devices for", edge::PROGRAM)(source);
+        let changes = devices::Changes::hear().map_err(cannot)?;
+        let count = self.guard_devices()?;
+        let kernel = Arc::downgrade(self);
+        let following = move || {
+            while changes.wait(DEVICES_AGAIN).is_ok() {
+                let Some(kernel) = kernel.upgrade() else { return };
+                if let Err(error) = kernel.guard_devices() {
+                    tracing::error!(%error, "frames of packet sockets may leave containers");
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("guard-devices".into())
+            .spawn(following)
+            .map_err(cannot)?;
+        Ok(count)
     }
 
     /// The stream of refusals. The first call gets it; a later one gets a stream that has ended.

@@ -45,11 +45,13 @@ pub enum Countermeasure {
     Family = 17,
     /// Loopback listeners that no governed process made.
     Relay = 18,
+    /// Frames of such families at the host's end of a veth pair.
+    Edge = 19,
 }
 
 impl Countermeasure {
     /// Every one.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Redirect,
         Self::CurrentTask,
         Self::Creator,
@@ -69,6 +71,7 @@ impl Countermeasure {
         Self::Dns,
         Self::Family,
         Self::Relay,
+        Self::Edge,
     ];
 
     /// Its bit.

@@ -15,14 +15,14 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SockOps},
+    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SchedClassifier, SockOps},
 };
 use guard_common::{
     ABI_VERSION,
     policy::{AgentEntry, Config, NetnsEntry},
 };
 
-use super::{KernelError, attach::PROGRAMS, egress, family, sys};
+use super::{KernelError, attach::PROGRAMS, edge, egress, family, sys};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
 
@@ -109,6 +109,7 @@ pub(super) struct PolicyMaps {
 pub(super) struct Loaded {
     pub(super) programs: Vec<(&'static str, OwnedFd)>,
     pub(super) egress: OwnedFd,
+    pub(super) edge: OwnedFd,
     /// Not every kernel takes it.
     pub(super) family: Result<OwnedFd, KernelError>,
     pub(super) policy: PolicyMaps,
@@ -137,6 +138,7 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
     Ok(Loaded {
         programs,
         egress: program(&mut object, egress::PROGRAM)?,
+        edge: program(&mut object, edge::PROGRAM)?,
         family,
         policy: PolicyMaps {
             config: map(&mut object, "CFG")?,
@@ -198,6 +200,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSkb(_) => <&mut CgroupSkb>::try_from(program)?.load(),
         Program::CgroupSock(_) => <&mut CgroupSock>::try_from(program)?.load(),
         Program::CgroupSockopt(_) => <&mut CgroupSockopt>::try_from(program)?.load(),
+        Program::SchedClassifier(_) => <&mut SchedClassifier>::try_from(program)?.load(),
         Program::SockOps(_) => <&mut SockOps>::try_from(program)?.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }

@@ -66,6 +66,7 @@ pub fn probe(cgroup_root: &Path, bpffs: &Path) -> Vec<Finding> {
     findings.push(bpf_fs(bpffs));
     findings.push(programs());
     findings.push(family());
+    findings.push(edge());
     findings
 }
 
@@ -180,6 +181,26 @@ fn family() -> Finding {
         answer,
         since: Some("5.7"),
         lost: "packet sockets (with CAP_NET_RAW), AF_VSOCK and other families are not refused to agents",
+        fix,
+        required: false,
+    }
+}
+
+/// It stands in for the programs in front of `socket()` where a container has a network namespace of its own.
+fn edge() -> Finding {
+    let (answer, fix) = match sys::tcx::is_known() {
+        Ok(true) => (Answer::Present, "asked".to_owned()),
+        Ok(false) => (
+            Answer::Absent,
+            "take CAP_NET_RAW from agents, unless programs in front of socket() are there".to_owned(),
+        ),
+        Err(error) => (Answer::Unknown(error.to_string()), "run this as root".to_owned()),
+    };
+    Finding {
+        feature: "programs on network devices, by links",
+        answer,
+        since: Some("6.6"),
+        lost: "frames of packet sockets are not dropped at the host's end of containers' veth pairs",
         fix,
         required: false,
     }

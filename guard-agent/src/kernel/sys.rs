@@ -15,6 +15,8 @@ use std::{
     path::Path,
 };
 
+pub(super) mod tcx;
+
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;

@@ -6,12 +6,12 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use guard_agent::kernel::AGENT_REFUSES_RELAYS;
+use guard_agent::kernel::{AGENT_REFUSES_RELAYS, Kernel};
 use guard_agent::kernel::lab::{
     self,
     Countermeasure::{
         self, Ancestors, BindPort, Creator, CurrentTask, DatagramConnect, DatagramSend, DeniedPort,
-        DeviceBound, Dns, Egress, Family, LinkLocal, Listener, Multipath, ProxyPort, Redirect, Relay,
+        DeviceBound, Dns, Edge, Egress, Family, LinkLocal, Listener, Multipath, ProxyPort, Redirect, Relay,
         SocketKind, SocketOption,
     },
 };
@@ -28,6 +28,8 @@ const DENIED: u16 = 9477;
 enum Way {
     /// An agent's script; it succeeds if the witness sees a packet.
     Out(&'static str),
+    /// An agent's script; it succeeds if what it sends comes past the device at the other end.
+    Past(&'static str),
     /// An agent's script; it succeeds if it says `ok`.
     Ok(&'static str),
     /// Anything else; says whether it succeeded.
@@ -120,19 +122,20 @@ socket.socket(V4, UDP, 1).sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + MARK, (FAR4, 
     ),
     attack(
         "packet_socket",
-        &[Family],
-        Way::Out("s = socket.socket(17, 3, 0); s.bind(('near', 0x800)); s.send(frame())"),
+        &[Family, Edge],
+        Way::Past("s = socket.socket(17, 3, 0); s.bind(('near', 0x800)); s.send(frame())"),
     ),
     attack(
         "packet_socket_past_the_queue",
-        &[Family],
-        Way::Out("s = socket.socket(17, 3, 0); s.setsockopt(263, 20, 1); s.bind(('near', 0x800)); s.send(frame())"),
+        &[Family, Edge],
+        Way::Past("s = socket.socket(17, 3, 0); s.setsockopt(263, 20, 1); s.bind(('near', 0x800)); s.send(frame())"),
     ),
     attack(
         "packet_socket_of_io_uring",
-        &[Family],
-        Way::Out("s = ring_socket(17, 3); s.bind(('near', 0x800)); s.send(frame())"),
+        &[Family, Edge],
+        Way::Past("s = ring_socket(17, 3); s.bind(('near', 0x800)); s.send(frame())"),
     ),
+    attack("packet_socket_opened_before", &[Edge], Way::Own(packet_socket_opened_before)),
     attack(
         "sctp",
         &[SocketKind, Egress],
@@ -219,8 +222,15 @@ fn each_countermeasure_is_what_stops_its_attack() {
     let mut wrong = Vec::new();
     let families = range.world.refuses_families();
     let protocols = std::fs::read_to_string("/proc/net/protocols").unwrap();
+    let devices = Kernel::can_guard_devices();
     for attack in ATTACKS.iter().filter(|attack| possible(attack, &protocols)) {
-        if attack.stopped_by == [Family] && !families {
+        let here = |line: &&Countermeasure| match line {
+            Family => families,
+            Edge => devices,
+            _ => true,
+        };
+        let stopped_by: Vec<_> = attack.stopped_by.iter().filter(here).copied().collect();
+        if stopped_by.is_empty() {
             continue;
         }
         let mut expect = |off: &[Countermeasure], success: bool| {
@@ -233,16 +243,11 @@ fn each_countermeasure_is_what_stops_its_attack() {
             }
         };
         expect(&[], false);
-        for alone in attack.stopped_by.iter().filter(|_| attack.stopped_by.len() > 1) {
-            let off: Vec<_> = attack
-                .stopped_by
-                .iter()
-                .copied()
-                .filter(|line| line != alone)
-                .collect();
+        for alone in stopped_by.iter().filter(|_| stopped_by.len() > 1) {
+            let off: Vec<_> = stopped_by.iter().copied().filter(|line| line != alone).collect();
             expect(&off, false);
         }
-        expect(attack.stopped_by, true);
+        expect(&stopped_by, true);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -274,6 +279,10 @@ impl Attack {
                 range.world.agent(&Range::script(port, script));
                 range.saw(port)
             }
+            Way::Past(script) => {
+                range.world.agent(&Range::script(port, script));
+                range.heard(port)
+            }
             Way::Ok(script) => range.world.agent(&Range::script(port, script)) == "ok",
             Way::Own(attempt) => attempt(range, port),
         }
@@ -282,6 +291,10 @@ impl Attack {
 
 /// Opens something in a cgroup, has that cgroup governed (without cutting anything), and sends.
 fn opened_before(range: &Range, port: u16, open: &str) -> bool {
+    sent_by_what_was_open(range, port, open, || range.saw(port))
+}
+
+fn sent_by_what_was_open(range: &Range, port: u16, open: &str, seen: impl Fn() -> bool) -> bool {
     let world = &range.world;
     let late = world.anchor.child(&format!("late/{port}")).unwrap();
     let script = format!(
@@ -300,10 +313,15 @@ attempt(lambda: s.send(MARK)); print('sent', flush=True); time.sleep(10)"
     range.forget();
     process.signal(Signal::SIGUSR1).unwrap();
     while process.line().unwrap() != "sent" {}
-    let seen = range.saw(port);
+    let seen = seen();
     process.kill();
     world.kernel.ungovern(late.id().unwrap()).unwrap();
     seen
+}
+
+fn packet_socket_opened_before(range: &Range, port: u16) -> bool {
+    let open = "s = socket.socket(17, 3, 0); s.bind(('near', 0x800)); MARK = frame()";
+    sent_by_what_was_open(range, port, open, || range.heard(port))
 }
 
 fn udp_connected_before(range: &Range, port: u16) -> bool {
