@@ -22,6 +22,7 @@ pub mod governed;
 #[doc(hidden)]
 pub mod lab;
 mod load;
+mod names;
 mod netlink;
 mod netns;
 mod policy;
@@ -30,6 +31,7 @@ mod relays;
 mod stats;
 mod sys;
 pub mod timekeeping;
+mod types;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -51,6 +53,7 @@ pub use guard_common::{
     event::Reason,
     policy::{AGENT_REFUSES_RELAYS, UNIDENTIFIED},
 };
+use guard_common::policy::{HOLD_NAMES, REFUSE_INBOUND};
 
 /// The number of Guard's own canary, which no agent has.
 pub const CANARY: u32 = u32::MAX - 1;
@@ -74,6 +77,8 @@ pub struct Kernel {
     links: attach::Links,
     /// None where the kernel cannot.
     family: Option<family::Family>,
+    /// None where the kernel cannot.
+    names: Option<names::Names>,
     edge: edge::EdgeLinks,
     policy: policy::Policy,
     relays: relays::Relays,
@@ -104,11 +109,20 @@ impl Kernel {
                 tracing::warn!(%error, "packet sockets and other families are not refused to agents: see docs/kernels.md");
             })
             .ok();
+        let names = loaded
+            .names
+            .and_then(|program| names::Names::attach(program, loaded.name_maps, &pins.links()));
+        let names = names
+            .inspect_err(|error| {
+                tracing::warn!(%error, "units that are matched by their own names are governed some milliseconds late");
+            })
+            .ok();
         pins.sweep_other_versions();
         let dropped = Arc::default();
         Ok(Self {
             links,
             family,
+            names,
             edge,
             policy,
             relays: relays::Relays::new(loaded.relays),
@@ -224,7 +238,27 @@ impl Kernel {
 
     /// Whether governed sockets answer clients that are not on loopback: they do unless told otherwise.
     pub fn refuse_inbound(&self, refuse: bool) -> Result<(), KernelError> {
-        self.policy.refuse_inbound(refuse)
+        self.policy.set_flag(REFUSE_INBOUND, refuse)
+    }
+
+    /// From now on a cgroup that is made with a name which begins so is held back until [`Self::settle`]: its processes
+    /// are redirected, and nobody knows yet whose they are. Replaces the earlier list. Does nothing where the kernel
+    /// cannot.
+    pub fn hold_names(&self, beginnings: &[String]) -> Result<(), KernelError> {
+        let Some(names) = &self.names else { return Ok(()) };
+        names.replace(beginnings)?;
+        self.policy.set_flag(HOLD_NAMES, !beginnings.is_empty())
+    }
+
+    /// What is held back for its name and was not looked at yet.
+    #[must_use]
+    pub fn held_by_name(&self) -> Vec<u64> {
+        self.names.as_ref().map(names::Names::held).unwrap_or_default()
+    }
+
+    /// This cgroup is governed by now, or nobody's.
+    pub fn settle(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        self.names.as_ref().map_or(Ok(()), |names| names.settle(cgroup_id))
     }
 
     /// Says that the daemon lives.
@@ -248,6 +282,9 @@ impl Kernel {
         if let Some(family) = &self.family {
             attached.programs.push((family::PROGRAM, family.holds()));
         }
+        if let Some(names) = &self.names {
+            attached.programs.push((names::PROGRAM, names.holds()));
+        }
         if let Some(holds) = self.edge.hold() {
             attached.programs.push((edge::PROGRAM, holds));
         }
@@ -266,6 +303,11 @@ impl Kernel {
             && !family.holds()
         {
             repaired.push((family::PROGRAM, family.repair()));
+        }
+        if let Some(names) = &self.names
+            && !names.holds()
+        {
+            repaired.push((names::PROGRAM, names.repair()));
         }
         if self.edge.hold() == Some(false) {
             repaired.push((edge::PROGRAM, self.guard_devices().map(drop)));

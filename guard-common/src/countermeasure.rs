@@ -47,11 +47,13 @@ pub enum Countermeasure {
     Relay = 18,
     /// Frames of such families at the host's end of a veth pair.
     Edge = 19,
+    /// A new cgroup of a name that agents' units have is held back until it is known.
+    Name = 20,
 }
 
 impl Countermeasure {
     /// Every one.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Redirect,
         Self::CurrentTask,
         Self::Creator,
@@ -72,6 +74,7 @@ impl Countermeasure {
         Self::Family,
         Self::Relay,
         Self::Edge,
+        Self::Name,
     ];
 
     /// Its bit.

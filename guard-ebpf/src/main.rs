@@ -33,6 +33,8 @@ mod getsockopt;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod names;
+#[cfg(target_arch = "bpf")]
 mod peername;
 #[cfg(target_arch = "bpf")]
 mod recvmsg;

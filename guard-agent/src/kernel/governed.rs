@@ -57,7 +57,8 @@ impl GovernedSet {
         root: &Path,
         patterns: &[(u32, Vec<String>)],
     ) -> Result<Self, KernelError> {
-        let shared = Arc::new(Shared::new(kernel, root.to_owned(), pattern::parse(patterns)?));
+        let shared = Arc::new(Shared::new(kernel, root.to_owned()));
+        shared.set_patterns(pattern::parse(patterns)?)?;
         let watcher = Watcher::start(Arc::clone(&shared)).map_err(KernelError::path("cannot watch", root))?;
         shared.reconcile();
         Ok(Self { shared, watcher })
@@ -65,7 +66,7 @@ impl GovernedSet {
 
     /// Replaces the patterns, for a reload.
     pub fn set_patterns(&self, patterns: &[(u32, Vec<String>)]) -> Result<(), KernelError> {
-        self.shared.set_patterns(pattern::parse(patterns)?);
+        self.shared.set_patterns(pattern::parse(patterns)?)?;
         self.shared.reconcile();
         self.watcher.wake();
         Ok(())

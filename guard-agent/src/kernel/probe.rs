@@ -67,6 +67,7 @@ pub fn probe(cgroup_root: &Path, bpffs: &Path) -> Vec<Finding> {
     findings.push(programs());
     findings.push(family());
     findings.push(edge());
+    findings.push(names());
     findings
 }
 
@@ -201,6 +202,25 @@ fn edge() -> Finding {
         answer,
         since: Some("6.6"),
         lost: "frames of packet sockets are not dropped at the host's end of containers' veth pairs",
+        fix,
+        required: false,
+    }
+}
+
+/// Without it only the first moments of a unit that is matched by its own name are lost.
+fn names() -> Finding {
+    let (answer, fix) = match load::rehearse_names() {
+        Ok(()) => (Answer::Present, "loaded and let go".to_owned()),
+        Err(error) => (
+            Answer::Absent,
+            format!("match slices instead of units ({error})"),
+        ),
+    };
+    Finding {
+        feature: "a program that sees each new cgroup",
+        answer,
+        since: Some("5.5"),
+        lost: "a unit that is matched by its own name is governed some milliseconds after it starts",
         fix,
         required: false,
     }

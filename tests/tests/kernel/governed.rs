@@ -7,7 +7,7 @@ use guard_agent::kernel::{
     governed::{GovernedCgroup, GovernedSet},
 };
 
-use crate::world::{World, eventually, run};
+use crate::world::{NAMES, World, eventually, run};
 
 const CODER: u32 = 21;
 const TESTER: u32 = 22;
@@ -232,4 +232,39 @@ fn a_unit_is_governed_in_whatever_slice_it_starts_and_its_neighbours_are_not() {
         governs(&kernel, again.id().unwrap())
     });
     assert_ne!(set.lookup(again.id().unwrap()).unwrap().run, before);
+}
+
+#[test]
+fn a_unit_is_held_back_from_its_making_until_the_set_has_looked_at_it() {
+    let world = World::new();
+    if !world.has(NAMES) {
+        return;
+    }
+    let names = ["coder@".to_owned()];
+    let unit = |name: &str| world.anchor.child(&format!("system.slice/{name}")).unwrap();
+    world.kernel.hold_names(&names).unwrap();
+    // The second begins as an agent's does, and is nobody's; the third does not.
+    let [coder, other, third] = ["coder@1.service", "coder@x.scope", "sshd.service"].map(unit);
+    let mut held = world.kernel.held_by_name();
+    held.sort_unstable();
+    let mut expected = vec![coder.id().unwrap(), other.id().unwrap()];
+    expected.sort_unstable();
+    assert_eq!(held, expected);
+    let dial = "attempt(lambda: dial('203.0.113.10'))";
+    let (set, kernel) = set(&world, &[(CODER, &["coder@*.service"])]);
+    eventually("it has looked", || kernel.held_by_name().is_empty());
+    assert_eq!(set.lookup(coder.id().unwrap()).unwrap().agent, CODER);
+    for stranger in [&other, &third] {
+        assert_eq!(set.lookup(stranger.id().unwrap()), None);
+        assert_eq!(run(world.python(dial).cgroup(stranger)), "ENETUNREACH");
+    }
+    // An escaped name, and one that is made while the set is there: found by either way, never late.
+    let escaped = unit("_coder@2.service");
+    assert_eq!(run(world.python(dial).cgroup(&escaped)), "ok");
+    eventually("the new one is governed", || governs(&kernel, escaped.id().unwrap()));
+    eventually("nothing is held any more", || kernel.held_by_name().is_empty());
+    // Another configuration: nothing is held back, and what is made is nobody's.
+    set.set_patterns(&owned(&[(CODER, &["/nowhere"])])).unwrap();
+    unit("coder@3.service");
+    assert_eq!(kernel.held_by_name(), Vec::<u64>::new());
 }

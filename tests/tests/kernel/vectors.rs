@@ -11,7 +11,7 @@ use guard_agent::kernel::lab::{
     self,
     Countermeasure::{
         self, Ancestors, BindPort, Creator, CurrentTask, DatagramConnect, DatagramSend, DeniedPort,
-        DeviceBound, Dns, Edge, Egress, Family, LinkLocal, Listener, Multipath, ProxyPort, Redirect, Relay,
+        DeviceBound, Dns, Edge, Egress, Family, LinkLocal, Listener, Multipath, Name, ProxyPort, Redirect, Relay,
         SocketKind, SocketOption,
     },
 };
@@ -20,7 +20,7 @@ use guard_tests::patience::patient;
 use nix::sys::signal::Signal;
 
 use crate::range::{FAR4, NEAR4, Range};
-use crate::world::{AGENT, run};
+use crate::world::{AGENT, NAMES, run};
 
 /// A port that governed processes may neither reach nor take.
 const DENIED: u16 = 9477;
@@ -178,6 +178,7 @@ s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_p
     ),
     attack("socket_made_outside_used_by_an_agent", &[CurrentTask], Way::Own(socket_made_outside)),
     attack("nested_cgroup", &[Ancestors, Egress], Way::Own(nested_cgroup)),
+    attack("unit_before_it_is_seen", &[Name], Way::Own(unit_before_it_is_seen)),
     attack("own_network_namespace", &[Listener, Egress], Way::Own(own_namespace)),
     attack("accepted_socket_used_again", &[Redirect, Egress], Way::Own(accepted_socket_used_again)),
     attack(
@@ -223,10 +224,12 @@ fn each_countermeasure_is_what_stops_its_attack() {
     let families = range.world.refuses_families();
     let protocols = std::fs::read_to_string("/proc/net/protocols").unwrap();
     let devices = Kernel::can_guard_devices();
+    let names = range.world.has(NAMES);
     for attack in ATTACKS.iter().filter(|attack| possible(attack, &protocols)) {
         let here = |line: &&Countermeasure| match line {
             Family => families,
             Edge => devices,
+            Name => names,
             _ => true,
         };
         let stopped_by: Vec<_> = attack.stopped_by.iter().filter(here).copied().collect();
@@ -348,6 +351,20 @@ fn nested_cgroup(range: &Range, port: u16) -> bool {
     let script = Range::script(port, "go(socket.socket(), FAR4)");
     run(range.world.python(&script).cgroup(&nested));
     range.saw(port)
+}
+
+/// A unit that is an agent's by its own name starts in a slice of others', and the daemon has not seen it yet.
+fn unit_before_it_is_seen(range: &Range, port: u16) -> bool {
+    let kernel = &range.world.kernel;
+    kernel.hold_names(&["coder@".to_owned()]).unwrap();
+    let name = format!("system.slice/coder@{port}.service");
+    let unit = range.world.anchor.child(&name).unwrap();
+    let script = Range::script(port, "go(socket.socket(), FAR4)");
+    run(range.world.python(&script).cgroup(&unit));
+    let seen = range.saw(port);
+    kernel.hold_names(&[]).unwrap();
+    kernel.settle(unit.id().unwrap()).unwrap();
+    seen
 }
 
 /// A namespace that no listener is in, with a way out of its own.

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     GovernedCgroup,
     cut::cut,
-    pattern::Pattern,
+    pattern::{self, Pattern},
     scan::{self, Found, relative},
 };
 use crate::kernel::{Kernel, KernelError, UNIDENTIFIED, cgroup};
@@ -59,13 +59,13 @@ struct Entry {
 }
 
 impl Shared {
-    pub(super) fn new(kernel: Arc<Kernel>, root: PathBuf, patterns: Vec<Pattern>) -> Self {
+    pub(super) fn new(kernel: Arc<Kernel>, root: PathBuf) -> Self {
         Self {
             kernel,
             root,
             boot: boot_id(),
             state: Mutex::new(State {
-                patterns,
+                patterns: Vec::new(),
                 known: HashMap::new(),
             }),
         }
@@ -75,8 +75,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_patterns(&self, patterns: Vec<Pattern>) {
+    /// Names are held back before anybody looks for them.
+    pub(super) fn set_patterns(&self, patterns: Vec<Pattern>) -> Result<(), KernelError> {
+        self.kernel.hold_names(&pattern::beginnings(&patterns))?;
         self.lock().patterns = patterns;
+        Ok(())
+    }
+
+    /// What the programs held back for its name and this scan has seen is governed by now, or nobody's.
+    fn settle(&self, held: Vec<u64>) {
+        for id in held {
+            if let Err(error) = self.kernel.settle(id) {
+                tracing::error!(%error, cgroup_id = id, "a cgroup stays held back for its name");
+            }
+        }
     }
 
     pub(super) fn directory(&self, path: &str) -> PathBuf {
@@ -146,6 +158,8 @@ impl Shared {
     /// Brings the set in step with the tree. Gives the directories to watch for new and gone children.
     pub(super) fn reconcile(&self) -> Vec<PathBuf> {
         let mut state = self.lock();
+        // Before the scan: what is made after this line waits for the next one.
+        let held = self.kernel.held_by_name();
         let mut found = Found::default();
         scan::scan(
             &state.patterns,
@@ -163,6 +177,7 @@ impl Shared {
                 self.govern(&mut state, *id, *agent, directory);
             }
         }
+        self.settle(held);
         let keep: HashSet<u64> = found.matching.iter().map(|(id, ..)| *id).collect();
         self.adopt_runs(&mut state);
         self.end_runs(&mut state);
