@@ -166,7 +166,10 @@ impl Identifier {
     /// Whether a cgroup's name has a container's id in it. One that is gone may have had.
     fn is_containers(&self, id: u64) -> bool {
         let path = self.cgroup(id);
-        path.is_none_or(|path| path.split('/').any(|name| containers::container_id(name).is_some()))
+        path.is_none_or(|path| {
+            path.split('/')
+                .any(|name| containers::container_id(name).is_some())
+        })
     }
 
     fn cgroup(&self, id: u64) -> Option<String> {

@@ -49,11 +49,11 @@ pub use self::{
     policy::Direct,
     stats::KernelStats,
 };
+use guard_common::policy::{HOLD_NAMES, REFUSE_INBOUND};
 pub use guard_common::{
     event::Reason,
     policy::{AGENT_REFUSES_RELAYS, UNIDENTIFIED},
 };
-use guard_common::policy::{HOLD_NAMES, REFUSE_INBOUND};
 
 /// The number of Guard's own canary, which no agent has.
 pub const CANARY: u32 = u32::MAX - 1;
@@ -258,7 +258,9 @@ impl Kernel {
 
     /// This cgroup is governed by now, or nobody's.
     pub fn settle(&self, cgroup_id: u64) -> Result<(), KernelError> {
-        self.names.as_ref().map_or(Ok(()), |names| names.settle(cgroup_id))
+        self.names
+            .as_ref()
+            .map_or(Ok(()), |names| names.settle(cgroup_id))
     }
 
     /// Says that the daemon lives.

@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, classifier, raw_tracepoint, sock_ops},
+    macros::{
+        cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, classifier, raw_tracepoint, sock_ops,
+    },
     programs::{
         FEntryContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext,
         SockoptContext, TcContext,
@@ -11,7 +13,8 @@ use aya_ebpf::{
 };
 
 use crate::{
-    bind, connect, create, edge, egress, family, getsockopt, names, peername, recvmsg, sendmsg, setsockopt, sockops,
+    bind, connect, create, edge, egress, family, getsockopt, names, peername, recvmsg, sendmsg, setsockopt,
+    sockops,
 };
 
 #[cgroup_sock_addr(connect4)]

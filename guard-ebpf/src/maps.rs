@@ -11,8 +11,8 @@ use guard_common::{
     dns::{MAX_QUERIES, Query, QueryKey},
     flow::{Flow, FlowKey, Tag},
     policy::{
-        AgentEntry, Config, EVENTS_BYTES, Layout, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_HELD, MAX_KNOWN, MAX_NAMES, MAX_NETNS, NAME_LEN,
-        MAX_PARENTS, MAX_RELAYS, MAX_SEEN, NetnsEntry, STATS as STAT_COUNT,
+        AgentEntry, Config, EVENTS_BYTES, Layout, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_HELD, MAX_KNOWN,
+        MAX_NAMES, MAX_NETNS, MAX_PARENTS, MAX_RELAYS, MAX_SEEN, NAME_LEN, NetnsEntry, STATS as STAT_COUNT,
     },
 };
 

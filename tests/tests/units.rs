@@ -66,11 +66,19 @@ fn a_service_is_its_agents_by_its_own_name_or_by_its_slice_and_the_record_names_
 /// Somebody outside trusts the provider's own root alone, so a call of theirs succeeds only if it went direct.
 fn direct(lab: &Lab, unit: &str) -> Result<Spawn> {
     let cgroup = lab.cgroup_root().child(unit)?;
-    let curl = lab.outside().spawn("curl").cgroup(&cgroup);
+    let curl = lab.outside().client("curl")?.cgroup(&cgroup);
     // The directory must outlive the process; what the lab's cgroup holds goes with the lab.
     std::mem::forget(cgroup);
     let address = "https://api.openai.com/v1/models";
-    Ok(curl.args(["--silent", "--show-error", "--output", "/dev/null", "--max-time", "5", address]))
+    Ok(curl.args([
+        "--silent",
+        "--show-error",
+        "--output",
+        "/dev/null",
+        "--max-time",
+        "5",
+        address,
+    ]))
 }
 
 #[test]

@@ -46,7 +46,16 @@ fn ledger() -> Result<()> {
 
 /// One of the measuring programs, optimised.
 fn release(program: &str, arguments: &[&str]) -> Result<()> {
-    let run = ["run", "--release", "--quiet", "--package", "guard-tests", "--bin", program, "--"];
+    let run = [
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "guard-tests",
+        "--bin",
+        program,
+        "--",
+    ];
     cargo(run.iter().chain(arguments))
 }
 

@@ -62,7 +62,10 @@ impl Enforcement {
             .and_then(|()| kernel.set_agent_flags(flags(config)))
             .context("the agents' rules cannot be put in force")?;
         match kernel.follow_devices() {
-            Ok(devices) => tracing::info!(devices, "no frame of an agent's packet socket passes a veth device"),
+            Ok(devices) => tracing::info!(
+                devices,
+                "no frame of an agent's packet socket passes a veth device"
+            ),
             Err(error) => tracing::warn!(%error, "packet sockets in containers: see docs/kernels.md"),
         }
         let governed = GovernedSet::start(kernel.clone(), &host.cgroup_root, &patterns(config))

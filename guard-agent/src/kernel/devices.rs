@@ -13,9 +13,7 @@ use nix::{
 };
 use socket2::Socket;
 
-use super::netlink::{
-    DUMP, HEADER, NLMSG_DONE, NLMSG_ERROR, REQUEST, array, attribute, message, messages,
-};
+use super::netlink::{DUMP, HEADER, NLMSG_DONE, NLMSG_ERROR, REQUEST, array, attribute, message, messages};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -73,13 +71,13 @@ impl Changes {
 
     /// Back when something changed, or after this long.
     pub(super) fn wait(&self, at_most_ms: u16) -> io::Result<()> {
-        poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], PollTimeout::from(at_most_ms))?;
+        poll(
+            &mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::from(at_most_ms),
+        )?;
         // What it was does not matter, nor that some of it was lost: the devices are looked at.
         let mut buffer = [0; HEADER];
-        while (&self.0)
-            .read(&mut buffer)
-            .is_ok_and(|length| length > 0)
-        {}
+        while (&self.0).read(&mut buffer).is_ok_and(|length| length > 0) {}
         Ok(())
     }
 }
@@ -91,7 +89,10 @@ fn open(groups: u32) -> io::Result<Socket> {
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkRoute,
     )?;
-    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &NetlinkAddr::new(0, groups))?;
+    bind(
+        std::os::fd::AsRawFd::as_raw_fd(&socket),
+        &NetlinkAddr::new(0, groups),
+    )?;
     Ok(socket.into())
 }
 
@@ -114,7 +115,10 @@ mod tests {
             body[INDEX..INDEX + 4].copy_from_slice(&7_u32.to_ne_bytes());
             body.extend(attribute_of(3, b"veth0\0"));
             // Newer kernels set the flag of a nested attribute.
-            body.extend(attribute_of(IFLA_LINKINFO | 0x8000, &attribute_of(IFLA_INFO_KIND, kind)));
+            body.extend(attribute_of(
+                IFLA_LINKINFO | 0x8000,
+                &attribute_of(IFLA_INFO_KIND, kind),
+            ));
             body
         };
         assert_eq!(pair(&answer(b"veth\0")), Some(7));

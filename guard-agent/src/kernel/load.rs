@@ -16,8 +16,8 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{
-        CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, RawTracePoint, SchedClassifier,
-        SockOps,
+        CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, RawTracePoint,
+        SchedClassifier, SockOps,
     },
 };
 use guard_common::{
@@ -178,7 +178,10 @@ pub(super) fn rehearse() -> Result<usize, KernelError> {
         .load(OBJECT)
         .map_err(|error| refused("the maps", &flatten(&error)))?;
     let mut count = 0;
-    for (name, program) in object.programs_mut().filter(|(name, _)| ![family::PROGRAM, names::PROGRAM].contains(name)) {
+    for (name, program) in object
+        .programs_mut()
+        .filter(|(name, _)| ![family::PROGRAM, names::PROGRAM].contains(name))
+    {
         load_program(program).map_err(|error| refused(name, &flatten(&error)))?;
         count += 1;
     }

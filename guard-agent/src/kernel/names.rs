@@ -12,10 +12,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aya::maps::{
-    Array, HashMap, LpmTrie, MapData, MapError,
-    lpm_trie::Key,
-};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use guard_common::policy::{Layout, NAME_LEN};
 
 use super::{KernelError, sys, types::Types};
@@ -126,7 +123,9 @@ impl Names {
 fn keys(beginning: &str) -> [Key<[u8; NAME_LEN]>; 2] {
     [beginning.to_owned(), format!("_{beginning}")].map(|name| {
         let mut data = [0; NAME_LEN];
-        data.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
+        data.iter_mut()
+            .zip(name.bytes())
+            .for_each(|(to, from)| *to = from);
         let bits = u32::try_from(name.len().min(NAME_LEN) * 8).unwrap_or_default();
         Key::new(bits, data)
     })

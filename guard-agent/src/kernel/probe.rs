@@ -211,10 +211,7 @@ fn edge() -> Finding {
 fn names() -> Finding {
     let (answer, fix) = match load::rehearse_names() {
         Ok(()) => (Answer::Present, "loaded and let go".to_owned()),
-        Err(error) => (
-            Answer::Absent,
-            format!("match slices instead of units ({error})"),
-        ),
+        Err(error) => (Answer::Absent, format!("match slices instead of units ({error})")),
     };
     Finding {
         feature: "a program that sees each new cgroup",

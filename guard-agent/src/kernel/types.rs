@@ -35,7 +35,10 @@ impl Types {
             let length = word(&bytes, 4)?;
             let begin = length.checked_add(word(&bytes, 8)?)?;
             let end = begin.checked_add(word(&bytes, 12)?)?;
-            Some(((at(begin)?, at(end)?), at(length.checked_add(word(&bytes, 16)?)?)?))
+            Some((
+                (at(begin)?, at(end)?),
+                at(length.checked_add(word(&bytes, 16)?)?)?,
+            ))
         };
         match (magic, header()) {
             (Some(MAGIC), Some((types, strings))) => Ok(Self {
@@ -56,7 +59,8 @@ impl Types {
             .filter(|one| one.kind == STRUCT && one.members > 0 && self.is_named(one.name, structure))
             .find_map(|one| {
                 let mut members = one.rest.chunks_exact(MEMBER).take(one.members);
-                let found = members.find(|bytes| word(bytes, 0).is_some_and(|name| self.is_named(name, member)))?;
+                let found =
+                    members.find(|bytes| word(bytes, 0).is_some_and(|name| self.is_named(name, member)))?;
                 let bits = word(found, 8)?;
                 Some(if one.has_widths { bits & 0x00ff_ffff } else { bits } / 8)
             })
@@ -82,7 +86,9 @@ impl Types {
 
     fn is_named(&self, name: u32, wanted: &str) -> bool {
         let start = at(name).and_then(|name| self.strings.checked_add(name));
-        let bytes = start.and_then(|start| self.bytes.get(start..)).unwrap_or_default();
+        let bytes = start
+            .and_then(|start| self.bytes.get(start..))
+            .unwrap_or_default();
         bytes
             .strip_prefix(wanted.as_bytes())
             .is_some_and(|rest| rest.first() == Some(&0))
@@ -142,7 +148,10 @@ mod tests {
         assert!(types.offset("cgroup", "lev").is_err() && types.offset("cgro", "level").is_err());
         for length in 0..whole.len() {
             let cut = Types::parse(whole[..length].to_vec());
-            assert!(cut.is_err() || cut.unwrap().offset("cgroup", "level").is_err(), "{length}");
+            assert!(
+                cut.is_err() || cut.unwrap().offset("cgroup", "level").is_err(),
+                "{length}"
+            );
         }
     }
 
@@ -152,7 +161,11 @@ mod tests {
             return;
         };
         let types = Types::parse(bytes).unwrap();
-        for (structure, member) in [("cgroup", "kn"), ("cgroup_root", "hierarchy_id"), ("kernfs_node", "id")] {
+        for (structure, member) in [
+            ("cgroup", "kn"),
+            ("cgroup_root", "hierarchy_id"),
+            ("kernfs_node", "id"),
+        ] {
             types.offset(structure, member).unwrap();
         }
     }

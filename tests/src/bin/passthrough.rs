@@ -108,7 +108,10 @@ fn measure(way: Way) -> Result<Round> {
     let front = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let back = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let (to, port) = (front.local_addr()?, front.local_addr()?.port());
-    #[allow(clippy::disallowed_methods, reason = "both ends of the relay are this program's own")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "both ends of the relay are this program's own"
+    )]
     let source = thread::spawn(move || send(TcpStream::connect(to)?));
     #[allow(clippy::disallowed_methods, reason = "as above")]
     let upstream = TcpStream::connect(back.local_addr()?)?;
@@ -121,7 +124,9 @@ fn measure(way: Way) -> Result<Round> {
     let sink = thread::spawn(move || receive(server));
     match way {
         Way::Copy | Way::Splice => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(async {
                 let (client, upstream) = (Stream::from_std(client)?, Stream::from_std(upstream)?);
                 match way {
@@ -142,7 +147,9 @@ fn measure(way: Way) -> Result<Round> {
         relay: own_time()?.saturating_sub(own),
         machine: machine_time()?.saturating_sub(machine),
     };
-    source.join().map_err(|_| anyhow::anyhow!("the source panicked"))??;
+    source
+        .join()
+        .map_err(|_| anyhow::anyhow!("the source panicked"))??;
     Ok(round)
 }
 
@@ -227,13 +234,13 @@ fn sockmap(client: &TcpStream, upstream: &TcpStream, port: u16) -> Result<[Owned
     let fd = u64::from(map.as_raw_fd().cast_unsigned());
     // What arrives at the client's socket, whose own port is the relay's, goes to entry 1, all else to entry 0.
     let program: [u64; 9] = [
-        0x61 | 1 << 12 | LOCAL_PORT << 16,                // r0 = context.local_port
-        0xb7 | 3 << 8,                                    // r3 = 0
-        0x55 | 1 << 16 | u64::from(port) << 32,           // if r0 != port, over the next
-        0xb7 | 3 << 8 | 1 << 32,                          // r3 = 1
-        0x18 | 2 << 8 | 1 << 12 | fd << 32,               // r2 = the map
+        0x61 | 1 << 12 | LOCAL_PORT << 16,      // r0 = context.local_port
+        0xb7 | 3 << 8,                          // r3 = 0
+        0x55 | 1 << 16 | u64::from(port) << 32, // if r0 != port, over the next
+        0xb7 | 3 << 8 | 1 << 32,                // r3 = 1
+        0x18 | 2 << 8 | 1 << 12 | fd << 32,     // r2 = the map
         0,
-        0xb7 | 4 << 8,                                    // r4 = 0
+        0xb7 | 4 << 8, // r4 = 0
         0x85 | u64::from(REDIRECT) << 32,
         0x95,
     ];
@@ -257,9 +264,18 @@ fn sockmap(client: &TcpStream, upstream: &TcpStream, port: u16) -> Result<[Owned
 fn bpf(command: libc::c_long, attributes: &[u64]) -> io::Result<libc::c_long> {
     // SAFETY: the attributes are plain numbers and pointers to live memory, as long as is said.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), std::mem::size_of_val(attributes))
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_ptr(),
+            std::mem::size_of_val(attributes),
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn owned(fd: libc::c_long) -> Result<OwnedFd> {
@@ -268,7 +284,11 @@ fn owned(fd: libc::c_long) -> Result<OwnedFd> {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Of this thread.
@@ -296,8 +316,13 @@ fn machine_time() -> Result<Duration> {
 fn document(table: &str) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(DOCUMENT);
     let text = fs::read_to_string(&path).with_context(|| DOCUMENT.to_owned())?;
-    let begin = text.find(BEGIN).context("the document has no place for the table")? + BEGIN.len();
-    let length = text[begin..].find(END).context("the place for the table has no end")?;
+    let begin = text
+        .find(BEGIN)
+        .context("the document has no place for the table")?
+        + BEGIN.len();
+    let length = text[begin..]
+        .find(END)
+        .context("the place for the table has no end")?;
     let rest = &text[begin + length..];
     ensure!(rest.starts_with(END), "the place for the table has no end");
     fs::write(&path, format!("{}{table}{rest}", &text[..begin]))?;

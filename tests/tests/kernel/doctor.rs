@@ -44,7 +44,10 @@ fn everything_that_guard_needs_is_there_and_asking_leaves_nothing() {
         .find(|finding| finding.feature == "Guard's own programs")
         .unwrap();
     let rehearsed = &own.fix;
-    let required = before.programs.iter().filter(|(name, _)| ![FAMILY, NAMES].contains(name));
+    let required = before
+        .programs
+        .iter()
+        .filter(|(name, _)| ![FAMILY, NAMES].contains(name));
     // The one on veth devices is not attached before somebody asks for it.
     let all = format!("{} programs", required.count() + 1);
     assert!(rehearsed.starts_with(&all), "not just some: {rehearsed}");

@@ -261,7 +261,9 @@ fn a_unit_is_held_back_from_its_making_until_the_set_has_looked_at_it() {
     // An escaped name, and one that is made while the set is there: found by either way, never late.
     let escaped = unit("_coder@2.service");
     assert_eq!(run(world.python(dial).cgroup(&escaped)), "ok");
-    eventually("the new one is governed", || governs(&kernel, escaped.id().unwrap()));
+    eventually("the new one is governed", || {
+        governs(&kernel, escaped.id().unwrap())
+    });
     eventually("nothing is held any more", || kernel.held_by_name().is_empty());
     // Another configuration: nothing is held back, and what is made is nobody's.
     set.set_patterns(&owned(&[(CODER, &["/nowhere"])])).unwrap();

@@ -162,7 +162,9 @@ impl Range {
         let deadline = Instant::now() + WATCH;
         loop {
             match self.frame() {
-                Some(frame) if is_from_world(&frame) && carries(&frame, port, MAC_HEADER + IP_HEADER) => return true,
+                Some(frame) if is_from_world(&frame) && carries(&frame, port, MAC_HEADER + IP_HEADER) => {
+                    return true;
+                }
                 Some(_) => {}
                 None if Instant::now() > deadline => return false,
                 None => std::thread::sleep(Duration::from_millis(5)),

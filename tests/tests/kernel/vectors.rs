@@ -6,15 +6,15 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use guard_agent::kernel::{AGENT_REFUSES_RELAYS, Kernel};
 use guard_agent::kernel::lab::{
     self,
     Countermeasure::{
         self, Ancestors, BindPort, Creator, CurrentTask, DatagramConnect, DatagramSend, DeniedPort,
-        DeviceBound, Dns, Edge, Egress, Family, LinkLocal, Listener, Multipath, Name, ProxyPort, Redirect, Relay,
-        SocketKind, SocketOption,
+        DeviceBound, Dns, Edge, Egress, Family, LinkLocal, Listener, Multipath, Name, ProxyPort, Redirect,
+        Relay, SocketKind, SocketOption,
     },
 };
+use guard_agent::kernel::{AGENT_REFUSES_RELAYS, Kernel};
 use guard_tests::netns::{End, NetNs, join};
 use guard_tests::patience::patient;
 use nix::sys::signal::Signal;
@@ -211,7 +211,10 @@ fn possible(attack: &Attack, protocols: &str) -> bool {
             .any(|line| line.split_whitespace().next() == Some(transport))
     });
     if !there {
-        eprintln!("{}: this kernel has no such transport, so it is not tried", attack.name);
+        eprintln!(
+            "{}: this kernel has no such transport, so it is not tried",
+            attack.name
+        );
     }
     there
 }

@@ -203,7 +203,13 @@ mod tests {
             super::beginnings(&super::parse(&[(1, globs)]).unwrap())
         };
         assert_eq!(
-            of(&["coder@*.service", "a.slice", "/x/coder.service", "*-agent.service", r"a\x2db.service"]),
+            of(&[
+                "coder@*.service",
+                "a.slice",
+                "/x/coder.service",
+                "*-agent.service",
+                r"a\x2db.service"
+            ]),
             ["coder@", "a.slice", r"a\x2db.service"]
         );
     }
