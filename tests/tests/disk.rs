@@ -225,11 +225,17 @@ fn full(on: &OnDisk) -> Result<()> {
     ensure!(said.last().is_some_and(|last| last["ok"] == true), "{said:?}");
 
     fs::remove_file(&filler)?;
-    eventually("it is ready again", || Ok(ensure!(lab.is_ready())))?;
+    eventually("it is ready again", || {
+        ensure!(lab.is_ready());
+        Ok(())
+    })?;
     ensure!(lab.coder().call(CALL)?["ok"] == true, "it goes on by itself");
     let calls = 1 + passed + 1 + 1;
     let all = Pico(each.0 * calls);
-    eventually("every call is settled", || Ok(ensure!(on.settled()? == all)))?;
+    eventually("every call is settled", || {
+        ensure!(on.settled()? == all);
+        Ok(())
+    })?;
     lab.kill_daemon()?;
     lab.start_daemon()?;
     ensure!(on.settled()? == all, "{} after kill -9", on.settled()?);
