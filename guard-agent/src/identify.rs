@@ -148,8 +148,11 @@ impl Identifier {
     /// Why nobody governs this caller.
     fn nobody(&self, flow: &Flow) -> Unidentified {
         match &self.containers {
-            // Held back for its name alone: what is an agent's of those was found above.
-            _ if flow.agent == UNIDENTIFIED && !self.is_containers(flow.governed_cgroup_id) => {
+            // What is a container's waits for the engine, whatever its name begins with.
+            _ if flow.agent == UNIDENTIFIED
+                && self.governed.is_nobodys(flow.governed_cgroup_id)
+                && !self.is_containers(flow.governed_cgroup_id) =>
+            {
                 Unidentified::Bystander
             }
             Some(containers) if flow.agent == UNIDENTIFIED => {

@@ -33,7 +33,7 @@ mod sys;
 pub mod timekeeping;
 mod types;
 
-use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -245,7 +245,10 @@ impl Kernel {
     /// are redirected, and nobody knows yet whose they are. Replaces the earlier list. Does nothing where the kernel
     /// cannot.
     pub fn hold_names(&self, beginnings: &[String]) -> Result<(), KernelError> {
-        let Some(names) = &self.names else { return Ok(()) };
+        // Without the program nobody would ever let go what an earlier daemon's still holds back.
+        let Some(names) = &self.names else {
+            return self.policy.set_flag(HOLD_NAMES, false);
+        };
         names.replace(beginnings)?;
         self.policy.set_flag(HOLD_NAMES, !beginnings.is_empty())
     }
@@ -342,15 +345,25 @@ impl Kernel {
     /// As [`Self::guard_devices`], or changes cannot be heard of.
     pub fn follow_devices(self: &Arc<Self>) -> Result<usize, KernelError> {
         let cannot = |source| KernelError::path("cannot follow devices for", edge::PROGRAM)(source);
+        if !sys::tcx::is_known().map_err(cannot)? {
+            let lacks = "this kernel has no links for programs on devices (Linux 6.6 has)";
+            return Err(cannot(io::Error::other(lacks)));
+        }
         let changes = devices::Changes::hear().map_err(cannot)?;
         let count = self.guard_devices()?;
         let kernel = Arc::downgrade(self);
         let following = move || {
+            let mut failed = false;
             while changes.wait(DEVICES_AGAIN).is_ok() {
                 let Some(kernel) = kernel.upgrade() else { return };
-                if let Err(error) = kernel.guard_devices() {
+                let outcome = kernel.guard_devices();
+                // Said once, and not every two seconds while it lasts.
+                if let Err(error) = &outcome
+                    && !failed
+                {
                     tracing::error!(%error, "frames of packet sockets may leave containers");
                 }
+                failed = outcome.is_err();
             }
         };
         std::thread::Builder::new()

@@ -33,11 +33,11 @@ pub const MAX_PARENTS: u32 = 64;
 pub const MAX_KNOWN: u32 = 16_384;
 /// Entries of `AGENTS`. A full map refuses the next agent; nothing is evicted.
 pub const MAX_AGENTS: u32 = 4096;
-/// Entries of `NAMES`.
-pub const MAX_NAMES: u32 = 1024;
+/// Entries of `NAMES`: two for each of four units of as many agents as there may be.
+pub const MAX_NAMES: u32 = 32_768;
 /// Entries of `HELD`. While it is full a new cgroup is not held back.
 pub const MAX_HELD: u32 = 4096;
-/// Bytes of a cgroup's name that are compared.
+/// Bytes of a cgroup's name that are compared, and a zero after them.
 pub const NAME_LEN: usize = 64;
 /// Entries of `RELAYS`.
 pub const MAX_RELAYS: u32 = 4096;

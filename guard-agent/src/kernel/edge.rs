@@ -50,7 +50,7 @@ impl EdgeLinks {
     pub(super) fn sync(&self) -> io::Result<usize> {
         let mut guarded = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
         let devices = devices::pairs()?;
-        let mut attached = HashSet::new();
+        let (mut attached, mut failed) = (HashSet::new(), None);
         for device in devices {
             match self.attach(device) {
                 Ok(()) => {
@@ -58,13 +58,17 @@ impl EdgeLinks {
                 }
                 // It went in the meantime.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-                Err(error) => return Err(error),
+                // One that cannot be guarded keeps none of the others from it; what its pin holds goes on.
+                Err(error) => {
+                    attached.insert(device);
+                    failed = Some(error);
+                }
             }
         }
         self.sweep(&attached)?;
         let count = attached.len();
         *guarded = Some(attached);
-        Ok(count)
+        failed.map_or(Ok(count), Err)
     }
 
     fn attach(&self, device: u32) -> io::Result<()> {

@@ -9,6 +9,7 @@
 
 mod cut;
 mod pattern;
+mod runs;
 mod scan;
 mod set;
 mod unit;
@@ -78,6 +79,13 @@ impl GovernedSet {
     #[must_use]
     pub fn lookup(&self, cgroup_id: u64) -> Option<GovernedCgroup> {
         self.shared.lookup(cgroup_id)
+    }
+
+    /// Whether this cgroup was held back only because its name begins as that of an agent's unit, and is no agent's. One
+    /// that is gone is not known to be nobody's.
+    #[must_use]
+    pub fn is_nobodys(&self, cgroup_id: u64) -> bool {
+        self.shared.is_nobodys(cgroup_id)
     }
 
     /// Governs a cgroup that `guard-agent run` made, under its run's id. Call it before a process enters.

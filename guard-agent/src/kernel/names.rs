@@ -123,10 +123,12 @@ impl Names {
 fn keys(beginning: &str) -> [Key<[u8; NAME_LEN]>; 2] {
     [beginning.to_owned(), format!("_{beginning}")].map(|name| {
         let mut data = [0; NAME_LEN];
+        // The program ends what it reads with a zero, so the last byte is never a name's.
+        let length = name.len().min(NAME_LEN - 1);
         data.iter_mut()
-            .zip(name.bytes())
+            .zip(name.bytes().take(length))
             .for_each(|(to, from)| *to = from);
-        let bits = u32::try_from(name.len().min(NAME_LEN) * 8).unwrap_or_default();
+        let bits = u32::try_from(length * 8).unwrap_or_default();
         Key::new(bits, data)
     })
 }
@@ -160,6 +162,6 @@ mod tests {
         assert_eq!((plain.prefix_len(), escaped.prefix_len()), (48, 56));
         assert!(plain.data().starts_with(b"coder@\0") && escaped.data().starts_with(b"_coder@\0"));
         let [long, _] = keys(&"x".repeat(100));
-        assert_eq!(long.prefix_len(), 512);
+        assert_eq!((long.prefix_len(), long.data()[63]), (504, 0));
     }
 }

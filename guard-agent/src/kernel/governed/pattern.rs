@@ -80,6 +80,13 @@ pub(super) fn beginnings(patterns: &[Pattern]) -> Vec<String> {
     names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
+/// Whether a cgroup's name begins so, as the programs compare it: as it is, or escaped by the kernel.
+pub(super) fn begins_as_a_unit(patterns: &[Pattern], name: &str) -> bool {
+    beginnings(patterns).iter().any(|unit| {
+        name.starts_with(unit) || name.strip_prefix('_').is_some_and(|name| name.starts_with(unit))
+    })
+}
+
 impl Place {
     fn path(path: &str) -> Result<Self, String> {
         let (path, subtree) = match path.strip_suffix("/**") {
