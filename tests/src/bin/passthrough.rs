@@ -87,7 +87,7 @@ fn run() -> Result<()> {
     }
     for ((_, name), rounds) in Way::ALL.iter().zip(&mut rounds) {
         let middle = |pick: fn(&Round) -> Duration, rounds: &mut Vec<Round>| {
-            rounds.sort_by_key(|round| pick(round));
+            rounds.sort_by_key(pick);
             pick(&rounds[ROUNDS / 2])
         };
         let micros = middle(|round| round.lasted, rounds).as_micros().max(1);
@@ -135,11 +135,13 @@ fn measure(way: Way) -> Result<Round> {
                 }
                 anyhow::Ok(())
             })?;
-            sink.join().map_err(|_| anyhow::anyhow!("the sink panicked"))??;
+            sink.join()
+                .map_err(|_panic| anyhow::anyhow!("the sink panicked"))??;
         }
         Way::Sockmap => {
             let _joined = sockmap(&client, &upstream, port)?;
-            sink.join().map_err(|_| anyhow::anyhow!("the sink panicked"))??;
+            sink.join()
+                .map_err(|_panic| anyhow::anyhow!("the sink panicked"))??;
         }
     }
     let round = Round {
@@ -149,7 +151,7 @@ fn measure(way: Way) -> Result<Round> {
     };
     source
         .join()
-        .map_err(|_| anyhow::anyhow!("the source panicked"))??;
+        .map_err(|_panic| anyhow::anyhow!("the source panicked"))??;
     Ok(round)
 }
 
