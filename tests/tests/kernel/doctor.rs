@@ -77,7 +77,7 @@ fn the_command_says_what_the_library_found() {
 
 #[test]
 fn a_service_that_looks_names_up_for_an_agent_is_reported() {
-    const SOCKET: &str = "/run/nscd/socket";
+    const SOCKET: &str = "/run/avahi-daemon/socket";
     let world = World::new();
     let lookups = || {
         let done = doctor(&world, &Lab::program().unwrap(), |command| command)
@@ -105,7 +105,7 @@ fn a_service_that_looks_names_up_for_an_agent_is_reported() {
     let service = world
         .mounts
         .run(|| {
-            std::fs::create_dir("/run/nscd")?;
+            std::fs::create_dir("/run/avahi-daemon")?;
             Ok(UnixListener::bind(SOCKET)?)
         })
         .unwrap();
@@ -126,7 +126,7 @@ fn a_service_that_looks_names_up_for_an_agent_is_reported() {
     let found = lookups();
     assert_eq!(
         (found.len(), &found[0]["service"]),
-        (1, &"nscd".into()),
+        (1, &"avahi".into()),
         "{found:?}"
     );
 }

@@ -348,7 +348,7 @@ fn packet_socket_opened_before(range: &Range, port: u16) -> bool {
 }
 
 fn socket_opened_before_connected_after(range: &Range, port: u16) -> bool {
-    let open = "class s:\n  made = socket.socket(V4, TCP)\n  def send(_): go(s.made, FAR4)";
+    let open = "class s:\n  made = socket.socket(V4, TCP)\n  def send(_): go(s.made, FAR4)\npass";
     opened_before(range, port, open)
 }
 
