@@ -23,7 +23,7 @@ use crate::peek::{First, Patience, PeekError, Rewind, peek};
 const BUFFER: usize = 64 * 1024;
 /// Bytes after which a direction is taken for a download rather than a conversation, and spliced: see
 /// `docs/performance.md`.
-const BULK: usize = 256 * 1024;
+const BULK: usize = 1024 * 1024;
 /// How long an undecided client may stay silent: as long as its connection lives; TCP keep-alive ends a dead one.
 const SILENCE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -352,14 +352,14 @@ mod tests {
         let ours = Rewind::new(Bytes::new(), ours);
         let counted = Counted::default();
         let work = async {
-            let mut answer = vec![0; 1_000_000];
+            let mut answer = vec![0; 3_000_000];
             client.read_exact(&mut answer).await.unwrap();
             client.shutdown().await.unwrap();
         };
-        let serve = async { server.write_all(&much(3, 1_000_000)).await.unwrap() };
+        let serve = async { server.write_all(&much(3, 3_000_000)).await.unwrap() };
         let (ended, (), ()) = tokio::join!(relay(ours, theirs, false, judge, &counted), work, serve);
         assert!(matches!(ended, Err(Cut::Io(why)) if why.kind() == io::ErrorKind::TimedOut));
-        assert_eq!(counted.received.into_inner(), 1_000_000);
+        assert_eq!(counted.received.into_inner(), 3_000_000);
     }
 
     #[tokio::test(start_paused = true)]

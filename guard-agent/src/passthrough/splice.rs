@@ -15,9 +15,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::peek::Rewind;
 
 /// What a pipe holds.
-const CAPACITY: i32 = 256 * 1024;
+const CAPACITY: i32 = 1024 * 1024;
 /// As many pipes as there may be at once: half of what the kernel gives a user.
-const PIPES: usize = 128;
+const PIPES: usize = 32;
 static LEFT: Semaphore = Semaphore::const_new(PIPES);
 
 /// One end of a relay, which may be a plain socket.

@@ -51,7 +51,7 @@ impl Way {
         (Self::Splice(1 << 20), "splice(2) through a pipe of 1 MiB"),
         (
             Self::Daemon,
-            "what the daemon does: copy, then splice through 256 KiB",
+            "what the daemon does: copy 1 MiB, then splice through 1 MiB",
         ),
         (Self::Sockmap, "sockmap, redirected by a program"),
     ];
