@@ -22,6 +22,7 @@ pub(crate) mod request;
 mod rewrite;
 mod tools;
 mod usage;
+mod words;
 
 use request::Operation;
 

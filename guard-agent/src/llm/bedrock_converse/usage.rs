@@ -112,11 +112,11 @@ struct Stop {
 struct WireUsage {
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
-    /// The other name is Nova's own.
-    #[serde(alias = "cacheReadInputTokenCount")]
     cache_read_input_tokens: Option<u64>,
-    #[serde(alias = "cacheWriteInputTokenCount")]
     cache_write_input_tokens: Option<u64>,
+    /// Nova's own names, which the service sends beside the others.
+    cache_read_input_token_count: Option<u64>,
+    cache_write_input_token_count: Option<u64>,
     cache_details: Option<Few<CacheDetail>>,
 }
 
@@ -129,7 +129,8 @@ struct CacheDetail {
 
 impl WireUsage {
     fn buckets(&self) -> Option<Usage> {
-        let written = self.cache_write_input_tokens.unwrap_or(0);
+        let either = |one: Option<u64>, other: Option<u64>| one.max(other).unwrap_or(0);
+        let written = either(self.cache_write_input_tokens, self.cache_write_input_token_count);
         let long = self
             .cache_details
             .iter()
@@ -140,7 +141,7 @@ impl WireUsage {
             .min(written);
         Some(Usage {
             input: self.input_tokens?,
-            cache_read: self.cache_read_input_tokens.unwrap_or(0),
+            cache_read: either(self.cache_read_input_tokens, self.cache_read_input_token_count),
             cache_write_5m: written - long,
             cache_write_1h: long,
             output: self.output_tokens?,

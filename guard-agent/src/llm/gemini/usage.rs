@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
+use crate::llm::gemini::words::{Blocking, Ending, Modality, Plain, Traffic, Word};
 use crate::llm::gemini::{GEMINI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::usage::Media;
@@ -32,14 +33,14 @@ struct Chunk {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Feedback {
-    block_reason: Option<String>,
+    block_reason: Option<Word<Blocking>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Candidate {
     content: Option<Content>,
-    finish_reason: Option<String>,
+    finish_reason: Option<Word<Ending>>,
     grounding_metadata: Option<Grounding>,
     index: Option<u64>,
 }
@@ -81,21 +82,21 @@ struct WireUsage {
     prompt_tokens_details: Option<Few<Detail>>,
     cache_tokens_details: Option<Few<Detail>>,
     candidates_tokens_details: Option<Few<Detail>>,
-    service_tier: Option<String>,
-    traffic_type: Option<String>,
+    service_tier: Option<Word<Plain>>,
+    traffic_type: Option<Word<Traffic>>,
 }
 
 /// Tokens of one modality.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Detail {
-    modality: Option<String>,
+    modality: Option<Word<Modality>>,
     token_count: Option<u64>,
 }
 
 /// Tokens of this modality.
 fn of(details: Option<&Few<Detail>>, modality: &str) -> u64 {
-    let named = |detail: &&Detail| detail.modality.as_deref() == Some(modality);
+    let named = |detail: &&Detail| detail.modality.as_ref().is_some_and(|word| word.text == modality);
     details
         .into_iter()
         .flatten()
@@ -188,7 +189,7 @@ impl GeminiReply {
         for (position, candidate) in (0..).zip(chunk.candidates.unwrap_or_default()) {
             let choice = candidate.index.unwrap_or(position);
             if let Some(reason) = candidate.finish_reason {
-                self.facts.finish = Some(reason);
+                self.facts.finish = Some(reason.text);
                 self.facts.complete = true;
             }
             for part in candidate
@@ -219,7 +220,7 @@ impl GeminiReply {
             }
         }
         if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
-            self.facts.finish = Some(reason);
+            self.facts.finish = Some(reason.text);
             self.facts.complete = true;
         }
         if chunk.embedding.is_some() || chunk.embeddings.is_some() {
@@ -229,7 +230,8 @@ impl GeminiReply {
         if let Some(usage) = chunk.usage_metadata {
             self.facts.usage = usage.buckets();
             self.last_word = self.facts.complete;
-            let tier = usage.service_tier.or(usage.traffic_type);
+            let traffic = usage.traffic_type.map(|word| word.text);
+            let tier = usage.service_tier.map(|word| word.text).or(traffic);
             self.facts.service_tier = tier
                 .map(|tier| tier.to_ascii_lowercase())
                 .filter(|tier| tier != "on_demand")

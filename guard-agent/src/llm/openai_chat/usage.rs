@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use bytes::Bytes;
 
@@ -12,6 +13,7 @@ use crate::llm::frames::sse_event;
 use crate::llm::openai_chat::{OPENAI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::seen::{Output, Weight};
+use crate::llm::stated::Stated;
 use crate::llm::usage::Media;
 use crate::llm::{Dialect, ReplyFacts, Seen, Usage};
 use crate::refusal::Refusal;
@@ -110,6 +112,10 @@ struct WireUsage {
     prompt_cache_hit_tokens: Option<u64>,
     /// Moonshot, Together.
     cached_tokens: Option<u64>,
+    /// OpenRouter, Perplexity: what it cost.
+    cost: Option<Box<RawValue>>,
+    is_byok: Option<Box<RawValue>>,
+    cost_details: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -173,6 +179,16 @@ impl WireUsage {
     }
 }
 
+impl WireUsage {
+    fn stated(&self) -> Stated<'_> {
+        Stated {
+            cost: self.cost.as_deref(),
+            is_byok: self.is_byok.as_deref(),
+            details: self.cost_details.as_deref(),
+        }
+    }
+}
+
 /// The reader's state.
 #[derive(Debug, Default)]
 pub(super) struct ChatReply {
@@ -209,6 +225,7 @@ impl ChatReply {
             let buckets = usage.buckets();
             self.facts.inconsistent |= buckets.is_some_and(|(_, inconsistent)| inconsistent);
             self.facts.usage = buckets.map(|(usage, _)| usage);
+            self.facts.reported_cost = usage.stated().amount();
             self.last_word = usage_only || finished;
         }
         if let Some(model) = chunk.model.filter(|model| !model.is_empty()) {
@@ -298,6 +315,9 @@ impl Format for ChatReply {
         // A running total of a stream that was cut is less than what was spent.
         if !facts.complete && !self.last_word {
             facts.usage = None;
+        }
+        if facts.usage.is_none() {
+            facts.reported_cost = None;
         }
         facts
     }

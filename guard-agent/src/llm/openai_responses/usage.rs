@@ -15,6 +15,7 @@ use crate::llm::openai_responses::calls;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::request::lenient;
 use crate::llm::seen::Output;
+use crate::llm::stated::Stated;
 use crate::llm::{Dialect, OtherUsage, ReplyFacts, Seen, Unit, Usage, refusal_reply};
 use crate::refusal::Refusal;
 
@@ -87,12 +88,18 @@ struct WireUsage {
     total_tokens: Option<u64>,
     input_tokens_details: Option<InputDetails>,
     output_tokens_details: Option<OutputDetails>,
+    /// OpenRouter, Perplexity: what it cost.
+    cost: Option<Box<RawValue>>,
+    is_byok: Option<Box<RawValue>>,
+    cost_details: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
 struct InputDetails {
     cached_tokens: Option<u64>,
     cache_write_tokens: Option<u64>,
+    /// Perplexity's name for the same.
+    cache_creation_input_tokens: Option<u64>,
     cache_write_tokens_details: Option<WriteDetails>,
 }
 
@@ -115,7 +122,7 @@ impl WireUsage {
         let details = self.input_tokens_details.as_ref();
         let cache_read = details.and_then(|d| d.cached_tokens).unwrap_or(0).min(input);
         let written = details
-            .and_then(|d| d.cache_write_tokens)
+            .and_then(|d| d.cache_write_tokens.max(d.cache_creation_input_tokens))
             .unwrap_or(0)
             .min(input - cache_read);
         let long = details
@@ -224,6 +231,12 @@ impl ResponseReply {
         }
         if let Some(usage) = response.usage {
             self.facts.usage = usage.buckets();
+            let stated = Stated {
+                cost: usage.cost.as_deref(),
+                is_byok: usage.is_byok.as_deref(),
+                details: usage.cost_details.as_deref(),
+            };
+            self.facts.reported_cost = stated.amount().filter(|_| self.facts.usage.is_some());
         }
         // Images are made by another model, at its prices.
         let images = response.tool_usage.and_then(|tools| tools.image_gen?.buckets());
@@ -353,6 +366,7 @@ impl Format for ResponseReply {
 
     fn unread(&mut self) {
         self.facts.usage = None;
+        self.facts.reported_cost = None;
     }
 
     fn facts(&mut self) -> ReplyFacts {

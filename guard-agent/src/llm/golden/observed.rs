@@ -1,0 +1,193 @@
+//! Replies as providers were seen to send them, where their references say something else or nothing.
+
+use super::formats::{BINARY, binary, facts};
+use super::{media, read_media};
+use crate::llm::DialectKind::{
+    self, BedrockConverse, Cohere, Gemini, OpenaiChat, OpenaiCompletions, OpenaiResponses,
+};
+use crate::llm::provider::dialect_of;
+use crate::llm::{ReplyFacts, Usage};
+use crate::money::Pico;
+
+/// What a reply turns out to hold, wherever it is cut.
+fn learnt(kind: DialectKind, media: &'static str, body: &[u8]) -> ReplyFacts {
+    let whole = read_media(dialect_of(kind), media, &[body]);
+    assert_eq!(whole.0, body, "{kind:?}");
+    for at in 0..body.len() {
+        let (head, tail) = body.split_at(at);
+        assert_eq!(
+            read_media(dialect_of(kind), media, &[head, tail]),
+            whole,
+            "{kind:?} at {at}"
+        );
+    }
+    whole.1
+}
+
+#[test]
+fn a_count_under_both_of_its_names_is_one_count() {
+    const USAGE: &str = r#""usage":{"inputTokens":4,"outputTokens":9,"totalTokens":2714,"cacheReadInputTokenCount":700,"cacheReadInputTokens":700,"cacheWriteInputTokenCount":2001,"cacheWriteInputTokens":2001,"serverToolUsage":{}}"#;
+    let plain = format!(
+        r#"{{"output":{{"message":{{"role":"assistant","content":[{{"text":"hi"}}]}}}},"stopReason":"end_turn",{USAGE}}}"#
+    );
+    let lines = format!(
+        "messageStart {{\"role\":\"assistant\"}}\nmessageStop {{\"stopReason\":\"end_turn\"}}\nmetadata {{{USAGE}}}"
+    );
+    let stream = binary(lines.as_bytes());
+    for (media, body) in [(media(false), plain.as_bytes()), (BINARY, stream.as_slice())] {
+        let facts = learnt(BedrockConverse, media, body);
+        assert!(facts.complete && !facts.error, "{facts:?}");
+        assert_eq!(facts.finish.as_deref(), Some("end_turn"));
+        let wanted = Usage {
+            input: 4,
+            cache_read: 700,
+            cache_write_5m: 2001,
+            output: 9,
+            ..Usage::default()
+        };
+        assert_eq!(facts.usage, Some(wanted));
+    }
+}
+
+#[test]
+fn a_binary_stream_is_known_by_its_first_byte_where_no_media_type_is_named() {
+    let stream = binary(
+        b"messageStart {\"role\":\"assistant\"}\nmessageStop {\"stopReason\":\"end_turn\"}\nmetadata {\"usage\":{\"inputTokens\":4,\"outputTokens\":9}}",
+    );
+    for media in ["", "application/octet-stream"] {
+        let facts = learnt(BedrockConverse, media, &stream);
+        let wanted = Usage {
+            input: 4,
+            output: 9,
+            ..Usage::default()
+        };
+        assert_eq!((facts.usage, facts.complete), (Some(wanted), true), "{media}");
+    }
+}
+
+#[test]
+fn words_that_google_sends_as_numbers_are_the_same_words() {
+    let chunk = r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"hi"}]},"finishReason":2}],"usageMetadata":{"promptTokenCount":11,"candidatesTokenCount":17,"totalTokenCount":218,"thoughtsTokenCount":190,"trafficType":1,"promptTokensDetails":[{"modality":1,"tokenCount":8},{"modality":4,"tokenCount":3}]},"modelVersion":"gemini-2.5-flash"}"#;
+    let (list, event) = (format!("[{chunk}\n]"), format!("data: {chunk}\r\n\r\n"));
+    for (media, body) in [
+        (media(false), chunk),
+        (media(false), list.as_str()),
+        (media(true), event.as_str()),
+    ] {
+        let facts = learnt(Gemini, media, body.as_bytes());
+        let usage = facts.usage.unwrap();
+        assert_eq!((usage.input, usage.media.input_audio), (8, 3), "{body}");
+        assert_eq!((usage.output, usage.reasoning), (207, 190));
+        assert_eq!(facts.finish.as_deref(), Some("MAX_TOKENS"));
+        assert_eq!(facts.service_tier, None);
+        assert!(facts.complete && !facts.error, "{facts:?}");
+    }
+    let blocked =
+        r#"{"promptFeedback":{"blockReason":99},"usageMetadata":{"promptTokenCount":11,"trafficType":2}}"#;
+    let facts = learnt(Gemini, media(false), blocked.as_bytes());
+    assert_eq!(facts.finish.as_deref(), Some("99"));
+    assert_eq!(facts.service_tier.as_deref(), Some("provisioned_throughput"));
+}
+
+#[test]
+fn what_google_is_asked_for_in_numbers_is_the_same_as_in_words() {
+    let body =
+        |asked: &str| format!(r#"{{"contents":[],"generationConfig":{{"responseModalities":{asked}}}}}"#);
+    assert_eq!(facts(Gemini, &body("[1]")), facts(Gemini, &body(r#"["TEXT"]"#)));
+    assert_eq!(
+        facts(Gemini, &body("[1,2]")),
+        facts(Gemini, &body(r#"["TEXT","IMAGE"]"#))
+    );
+    assert!(facts(Gemini, &body("[2]")).unwrap().server_side);
+    assert!(facts(Gemini, &body("[true]")).is_err());
+}
+
+#[test]
+fn cached_tokens_that_cohere_does_not_bill_are_none_of_the_billed_ones() {
+    for (usage, read, rest) in [
+        // Two hundred tokens of a template are not billed, and all of them came from the cache.
+        (
+            r#"{"billed_units":{"input_tokens":12,"output_tokens":5},"tokens":{"input_tokens":212,"output_tokens":5},"cached_tokens":208}"#,
+            8,
+            4,
+        ),
+        (
+            r#"{"billed_units":{"input_tokens":12,"output_tokens":5},"tokens":{"input_tokens":212,"output_tokens":5},"cached_tokens":190}"#,
+            0,
+            12,
+        ),
+        (
+            r#"{"billed_units":{"input_tokens":12,"output_tokens":5},"tokens":{"input_tokens":212,"output_tokens":5},"cached_tokens":900}"#,
+            12,
+            0,
+        ),
+        (
+            r#"{"billed_units":{"input_tokens":12,"output_tokens":5},"cached_tokens":7}"#,
+            7,
+            5,
+        ),
+    ] {
+        let body = format!(
+            "data: {{\"type\":\"message-end\",\"delta\":{{\"finish_reason\":\"COMPLETE\",\"usage\":{usage}}}}}\n\n"
+        );
+        let usage = learnt(Cohere, media(true), body.as_bytes()).usage.unwrap();
+        assert_eq!(
+            (usage.cache_read, usage.input, usage.output),
+            (read, rest, 5),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn a_cost_that_the_provider_states_is_taken_with_the_usage_beside_it() {
+    const CHAT: &str = r#"{"model":"a/b","choices":[{"index":0,"delta":{},"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12,"cost":0.0001125,"is_byok":false,"cost_details":{"upstream_inference_cost":null}}}"#;
+    let stream = format!("data: {CHAT}\n\ndata: [DONE]\n\n");
+    let cut = stream.replace("\"finish_reason\":\"stop\"", "\"finish_reason\":null");
+    let cut = cut.replace("data: [DONE]\n\n", "");
+    for (kind, sse, body, wanted) in [
+        (OpenaiChat, false, CHAT, Some(112_500_000)),
+        (OpenaiCompletions, false, CHAT, Some(112_500_000)),
+        (OpenaiChat, true, stream.as_str(), Some(112_500_000)),
+        // What a stream that was cut says is less than what was spent.
+        (OpenaiChat, true, cut.as_str(), None),
+        (
+            OpenaiResponses,
+            false,
+            r#"{"object":"response","status":"completed","model":"a/b","output":[],"usage":{"input_tokens":2852,"output_tokens":11,"total_tokens":2863,"input_tokens_details":{"cached_tokens":1780,"cache_read_input_tokens":1780,"cache_creation_input_tokens":1069},"cost":{"currency":"USD","total_cost":0.00313}}}"#,
+            Some(3_130_000_000),
+        ),
+        (
+            OpenaiResponses,
+            false,
+            r#"{"object":"response","status":"completed","model":"a/b","output":[],"usage":{"input_tokens":1,"output_tokens":1,"cost":0}}"#,
+            None,
+        ),
+    ] {
+        let facts = learnt(kind, media(sse), body.as_bytes());
+        assert_eq!(facts.reported_cost, wanted.map(Pico), "{body}");
+        assert_eq!(facts.usage.is_some(), body != cut, "{body}");
+        if body.contains("cache_creation") {
+            let usage = facts.usage.unwrap();
+            assert_eq!(
+                (usage.input, usage.cache_read, usage.cache_write_5m),
+                (3, 1780, 1069)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_preset_stands_for_a_model_and_for_tools_of_the_providers() {
+    let asked = facts(OpenaiResponses, r#"{"preset":"fast","input":"x"}"#).unwrap();
+    assert_eq!(asked.model, "preset/fast");
+    assert!(
+        asked
+            .tools
+            .iter()
+            .any(|tool| tool.name == "preset" && tool.server_side)
+    );
+    let both = facts(OpenaiResponses, r#"{"preset":"fast","model":"m","input":"x"}"#).unwrap();
+    assert_eq!(both.model, "m");
+    assert!(both.tools.iter().any(|tool| tool.name == "preset"));
+}
