@@ -1,9 +1,13 @@
-//! What a provider says itself that a call cost: gateways do, whose price depends on where they sent it.
+//! What a provider says itself that a call cost: gateways do, whose price depends on where they sent it, and xAI does.
 //!
-//! In: `usage.cost` as it stands in a reply: a number of dollars (OpenRouter), or an object with their total (Perplexity).
-//! Out: an amount, rounded up to a whole pico-dollar. On failure, and for zero, which gateways say of what somebody else
-//! bills: nothing is stated, and the price table counts.
-//! Sources: openrouter.ai/docs/guides/guides/usage-accounting; docs.perplexity.ai/api-reference/responses-post.
+//! In: `usage.cost` as it stands in a reply: a number of dollars (OpenRouter), or an object with their total (Perplexity);
+//! xAI's `usage.cost_in_usd_ticks`, ten thousand million of which are a dollar. Out: an amount, rounded up to a whole
+//! pico-dollar. On failure, and for zero, which gateways say of what somebody else bills: nothing is stated, and the price
+//! table counts.
+//! Sources: openrouter.ai/docs/guides/guides/usage-accounting; docs.perplexity.ai/api-reference/responses-post;
+//! docs.x.ai/developers/cost-tracking.
+
+use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,11 +16,16 @@ use crate::llm::prices::litellm::Dollars;
 use crate::llm::request::lenient;
 use crate::money::Pico;
 
+/// Pico-dollars in one of xAI's ticks.
+const TICK: u64 = 100;
+
 /// The members of `usage` that state a cost.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stated<'a> {
     /// What the gateway charges.
     pub(crate) cost: Option<&'a RawValue>,
+    /// What xAI charges.
+    pub(crate) ticks: Option<&'a RawValue>,
     /// Whether the maker of the model bills the caller's own key beside that.
     pub(crate) is_byok: Option<&'a RawValue>,
     /// What that bill is.
@@ -27,6 +36,7 @@ pub(crate) struct Stated<'a> {
 struct Total<'a> {
     #[serde(borrow)]
     total_cost: &'a RawValue,
+    currency: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -39,16 +49,22 @@ impl Stated<'_> {
     /// The amount.
     pub(crate) fn amount(self) -> Option<Pico> {
         let dollars = |raw: &RawValue| Dollars(raw.get()).pico();
-        let cost = self.cost?;
-        let own = match lenient::<Total<'_>>(Some(cost)) {
-            Some(total) => dollars(total.total_cost)?,
-            None => dollars(cost)?,
-        };
-        let whole = if lenient::<bool>(self.is_byok) == Some(true) {
-            let upstream = lenient::<Upstream<'_>>(self.details)?;
-            own.checked_add(dollars(upstream.upstream_inference_cost)?)?
-        } else {
-            own
+        let whole = match (self.cost, self.ticks) {
+            (Some(cost), _) => {
+                let own = if cost.get().starts_with('{') {
+                    let total = lenient::<Total<'_>>(Some(cost))?;
+                    dollars(total.total_cost).filter(|_| total.currency.is_none_or(|name| name == "USD"))?
+                } else {
+                    dollars(cost)?
+                };
+                if lenient::<bool>(self.is_byok) == Some(true) {
+                    let upstream = lenient::<Upstream<'_>>(self.details)?;
+                    own.checked_add(dollars(upstream.upstream_inference_cost)?)?
+                } else {
+                    own
+                }
+            }
+            (None, ticks) => Pico(lenient::<u64>(ticks)?.checked_mul(TICK)?),
         };
         (whole > Pico::ZERO).then_some(whole)
     }
@@ -96,12 +112,15 @@ mod tests {
             ("\"1\"", "", "", None),
             ("[1]", "", "", None),
             ("{}", "", "", None),
+            (r#"{"currency":"EUR","total_cost":1}"#, "", "", None),
+            (r#"{"total_cost":"1"}"#, "", "", None),
             ("1e300", "", "", None),
             ("", "", "", None),
         ] {
             let (cost, is_byok, details) = (raw(cost), raw(byok), raw(details));
             let stated = Stated {
                 cost: cost.as_deref(),
+                ticks: None,
                 is_byok: is_byok.as_deref(),
                 details: details.as_deref(),
             };
@@ -110,6 +129,26 @@ mod tests {
                 wanted.map(Pico),
                 "{cost:?} {is_byok:?} {details:?}"
             );
+        }
+    }
+
+    #[test]
+    fn ten_thousand_million_ticks_are_a_dollar() {
+        for (ticks, wanted) in [
+            ("37756000", Some(3_775_600_000)),
+            ("1", Some(100)),
+            ("0", None),
+            ("-1", None),
+            ("1.5", None),
+            ("\"1\"", None),
+            ("18446744073709551615", None),
+        ] {
+            let ticks = RawValue::from_string(ticks.to_owned()).unwrap();
+            let stated = Stated {
+                ticks: Some(&ticks),
+                ..Stated::default()
+            };
+            assert_eq!(stated.amount(), wanted.map(Pico), "{ticks}");
         }
     }
 }

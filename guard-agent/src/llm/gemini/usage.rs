@@ -67,6 +67,34 @@ struct Call {
 #[serde(rename_all = "camelCase")]
 struct Grounding {
     web_search_queries: Option<Vec<IgnoredAny>>,
+    image_search_queries: Option<Vec<IgnoredAny>>,
+    grounding_chunks: Option<Vec<Source>>,
+}
+
+/// Where something in an answer is from.
+#[derive(Deserialize)]
+struct Source {
+    maps: Option<IgnoredAny>,
+}
+
+impl Grounding {
+    /// Searches so far; a prompt that was answered from Maps is billed as one.
+    fn searches(&self) -> u64 {
+        let count = |queries: &Option<Vec<IgnoredAny>>| queries.as_ref().map_or(0, |all| all.len() as u64);
+        let maps = self.grounding_chunks.iter().flatten().any(|one| one.maps.is_some());
+        count(&self.web_search_queries)
+            .saturating_add(count(&self.image_search_queries))
+            .max(u64::from(maps))
+    }
+}
+
+/// Whether a model is billed once for a prompt that it searched for, however often it did: all before the third
+/// generation are.
+fn once(model: Option<&str>) -> bool {
+    model.is_some_and(|name| {
+        let version = name.strip_prefix("gemini-").unwrap_or_default();
+        version.starts_with("1.") || version.starts_with("2.")
+    })
 }
 
 /// Running totals: the last one stands.
@@ -207,12 +235,9 @@ impl GeminiReply {
                     calls.by_provider("codeExecution");
                 }
             }
-            if let Some(queries) = candidate
-                .grounding_metadata
-                .and_then(|found| found.web_search_queries)
-            {
+            if let Some(found) = candidate.grounding_metadata {
                 // Each chunk has all the queries so far.
-                let count = u64::try_from(queries.len()).unwrap_or(u64::MAX);
+                let count = found.searches();
                 self.searches = self.searches.max(count);
                 if count > 0 {
                     calls.by_provider("googleSearch");
@@ -234,7 +259,11 @@ impl GeminiReply {
             let tier = usage.service_tier.map(|word| word.text).or(traffic);
             self.facts.service_tier = tier
                 .map(|tier| tier.to_ascii_lowercase())
-                .filter(|tier| tier != "on_demand")
+                .map(|tier| match tier.strip_prefix("on_demand_") {
+                    Some(name) => name.to_owned(),
+                    None => tier,
+                })
+                .filter(|tier| tier != "on_demand" && tier != "traffic_type_unspecified")
                 .or(self.facts.service_tier.take());
         }
         if let Some(model) = chunk.model_version.filter(|model| !model.is_empty()) {
@@ -338,7 +367,8 @@ impl Format for GeminiReply {
             facts.usage = None;
         }
         if let Some(usage) = &mut facts.usage {
-            usage.units.set(Unit::WebSearch, self.searches);
+            let most = if once(facts.model.as_deref()) { 1 } else { u64::MAX };
+            usage.units.set(Unit::WebSearch, self.searches.min(most));
         }
         facts
     }

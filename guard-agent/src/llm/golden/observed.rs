@@ -3,10 +3,10 @@
 use super::formats::{BINARY, binary, facts};
 use super::{media, read_media};
 use crate::llm::DialectKind::{
-    self, BedrockConverse, Cohere, Gemini, OpenaiChat, OpenaiCompletions, OpenaiResponses,
+    self, AnthropicMessages, BedrockConverse, Cohere, Gemini, OpenaiChat, OpenaiCompletions, OpenaiResponses,
 };
 use crate::llm::provider::dialect_of;
-use crate::llm::{ReplyFacts, Usage};
+use crate::llm::{ReplyFacts, Unit, Usage};
 use crate::money::Pico;
 
 /// What a reply turns out to hold, wherever it is cut.
@@ -190,4 +190,164 @@ fn a_preset_stands_for_a_model_and_for_tools_of_the_providers() {
     let both = facts(OpenaiResponses, r#"{"preset":"fast","model":"m","input":"x"}"#).unwrap();
     assert_eq!(both.model, "m");
     assert!(both.tools.iter().any(|tool| tool.name == "preset"));
+}
+
+#[test]
+fn what_is_billed_by_number_is_counted_as_the_provider_bills_it() {
+    const CHAT: &str = r#"{"model":"MODEL","choices":[{"index":0,"delta":{"content":"hi"},"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12EXTRA}}"#;
+    let chat = |model: &str, extra: &str| CHAT.replace("MODEL", model).replace("EXTRA", extra);
+    let ground = |model: &str, metadata: &str| {
+        format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"hi"}}]}},"finishReason":"STOP","groundingMetadata":{metadata}}}],"usageMetadata":{{"promptTokenCount":9,"candidatesTokenCount":3,"totalTokenCount":12}},"modelVersion":"{model}"}}"#
+        )
+    };
+    let responses = |output: &str, extra: &str| {
+        format!(
+            r#"{{"object":"response","status":"completed","model":"m","output":[{output}],"usage":{{"input_tokens":10,"output_tokens":2}}{extra}}}"#
+        )
+    };
+    const TWO: &str = r#"{"webSearchQueries":["a","b"]}"#;
+    const IMAGE: &str = r#"{"type":"image_generation_call","id":"ig_1","status":"completed"}"#;
+    const IMAGE_TOKENS: &str = r#","tool_usage":{"image_gen":{"input_tokens":50,"output_tokens":272}}"#;
+    for (kind, body, unit, wanted) in [
+        // These search before every answer, and say nothing of it.
+        (OpenaiChat, chat("gpt-4o-mini-search-preview-2025-03-11", ""), Unit::WebSearch, 1),
+        (OpenaiChat, chat("gpt-5-search-api", ""), Unit::WebSearch, 1),
+        (OpenaiChat, chat("sonar-pro", ""), Unit::WebSearch, 1),
+        (
+            OpenaiChat,
+            chat("sonar-deep-research", r#","num_search_queries":18"#),
+            Unit::WebSearch,
+            18,
+        ),
+        (OpenaiChat, chat("gpt-4o", ""), Unit::WebSearch, 0),
+        // Before the third generation a prompt is billed once, however often it was searched for.
+        (Gemini, ground("gemini-2.5-flash", TWO), Unit::WebSearch, 1),
+        (Gemini, ground("gemini-3.5-flash", TWO), Unit::WebSearch, 2),
+        (Gemini, ground("gemini-2.5-flash", r#"{"webSearchQueries":[]}"#), Unit::WebSearch, 0),
+        (
+            Gemini,
+            ground("gemini-2.5-flash", r#"{"groundingChunks":[{"web":{"uri":"u"}},{"maps":{"uri":"u"}}]}"#),
+            Unit::WebSearch,
+            1,
+        ),
+        (
+            Gemini,
+            ground(
+                "gemini-3.1-flash-image",
+                r#"{"webSearchQueries":["a"],"imageSearchQueries":["b","c"]}"#,
+            ),
+            Unit::WebSearch,
+            3,
+        ),
+        // In the first half of 2025 a search had no action.
+        (
+            OpenaiResponses,
+            responses(r#"{"type":"web_search_call","id":"ws_1","status":"completed"}"#, ""),
+            Unit::WebSearch,
+            1,
+        ),
+        (
+            OpenaiResponses,
+            responses(
+                r#"{"type":"web_search_call","id":"ws_1","status":"completed","action":{"type":"open_page"}}"#,
+                "",
+            ),
+            Unit::WebSearch,
+            0,
+        ),
+        // Images whose tokens are told are billed by those.
+        (OpenaiResponses, responses(IMAGE, ""), Unit::Image, 1),
+        (OpenaiResponses, responses(IMAGE, IMAGE_TOKENS), Unit::Image, 0),
+    ] {
+        let usage = learnt(kind, media(false), body.as_bytes()).usage.unwrap();
+        assert_eq!(usage.units.get(unit), wanted, "{body}");
+        if kind == OpenaiChat {
+            let stream = format!("data: {body}\n\ndata: [DONE]\n\n");
+            let streamed = learnt(kind, media(true), stream.as_bytes()).usage;
+            assert_eq!(streamed, Some(usage), "{stream}");
+        }
+    }
+}
+
+#[test]
+fn a_search_whose_action_comes_late_is_counted_by_its_action() {
+    let stream = |action: &str| {
+        format!(
+            "data: {{\"type\":\"response.output_item.added\",\"output_index\":0,\"item\":{{\"type\":\"web_search_call\",\"id\":\"ws_1\",\"status\":\"in_progress\"}}}}\n\ndata: {{\"type\":\"response.output_item.done\",\"output_index\":0,\"item\":{{\"type\":\"web_search_call\",\"id\":\"ws_1\",\"status\":\"completed\"{action}}}}}\n\ndata: {{\"type\":\"response.completed\",\"response\":{{\"object\":\"response\",\"status\":\"completed\",\"model\":\"m\",\"usage\":{{\"input_tokens\":10,\"output_tokens\":2}}}}}}\n\n"
+        )
+    };
+    for (action, wanted) in [
+        (r#","action":{"type":"find_in_page"}"#, 0),
+        (r#","action":{"type":"search","queries":["a","b"]}"#, 1),
+        ("", 1),
+    ] {
+        let usage = learnt(OpenaiResponses, media(true), stream(action).as_bytes()).usage;
+        assert_eq!(usage.unwrap().units.get(Unit::WebSearch), wanted, "{action}");
+    }
+}
+
+#[test]
+fn a_cost_in_ticks_is_the_cost() {
+    const USAGE: &str = r#""usage":{"prompt_tokens":32,"completion_tokens":9,"input_tokens":32,"output_tokens":9,"total_tokens":135,"num_sources_used":0,"cost_in_usd_ticks":37756000}"#;
+    let chat = format!(
+        r#"{{"model":"grok-4.5","choices":[{{"index":0,"delta":{{}},"message":{{"content":"hi"}},"finish_reason":"stop"}}],{USAGE}}}"#
+    );
+    let response =
+        format!(r#"{{"object":"response","status":"completed","model":"grok-4.5","output":[],{USAGE}}}"#);
+    for (kind, body) in [(OpenaiChat, chat), (OpenaiResponses, response)] {
+        let facts = learnt(kind, media(false), body.as_bytes());
+        assert_eq!(facts.reported_cost, Some(Pico(3_775_600_000)), "{body}");
+        // What the total has beyond the two counts is reasoning.
+        assert_eq!(facts.usage.unwrap().output, 103);
+    }
+}
+
+#[test]
+fn a_gateway_states_the_cost_of_a_message_too() {
+    const USAGE: &str = r#""usage":{"input_tokens":12,"output_tokens":7,"cost":0.000141,"is_byok":false,"cost_details":{"upstream_inference_cost":null}}"#;
+    let plain = format!(
+        r#"{{"type":"message","role":"assistant","model":"anthropic/claude-haiku-4.5","content":[{{"type":"text","text":"hi"}}],"stop_reason":"end_turn",{USAGE}}}"#
+    );
+    let stream = format!(
+        "data: {{\"type\":\"message_start\",\"message\":{{\"type\":\"message\",\"model\":\"anthropic/claude-haiku-4.5\",\"content\":[],\"usage\":{{\"input_tokens\":0,\"output_tokens\":0}}}}}}\n\ndata: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"end_turn\"}},{USAGE}}}\n\ndata: {{\"type\":\"message_stop\"}}\n\n"
+    );
+    for (sse, body) in [(false, plain), (true, stream)] {
+        let facts = learnt(AnthropicMessages, media(sse), body.as_bytes());
+        assert_eq!(facts.reported_cost, Some(Pico(141_000_000)), "{body}");
+        let usage = facts.usage.unwrap();
+        assert_eq!((usage.input, usage.output), (12, 7));
+    }
+}
+
+#[test]
+fn a_stream_that_ends_with_its_usage_is_whole() {
+    const ENDS: &str = "data: {\"model\":\"llama\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\ndata: {\"model\":\"llama\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":51,\"completion_tokens\":2}}\n\n";
+    let facts = learnt(OpenaiChat, media(true), ENDS.as_bytes());
+    assert!(facts.complete && facts.usage.is_some(), "{facts:?}");
+    // Another choice is still to come.
+    let two = ENDS.replace("[{\"index\":0,\"delta\":{\"content\"", "[{\"index\":1,\"delta\":{\"content\"");
+    assert!(!learnt(OpenaiChat, media(true), two.as_bytes()).complete);
+    let silent = ENDS.replace(
+        ",\"usage\":{\"prompt_tokens\":51,\"completion_tokens\":2}",
+        "",
+    );
+    assert!(!learnt(OpenaiChat, media(true), silent.as_bytes()).complete);
+}
+
+#[test]
+fn the_way_in_which_vertex_was_paid_is_a_tier() {
+    for (way, tier) in [
+        ("ON_DEMAND", None),
+        ("TRAFFIC_TYPE_UNSPECIFIED", None),
+        ("ON_DEMAND_PRIORITY", Some("priority")),
+        ("ON_DEMAND_FLEX", Some("flex")),
+        ("PROVISIONED_THROUGHPUT", Some("provisioned_throughput")),
+    ] {
+        let body = format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"hi"}}]}},"finishReason":"STOP"}}],"usageMetadata":{{"promptTokenCount":9,"candidatesTokenCount":3,"trafficType":"{way}"}},"modelVersion":"gemini-3.5-flash"}}"#
+        );
+        let facts = learnt(Gemini, media(false), body.as_bytes());
+        assert_eq!(facts.service_tier.as_deref(), tier, "{way}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::seen::{Output, Weight};
 use crate::llm::stated::Stated;
 use crate::llm::usage::Media;
-use crate::llm::{Dialect, ReplyFacts, Seen, Usage};
+use crate::llm::{Dialect, ReplyFacts, Seen, Unit, Usage};
 use crate::refusal::Refusal;
 
 /// A whole reply, or one chunk of a stream.
@@ -112,8 +112,12 @@ struct WireUsage {
     prompt_cache_hit_tokens: Option<u64>,
     /// Moonshot, Together.
     cached_tokens: Option<u64>,
+    /// Perplexity: searches of a deep research.
+    num_search_queries: Option<u64>,
     /// OpenRouter, Perplexity: what it cost.
     cost: Option<Box<RawValue>>,
+    /// xAI: the same.
+    cost_in_usd_ticks: Option<Box<RawValue>>,
     is_byok: Option<Box<RawValue>>,
     cost_details: Option<Box<RawValue>>,
 }
@@ -183,10 +187,24 @@ impl WireUsage {
     fn stated(&self) -> Stated<'_> {
         Stated {
             cost: self.cost.as_deref(),
+            ticks: self.cost_in_usd_ticks.as_deref(),
             is_byok: self.is_byok.as_deref(),
             details: self.cost_details.as_deref(),
         }
     }
+}
+
+/// The bit of a choice; those beyond the last one share it.
+fn bit(choice: u64) -> u128 {
+    1 << choice.min(127)
+}
+
+/// Searches before an answer of models that always search: each is billed one, whatever it finds.
+fn always_searches(model: &Option<String>) -> u64 {
+    let searches = |name: &String| {
+        name.contains("-search-preview") || name.contains("-search-api") || name.starts_with("sonar")
+    };
+    u64::from(model.as_ref().is_some_and(searches))
 }
 
 /// The reader's state.
@@ -195,6 +213,11 @@ pub(super) struct ChatReply {
     facts: ReplyFacts,
     /// The usage last read came where no more output can follow.
     last_word: bool,
+    /// Choices that have begun and that have ended, a bit for each.
+    begun: u128,
+    ended: u128,
+    /// Searches that the provider counts.
+    searches: Option<u64>,
     output: Output,
 }
 
@@ -206,6 +229,7 @@ impl ChatReply {
         for (position, choice) in (0..).zip(choices) {
             let number = choice.index.unwrap_or(position);
             usage = choice.usage.or(usage);
+            self.begun |= bit(number);
             for answer in [choice.delta, choice.message].into_iter().flatten() {
                 self.output.piece(answer.weight());
                 Self::tools(number, &answer, calls);
@@ -213,6 +237,7 @@ impl ChatReply {
             if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
                 self.facts.finish = Some(reason);
                 finished = true;
+                self.ended |= bit(number);
                 calls.end_choice(number);
             }
         }
@@ -226,6 +251,7 @@ impl ChatReply {
             self.facts.inconsistent |= buckets.is_some_and(|(_, inconsistent)| inconsistent);
             self.facts.usage = buckets.map(|(usage, _)| usage);
             self.facts.reported_cost = usage.stated().amount();
+            self.searches = usage.num_search_queries;
             self.last_word = usage_only || finished;
         }
         if let Some(model) = chunk.model.filter(|model| !model.is_empty()) {
@@ -312,12 +338,18 @@ impl Format for ChatReply {
 
     fn facts(&mut self) -> ReplyFacts {
         let mut facts = std::mem::take(&mut self.facts);
+        // Some streams end with the usage, and say nothing after it.
+        facts.complete |= self.last_word && self.begun != 0 && self.begun == self.ended;
         // A running total of a stream that was cut is less than what was spent.
         if !facts.complete && !self.last_word {
             facts.usage = None;
         }
-        if facts.usage.is_none() {
-            facts.reported_cost = None;
+        match &mut facts.usage {
+            Some(usage) => {
+                let searches = self.searches.unwrap_or_else(|| always_searches(&facts.model));
+                usage.units.set(Unit::WebSearch, searches);
+            }
+            None => facts.reported_cost = None,
         }
         facts
     }

@@ -90,6 +90,8 @@ struct WireUsage {
     output_tokens_details: Option<OutputDetails>,
     /// OpenRouter, Perplexity: what it cost.
     cost: Option<Box<RawValue>>,
+    /// xAI: the same.
+    cost_in_usd_ticks: Option<Box<RawValue>>,
     is_byok: Option<Box<RawValue>>,
     cost_details: Option<Box<RawValue>>,
 }
@@ -163,6 +165,8 @@ pub(crate) struct ResponseReply {
     /// What the provider did and bills one by one, by id: an item is told when it begins, when it ends, and in the whole
     /// response.
     actions: Vec<(Unit, String)>,
+    /// The tokens of the images that were made are told.
+    images_counted: bool,
     output: Output,
 }
 
@@ -233,6 +237,7 @@ impl ResponseReply {
             self.facts.usage = usage.buckets();
             let stated = Stated {
                 cost: usage.cost.as_deref(),
+                ticks: usage.cost_in_usd_ticks.as_deref(),
                 is_byok: usage.is_byok.as_deref(),
                 details: usage.cost_details.as_deref(),
             };
@@ -241,6 +246,7 @@ impl ResponseReply {
         // Images are made by another model, at its prices.
         let images = response.tool_usage.and_then(|tools| tools.image_gen?.buckets());
         if let Some(usage) = images.filter(|usage| *usage != Usage::default()) {
+            self.images_counted = true;
             let model = "image_generation".to_owned();
             self.facts.others = vec![OtherUsage { model, usage }];
         }
@@ -278,15 +284,16 @@ impl ResponseReply {
             ("mcp_call", None) => {}
             _ => calls.by_provider(tool),
         }
-        // Opening a page is free.
-        let search = item
-            .action
-            .and_then(|action| action.r#type)
-            .is_some_and(|action| action == "search");
+        // Opening a page is free. In 2025 there was no word for what was done, and all of it was searches.
+        let search = match item.action.and_then(|action| action.r#type) {
+            Some(action) => action == "search",
+            None => item.status.as_deref() == Some("completed"),
+        };
         let id = item.id.unwrap_or_default();
         match kind {
             "web_search_call" if search => self.did(Unit::WebSearch, id),
             "file_search_call" => self.did(Unit::FileSearch, id),
+            "image_generation_call" => self.did(Unit::Image, id),
             "code_interpreter_call" => self.did(Unit::CodeSession, item.container_id.unwrap_or(id)),
             _ => {}
         }
@@ -372,7 +379,8 @@ impl Format for ResponseReply {
     fn facts(&mut self) -> ReplyFacts {
         let mut facts = std::mem::take(&mut self.facts);
         if let Some(usage) = &mut facts.usage {
-            for (unit, _) in &self.actions {
+            let told = |unit| unit == Unit::Image && self.images_counted;
+            for (unit, _) in self.actions.iter().filter(|(unit, _)| !told(*unit)) {
                 usage.units.set(*unit, usage.units.get(*unit).saturating_add(1));
             }
         }
