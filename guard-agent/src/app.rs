@@ -199,6 +199,12 @@ impl Daemon {
         })
         .context("the ledger cannot be opened")?;
         let recovery = ledger.recovery();
+        if recovery.charged_leases > 0 {
+            tracing::warn!(
+                accounts = recovery.charged_leases,
+                "the machine lost power: these accounts are booked up to what may have been spent in them"
+            );
+        }
         if recovery.charged_in_full > 0 {
             tracing::warn!(calls = recovery.charged_in_full, amount = %recovery.charged_amount,
                 "the previous process did not settle these calls: they are charged in full");
@@ -265,6 +271,7 @@ impl Daemon {
         let prices = prices(&config, price_overlay.as_deref()).map_err(|why| format!("{why:#}"))?;
         // Nothing after this can fail. A cgroup that is new here is governed only after it: until then it is refused.
         self.worker.replace(paths);
+        self.ledger.believe_clock();
         self.metrics.relabel(Labels::new(&config, labels(&prices)));
         self.recorder.price_by(prices.clone());
         self.prices.store(prices.clone());

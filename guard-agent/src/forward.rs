@@ -21,6 +21,7 @@ use hyper_util::client::legacy::{Error as ClientError, ResponseFuture};
 use crate::call::Call;
 use crate::http::headers::end_to_end;
 use crate::identity::Identity;
+use crate::ledger::OnDisk;
 use crate::llm::Dialect;
 use crate::meter::{Cut, Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
@@ -38,6 +39,8 @@ use request::request;
 
 /// From the request to the head of the answer: a reasoning model that does not stream answers after minutes.
 const ANSWER: Duration = Duration::from_secs(15 * 60);
+/// How long a call waits for its money to be on record against a power loss. A healthy disk takes milliseconds.
+const ON_DISK: Duration = Duration::from_secs(5);
 /// Seconds after which a full pool may be tried again.
 const BUSY: u32 = 5;
 
@@ -68,6 +71,7 @@ pub async fn forward(
         settlement,
         gate,
     } = permit.redeem();
+    let on_disk = settlement.on_disk();
     let mut tab = Tab::open(settlement, dialect, edits.include_usage, gate);
     let id = call.id.to_string();
     tab.set_call(id.clone());
@@ -75,6 +79,7 @@ pub async fn forward(
     let key = pool_key(identity, destination, &call);
     let mut request = request(dialect, destination.sni, call, &edits, plain, &credential)?;
     let slot = upstreams.slot(&key).ok_or_else(busy)?;
+    record_first(on_disk, &mut tab).await?;
     let sent = request.body().size_hint().lower();
     let connection = capture_connection(&mut request);
     let mut waiting = Waiting {
@@ -136,6 +141,29 @@ fn busy() -> Refusal {
     let mut refusal = Refusal::new(
         Reason::InFlight,
         "Too many calls of this agent to this provider are in flight. Wait for some to end, then try again.",
+    );
+    refusal.retry_after = Some(BUSY);
+    refusal
+}
+
+/// Nothing is sent before what it may cost is on record against a power loss.
+async fn record_first(on_disk: Option<OnDisk>, tab: &mut Tab) -> Result<(), Refusal> {
+    let Some(on_disk) = on_disk else {
+        return Ok(());
+    };
+    tokio::time::timeout(ON_DISK, on_disk.wait())
+        .await
+        .map_err(|_elapsed| {
+            tab.set_error("the reservation was not on disk in time".to_owned());
+            slow_disk()
+        })
+}
+
+fn slow_disk() -> Refusal {
+    let mut refusal = Refusal::new(
+        Reason::NotRecordable,
+        "Guard's disk did not take the record of this call's budget within five seconds, so the call was not sent. The \
+         operator finds the cause with `guard-agent status`.",
     );
     refusal.retry_after = Some(BUSY);
     refusal

@@ -26,6 +26,7 @@ pub mod probe;
 mod relays;
 mod stats;
 mod sys;
+pub mod timekeeping;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 

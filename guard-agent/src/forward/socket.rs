@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::{Destination, clean, pool_key};
+use super::{Destination, clean, pool_key, record_first};
 use crate::call::{Call, key_in_subprotocol, subprotocols};
 use crate::forward::pool::Upstreams;
 use crate::forward::request::request;
@@ -255,8 +255,10 @@ impl Upstream {
             gate,
             ..
         } = permit.redeem();
+        let on_disk = settlement.on_disk();
         let mut tab = Tab::open(settlement, call.dialect, false, gate);
         tab.set_call(call.id.to_string());
+        record_first(on_disk, &mut tab).await?;
         let text = if edits.is_empty() {
             call.body
         } else {

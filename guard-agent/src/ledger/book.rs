@@ -9,11 +9,11 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use ulid::Ulid;
 
-use super::record::{Balance, Numbered, Record};
 use super::{Amount, Amounts, Charge, Exhausted, Scope, ScopeKind, Unit, Window};
 
 mod extend;
 mod periods;
+mod replay;
 mod views;
 
 /// Largest amount that an account counts: what a signed 64-bit column of `ledger.db` holds, 9.2 million dollars.
@@ -66,6 +66,20 @@ impl AccountId {
             Some((length, _)) => self.ends.saturating_add(length) <= now,
             None => self.starts < now,
         }
+    }
+
+    /// Whether it is a scope's own, or that of a session in a run.
+    pub(super) fn belongs_to(&self, scope: &Scope) -> bool {
+        let session = || {
+            self.scope.kind == ScopeKind::Session
+                && scope.kind == ScopeKind::Run
+                && self
+                    .scope
+                    .name
+                    .strip_prefix(&*scope.name)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.scope == *scope || session()
     }
 
     fn amount(&self, count: u64) -> Amount {
@@ -254,10 +268,7 @@ impl Book {
         let posting = self.held.remove(&id)?;
         let cost = cost.unwrap_or(posting.amount);
         for key in &posting.accounts {
-            let over = self
-                .floors
-                .get(&key.window)
-                .is_some_and(|floor| key.is_over(floor.0));
+            let over = self.is_over(key);
             let account = self.account(key);
             let held = posting.amount.of(key.unit);
             debug_assert!(
@@ -278,15 +289,16 @@ impl Book {
         Some(posting)
     }
 
+    /// Whether nothing booked in this account counts any more.
+    pub(super) fn is_over(&self, id: &AccountId) -> bool {
+        self.floors
+            .get(&id.window)
+            .is_some_and(|floor| id.is_over(floor.0))
+    }
+
     /// A run ended, and its sessions with it.
     pub(super) fn forget(&mut self, scope: &Scope) {
-        let sessions = format!("{}/", scope.name);
-        let gone = |id: &AccountId| {
-            let session = id.scope.kind == ScopeKind::Session
-                && scope.kind == ScopeKind::Run
-                && id.scope.name.starts_with(&sessions);
-            session || id.scope == *scope
-        };
+        let gone = |id: &AccountId| id.belongs_to(scope);
         self.ended.remove(scope);
         self.ended.extend(
             self.accounts
@@ -298,85 +310,17 @@ impl Book {
             .retain(|id, account| !gone(id) || account.reserved != 0);
     }
 
-    /// Applies a record that was read back.
-    pub(super) fn replay(&mut self, numbered: Numbered) {
-        match numbered.record {
-            Record::Checkpoint {
-                accounts,
-                held,
-                floors,
-                ..
-            } => {
-                *self = Self::default();
-                for Balance { account, settled } in accounts {
-                    self.account(&account).settled = settled;
-                }
-                for (id, posting) in held {
-                    self.hold(id, posting);
-                }
-                self.floors = floors
-                    .into_iter()
-                    .map(|(kind, starts, ends)| (kind, (starts, ends)))
-                    .collect();
-            }
-            Record::Reserve { posting, .. } => self.hold(numbered.seq, posting),
-            Record::Extend { id, posting, .. } => {
-                if self.held.contains_key(&id) {
-                    self.grow(id, posting.amount);
-                } else {
-                    // Its reserve record is damaged.
-                    self.hold(id, posting);
-                }
-            }
-            Record::Close {
-                id, cost, posting, ..
-            } => {
-                if self.close(id, Some(cost)).is_none() {
-                    // Its reserve record is damaged: the cost is booked all the same.
-                    self.hold(id, posting);
-                    self.close(id, Some(cost));
-                }
-            }
-            Record::Forget { scope, .. } => self.forget(&scope),
-        }
+    pub(super) fn posting(&self, id: u64) -> Option<&Posting> {
+        self.held.get(&id).map(AsRef::as_ref)
     }
 
-    /// Balances taken from the database, in place of a journal that is gone.
-    pub(super) fn seed(&mut self, balances: Vec<Balance>) {
-        for Balance { account, settled } in balances {
-            self.enter(&account);
-            let known = self.account(&account);
-            known.settled = known.settled.max(settled);
-        }
+    /// Settled in this very account.
+    pub(super) fn settled_in(&self, id: &AccountId) -> u64 {
+        self.accounts.get(id).map_or(0, |account| account.settled)
     }
 
     pub(super) fn open_reservations(&self) -> Vec<u64> {
         self.held.keys().copied().collect()
-    }
-
-    /// Everything, as the first record of a new segment.
-    pub(super) fn checkpoint(&self, at: i64) -> Record {
-        Record::Checkpoint {
-            at,
-            accounts: self
-                .accounts
-                .iter()
-                .map(|(id, account)| Balance {
-                    account: id.clone(),
-                    settled: account.settled,
-                })
-                .collect(),
-            held: self
-                .held
-                .iter()
-                .map(|(id, posting)| (*id, posting.clone()))
-                .collect(),
-            floors: self
-                .floors
-                .iter()
-                .map(|(kind, (starts, ends))| (*kind, *starts, *ends))
-                .collect(),
-        }
     }
 
     /// In test builds: what each of these accounts has reserved is exactly the sum of its open reservations.

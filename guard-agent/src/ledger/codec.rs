@@ -4,25 +4,25 @@
 //! kind, number, time, and the record's own fields. Integers are little-endian and of fixed size; lists and names have
 //! their count first. Every record names its accounts in full, so each can be read without the others.
 
-use ulid::Ulid;
-
 use super::book::{AccountId, Posting};
-use super::record::{Balance, Numbered, Outcome, Record};
-use super::{Amounts, Buckets, Caller, Cause, Ended, Scope, ScopeKind, Unit, Window};
-use crate::money::Pico;
+use super::record::{Balance, Boot, Numbered, Outcome, Record};
+use super::{Amounts, Caller, Cause, Ended, Scope, ScopeKind, Unit, Window};
 
 /// Begins every frame. No name that a client chooses can hold it: it has control characters.
-pub(super) const MARKER: [u8; 4] = [0xa7, b'G', 0x02, 0x00];
+pub(super) const MARKER: [u8; 4] = [0xa7, b'G', 0x03, 0x00];
 /// Marker, length, checksum.
 pub(super) const HEAD: usize = 12;
 /// No payload is longer; a longer length field is damage, not a record.
 pub(super) const MAX_PAYLOAD: usize = 64 << 20;
 
 const CHECKPOINT: u8 = 1;
-const RESERVE: u8 = 2;
+pub(super) const RESERVE: u8 = 2;
 const CLOSE: u8 = 3;
 const FORGET: u8 = 4;
-const EXTEND: u8 = 5;
+pub(super) const EXTEND: u8 = 5;
+const LEASE: u8 = 6;
+const OPENED: u8 = 7;
+const STOPPED: u8 = 8;
 
 /// Appends the frame of a record to `out`.
 pub(super) fn encode(seq: u64, record: &Record, out: &mut Vec<u8>) {
@@ -66,6 +66,10 @@ pub(super) fn decode(payload: &[u8], checksum: u32) -> Option<Numbered> {
     reader.0.is_empty().then_some(numbered)
 }
 
+mod reader;
+
+use reader::Reader;
+
 struct Writer<'a>(&'a mut Vec<u8>);
 
 impl Writer<'_> {
@@ -76,6 +80,8 @@ impl Writer<'_> {
                 accounts,
                 held,
                 floors,
+                leases,
+                boot,
             } => {
                 self.begin(CHECKPOINT, seq, *at);
                 self.list(accounts, |w, Balance { account, settled }| {
@@ -91,6 +97,8 @@ impl Writer<'_> {
                     w.i64(*starts);
                     w.i64(*ends);
                 });
+                self.leases(leases);
+                self.list(boot.as_slice(), |w, boot| w.boot(*boot));
             }
             Record::Reserve { at, posting, caller } => {
                 self.begin(RESERVE, seq, *at);
@@ -121,6 +129,15 @@ impl Writer<'_> {
                 self.begin(FORGET, seq, *at);
                 self.scope(scope);
             }
+            Record::Lease { at, leases } => {
+                self.begin(LEASE, seq, *at);
+                self.leases(leases);
+            }
+            Record::Opened { at, boot } => {
+                self.begin(OPENED, seq, *at);
+                self.boot(*boot);
+            }
+            Record::Stopped { at } => self.begin(STOPPED, seq, *at),
         }
     }
 
@@ -226,6 +243,18 @@ impl Writer<'_> {
         self.i64(account.ends);
     }
 
+    fn leases(&mut self, leases: &[(AccountId, u64)]) {
+        self.list(leases, |w, (account, ceiling)| {
+            w.account(account);
+            w.u64(*ceiling);
+        });
+    }
+
+    fn boot(&mut self, boot: Boot) {
+        self.0.extend_from_slice(&boot.id.to_le_bytes());
+        self.i64(boot.ticks);
+    }
+
     fn posting(&mut self, posting: &Posting) {
         self.0.extend_from_slice(&posting.call.0.to_le_bytes());
         self.amounts(&posting.amount);
@@ -233,176 +262,14 @@ impl Writer<'_> {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn record(&mut self) -> Option<Numbered> {
-        let [kind] = self.array()?;
-        let seq = self.u64()?;
-        let at = self.i64()?;
-        let record = match kind {
-            CHECKPOINT => Record::Checkpoint {
-                at,
-                accounts: self.list(|r| {
-                    Some(Balance {
-                        account: r.account()?,
-                        settled: r.u64()?,
-                    })
-                })?,
-                held: self.list(|r| Some((r.u64()?, r.posting()?.into())))?,
-                floors: self.list(|r| Some((r.window()?, r.i64()?, r.i64()?)))?,
-            },
-            RESERVE => Record::Reserve {
-                at,
-                posting: self.posting()?.into(),
-                caller: self.option(Self::caller)?.map(Box::new),
-            },
-            EXTEND => Record::Extend {
-                at,
-                id: self.u64()?,
-                posting: self.posting()?.into(),
-            },
-            CLOSE => Record::Close {
-                at,
-                id: self.u64()?,
-                cost: self.amounts()?,
-                outcome: self.one_of(&Outcome::ALL)?,
-                posting: self.posting()?.into(),
-                ended: self.option(Self::ended)?.map(Box::new),
-            },
-            FORGET => Record::Forget {
-                at,
-                scope: self.scope()?,
-            },
-            _ => return None,
-        };
-        Some(Numbered { seq, record })
-    }
-
-    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        Some(u64::from_le_bytes(self.array()?))
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        Some(i64::from_le_bytes(self.array()?))
-    }
-
-    fn count(&mut self) -> Option<usize> {
-        usize::try_from(u32::from_le_bytes(self.array()?)).ok()
-    }
-
-    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let count = self.count()?;
-        // No item is empty: a count beyond what is left is wrong, and nothing is set aside for it.
-        let mut items = Vec::with_capacity(count.min(self.0.len()));
-        for _ in 0..count {
-            items.push(each(self)?);
-        }
-        Some(items)
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
-        let [place] = self.array()?;
-        all.get(usize::from(place)).copied()
-    }
-
-    fn scope(&mut self) -> Option<Scope> {
-        Some(Scope {
-            kind: self.one_of(&ScopeKind::ALL)?,
-            name: self.text()?.into(),
-        })
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let length = self.count()?;
-        std::str::from_utf8(self.bytes(length)?).ok()
-    }
-
-    fn option<T>(&mut self, some: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
-        match self.array()? {
-            [0] => Some(None),
-            [1] => Some(Some(some(self)?)),
-            _ => None,
-        }
-    }
-
-    fn caller(&mut self) -> Option<Caller> {
-        Some(Caller {
-            agent: self.text()?.into(),
-            owner: self.text()?.into(),
-            run: self.text()?.into(),
-            provider: self.text()?.into(),
-            model: self.text()?.into(),
-            session: self.option(Self::text)?.map(Into::into),
-            key: self.option(Self::text)?.map(Into::into),
-        })
-    }
-
-    fn ended(&mut self) -> Option<Ended> {
-        Some(Ended {
-            cause: self.one_of(&Cause::ALL)?,
-            status: Some(u16::from_le_bytes(self.array()?)).filter(|status| *status != 0),
-            tokens: self.option(|r| {
-                let counts = [r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?];
-                Some(Buckets::of(counts))
-            })?,
-            tools: self.list(|r| Some(r.text()?.into()))?,
-        })
-    }
-
-    fn amounts(&mut self) -> Option<Amounts> {
-        Some(Amounts {
-            usd: Pico(self.u64()?),
-            tokens: self.u64()?,
-            calls: self.u64()?,
-        })
-    }
-
-    fn window(&mut self) -> Option<Window> {
-        let number = u32::from_le_bytes(self.array()?);
-        if number <= Window::LONGEST_ROLLING {
-            return (number > 0).then_some(Window::Rolling(number));
-        }
-        let place = usize::try_from(u32::MAX - number).ok()?;
-        Window::CALENDAR.get(place).copied()
-    }
-
-    fn account(&mut self) -> Option<AccountId> {
-        Some(AccountId {
-            scope: self.scope()?,
-            window: self.window()?,
-            unit: self.one_of(&Unit::ALL)?,
-            starts: self.i64()?,
-            ends: self.i64()?,
-        })
-    }
-
-    fn posting(&mut self) -> Option<Posting> {
-        Some(Posting {
-            call: Ulid(u128::from_le_bytes(self.array()?)),
-            amount: self.amounts()?,
-            accounts: self.list(Self::account)?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use ulid::Ulid;
 
     use super::*;
+    use crate::ledger::Buckets;
+    use crate::money::Pico;
 
     fn window() -> impl Strategy<Value = Window> {
         prop_oneof![
@@ -488,6 +355,14 @@ mod tests {
         })
     }
 
+    fn leases() -> impl Strategy<Value = Vec<(AccountId, u64)>> {
+        prop::collection::vec((account(), any::<u64>()), 0..5)
+    }
+
+    fn boot() -> impl Strategy<Value = Boot> {
+        (any::<u128>(), any::<i64>()).prop_map(|(id, ticks)| Boot { id, ticks })
+    }
+
     fn record() -> impl Strategy<Value = Record> {
         let balance = (account(), any::<u64>()).prop_map(|(account, settled)| Balance { account, settled });
         let checkpoint = (
@@ -495,14 +370,21 @@ mod tests {
             prop::collection::vec(balance, 0..5),
             prop::collection::vec((any::<u64>(), posting().prop_map_into()), 0..5),
             prop::collection::vec((window(), any::<i64>(), any::<i64>()), 0..5),
+            leases(),
+            prop::option::of(boot()),
         );
         prop_oneof![
-            checkpoint.prop_map(|(at, accounts, held, floors)| Record::Checkpoint {
+            checkpoint.prop_map(|(at, accounts, held, floors, leases, boot)| Record::Checkpoint {
                 at,
                 accounts,
                 held,
                 floors,
+                leases,
+                boot,
             }),
+            (any::<i64>(), leases()).prop_map(|(at, leases)| Record::Lease { at, leases }),
+            (any::<i64>(), boot()).prop_map(|(at, boot)| Record::Opened { at, boot }),
+            any::<i64>().prop_map(|at| Record::Stopped { at }),
             (any::<i64>(), posting(), caller()).prop_map(|(at, posting, caller)| Record::Reserve {
                 at,
                 posting: posting.into(),

@@ -32,6 +32,8 @@ pub(super) trait Storage: Send + Sync {
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
     /// Cuts the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// What was written is on disk when this returns.
+    fn sync(&self) -> io::Result<()>;
 }
 
 impl Storage for File {
@@ -42,6 +44,10 @@ impl Storage for File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         File::set_len(self, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
     }
 }
 

@@ -32,6 +32,12 @@ pub(super) enum Record {
         held: Vec<(u64, Arc<Posting>)>,
         /// Latest window start seen, by kind of window.
         floors: Vec<(super::Window, i64, i64)>,
+        /// Leases in force. The first format had none, as it had no boot.
+        #[serde(default)]
+        leases: Vec<(AccountId, u64)>,
+        /// In which boot of the machine it was written.
+        #[serde(default)]
+        boot: Option<Boot>,
     },
     /// An amount was set aside.
     Reserve {
@@ -57,6 +63,21 @@ pub(super) enum Record {
     },
     /// A run ended.
     Forget { at: i64, scope: Scope },
+    /// Accounts may come to so much before the disk hears of them again; to nothing: the lease ended.
+    Lease { at: i64, leases: Vec<(AccountId, u64)> },
+    /// A process opened the journal.
+    Opened { at: i64, boot: Boot },
+    /// It closed it, and everything before this record was on disk. All leases end.
+    Stopped { at: i64 },
+}
+
+/// One boot of the machine: what was written in another one may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(super) struct Boot {
+    /// Zero when the machine does not say.
+    pub id: u128,
+    /// Microseconds since the machine was started, when the record was written.
+    pub ticks: i64,
 }
 
 /// How a reservation ended.
@@ -71,10 +92,18 @@ pub(super) enum Outcome {
     Abandoned,
     /// In full, because the process died.
     Recovered,
+    /// A lease that was open when the machine lost power: what may have been spent under it.
+    PowerLost,
 }
 
 impl Outcome {
-    pub(super) const ALL: [Self; 4] = [Self::Settled, Self::Released, Self::Abandoned, Self::Recovered];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Settled,
+        Self::Released,
+        Self::Abandoned,
+        Self::Recovered,
+        Self::PowerLost,
+    ];
 
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -82,6 +111,7 @@ impl Outcome {
             Self::Released => "released",
             Self::Abandoned => "abandoned",
             Self::Recovered => "recovered",
+            Self::PowerLost => "power_lost",
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::record::Outcome;
+use super::state::Held;
 use super::{Amounts, Charge, Ended, Inner, ReserveError, Settled};
 
 /// Money, tokens and the call itself, set aside for one call in all its accounts. Settle it or release it; dropped, it is charged in full.
@@ -11,15 +14,40 @@ pub struct Reservation {
     inner: Arc<Inner>,
     id: u64,
     amount: Amounts,
+    /// The record that has to be on disk before anything is spent; zero when it is.
+    needs: u64,
     open: bool,
 }
 
+/// Comes when what was reserved may be spent: should the power be lost then, it is on record.
+#[derive(Debug)]
+pub struct OnDisk {
+    needs: u64,
+    synced: watch::Receiver<u64>,
+}
+
+impl OnDisk {
+    /// Waits for it. For ever, when the disk fails: bound it in time.
+    pub async fn wait(mut self) {
+        // The sender lives as long as the reservation does.
+        if self
+            .synced
+            .wait_for(|synced| *synced >= self.needs)
+            .await
+            .is_err()
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl Reservation {
-    pub(super) fn new(inner: &Arc<Inner>, id: u64, amount: Amounts) -> Self {
+    pub(super) fn new(inner: &Arc<Inner>, held: &Held) -> Self {
         Self {
             inner: Arc::clone(inner),
-            id,
-            amount,
+            id: held.id,
+            amount: held.amount,
+            needs: held.needs,
             open: true,
         }
     }
@@ -38,6 +66,14 @@ impl Reservation {
     /// What was reserved.
     pub fn amount(&self) -> Amounts {
         self.amount
+    }
+
+    /// What has to be waited for before the call is sent; none when a lease that is on disk covers it.
+    pub fn on_disk(&self) -> Option<OnDisk> {
+        let needs = self.needs;
+        let synced = self.inner.signal.synced();
+        let is_there = *synced.borrow() >= needs;
+        (!is_there).then_some(OnDisk { needs, synced })
     }
 
     /// Books what the call did use. More than the reservation is booked in full and flagged.

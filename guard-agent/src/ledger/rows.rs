@@ -28,7 +28,11 @@ pub(super) fn apply(
             }
             Ok(())
         }
-        Record::Checkpoint { .. } | Record::Forget { .. } => Ok(()),
+        Record::Checkpoint { .. }
+        | Record::Forget { .. }
+        | Record::Lease { .. }
+        | Record::Opened { .. }
+        | Record::Stopped { .. } => Ok(()),
         Record::Reserve { at, posting, caller } => {
             reserve(transaction, numbered.seq, *at, posting, caller.as_deref())
         }

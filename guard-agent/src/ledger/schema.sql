@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS calls (
   ended_at          TEXT,                -- NULL while the call is in flight
   cost_pico_usd     INTEGER,             -- what was booked
   outcome           TEXT,                -- settled; released (nothing booked);
-                                         -- abandoned, recovered (booked in full: dropped, or the daemon died)
+                                         -- abandoned, recovered (booked in full: dropped, or the daemon died);
+                                         -- power_lost (no call: what may have been spent under an account's lease)
   reserved_tokens   INTEGER,             -- the same in tokens; NULL for a call before version 2 of this file
   booked_tokens     INTEGER,
   booked_calls      INTEGER,             -- 1 if it counts in limits on calls: it reached the provider

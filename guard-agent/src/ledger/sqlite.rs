@@ -1,6 +1,6 @@
 //! `ledger.db`: a projection of the journal that people may query; never on a call's path.
 //!
-//! In: the journal's bytes, read back from its files up to the last complete record. Out: tables `calls`, `charges`,
+//! In: the journal's bytes, read back from its files as far as they are on disk. Out: tables `calls`, `charges`,
 //! `accounts`, and views in dollars (`ledger/schema.sql` documents every column). On failure: a warning; the projection
 //! lags, the journal keeps growing, nothing is lost, and the next try catches up.
 //!
@@ -22,7 +22,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::book::AccountId;
 use super::files::{Files, segment_path};
 use super::frames::{Format, Step, step};
-use super::journal::{Position, SEGMENT_BYTES};
+use super::journal::Position;
 use super::record::{Balance, Numbered};
 use super::rows;
 use super::{Inner, LedgerError, Scope, ScopeKind, Unit, Window};
@@ -155,15 +155,10 @@ fn catch_up(dir: &Path, inner: &Inner, slot: &mut Option<Connection>) -> Result<
         if state.flush().is_err() {
             tracing::debug!("the ledger's journal still cannot be written");
         }
-        state.journal.position()
+        state.synced.0
     };
     let mut at = position(connection)?;
-    if at
-        == Some(Position {
-            segment: end.segment,
-            offset: end.offset,
-        })
-    {
+    if at == Some(end) || end == Position::default() {
         return Ok(());
     }
     let files = inner.files.as_ref();
@@ -171,17 +166,6 @@ fn catch_up(dir: &Path, inner: &Inner, slot: &mut Option<Connection>) -> Result<
     let start = at.map_or(0, |at| at.segment);
     for segment in known.into_iter().filter(|s| (start..=end.segment).contains(s)) {
         at = Some(project_segment(dir, connection, segment, at, end)?);
-    }
-    if end.offset > SEGMENT_BYTES {
-        let mut state = inner.lock();
-        let checkpoint = state.book.checkpoint(inner.clock.now().as_microsecond());
-        // A reservation waiting in `unwritten` is in the checkpoint already as closed; its record must come first.
-        if state.unwritten.is_empty() {
-            state
-                .journal
-                .rotate(&checkpoint)
-                .map_err(|e| ProjectionError::Io(dir.into(), e))?;
-        }
     }
     remove_projected(files, dir, at)
 }
@@ -202,8 +186,6 @@ fn remove_projected(files: &dyn Files, dir: &Path, at: Option<Position>) -> Resu
     if old.is_empty() {
         return Ok(());
     }
-    // The directory entry of the segment that replaces them must be on disk first.
-    files.sync_directory().map_err(io(dir))?;
     for segment in old {
         files.remove(segment).map_err(io(&files.path(segment)))?;
     }
@@ -230,8 +212,6 @@ fn project_segment(
         .filter(|p| p.segment == segment)
         .unwrap_or(Position { segment, offset: 0 });
     let fresh = from.is_none();
-    // The journal is on disk before the database can be: the database never knows of more than the journal.
-    file.sync_data().map_err(io)?;
     let format = format(&file).map_err(io)?;
     while at.offset < limit {
         let (records, used) = batch(&file, format, at.offset, limit).map_err(io)?;

@@ -206,7 +206,9 @@ pub struct Recovery {
     pub damaged: u64,
     /// Reservations of the previous process that were still open, charged in full.
     pub charged_in_full: u64,
-    /// Their sum.
+    /// Accounts that were booked up to their lease, because the machine lost power.
+    pub charged_leases: u64,
+    /// The sum of both.
     pub charged_amount: Pico,
     /// The journal was missing or shorter than `ledger.db` says; balances were taken from there.
     pub from_database: bool,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use crate::llm::encoding::reader_for;
+use crate::llm::frames::is_stream;
 use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader, Seen};
 use crate::policy::{Deadline, Outcome, Settle};
 use crate::refusal::Refusal;
@@ -82,7 +83,7 @@ impl Tab {
         let streams = headers
             .get(CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok())
-            .is_some_and(|kind| kind.to_ascii_lowercase().contains("stream"));
+            .is_some_and(|kind| is_stream(&kind.to_ascii_lowercase()));
         if !streams {
             self.deadline = None;
             self.room = None;
@@ -164,17 +165,10 @@ impl Tab {
 
     fn last_words(&mut self, refusal: &Refusal, id: &str) -> Bytes {
         self.outcome.cut = Some(refusal.reason);
-        let words = match &mut self.reader {
+        match &mut self.reader {
             Some(reader) => reader.cut(refusal, id),
             None => Bytes::new(),
-        };
-        if words.is_empty() {
-            return words;
         }
-        // An event may be under way: an empty line ends it, and means nothing otherwise.
-        let mut last = BytesMut::from(&b"\n\n"[..]);
-        last.extend_from_slice(&words);
-        last.freeze()
     }
 
     /// Whether nothing is forwarded before the end.

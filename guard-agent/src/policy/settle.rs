@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use crate::ledger::OnDisk;
 use crate::llm::{ReplyFacts, Seen};
 use crate::refusal::{Reason, Refusal};
 
@@ -14,6 +15,11 @@ use crate::refusal::{Reason, Refusal};
 pub trait Settle: Send {
     /// Books the outcome.
     fn settle(self: Box<Self>, outcome: Outcome);
+
+    /// What has to be on disk before the call is sent; none when all of it is.
+    fn on_disk(&self) -> Option<OnDisk> {
+        None
+    }
 
     /// When a stream of the reply ends at the latest; none while nothing says so.
     fn deadline(&self) -> Option<Deadline> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Draft, Recorder, micros};
 use crate::audit::AuditSlot;
 use crate::audit::record::{CallUsage, Decision};
-use crate::ledger::{Amounts, Buckets, Cause, Ended, Settled};
+use crate::ledger::{Amounts, Buckets, Cause, Ended, OnDisk, Settled};
 use crate::llm::prices::ModelPrice;
 use crate::llm::{Judgement, ReplyFacts, Seen};
 use crate::money::Pico;
@@ -296,6 +296,10 @@ impl Ticket {
 }
 
 impl Settle for Ticket {
+    fn on_disk(&self) -> Option<OnDisk> {
+        self.hold.as_ref()?.reservation.as_ref()?.on_disk()
+    }
+
     fn deadline(&self) -> Option<Deadline> {
         self.places.deadline.clone()
     }

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Account, AccountId, Book, NO_SESSION, SESSIONS, add};
-use crate::ledger::{Scope, ScopeKind, Window, window};
+use super::{Account, AccountId, Book, NO_SESSION, SESSIONS, Slot, add};
+use crate::ledger::escrow::Ask;
+use crate::ledger::{Amounts, Scope, ScopeKind, Window, window};
 
 impl Book {
     /// The window now. One that was entered stays until it has ended, whatever the clock and the time zone say meanwhile;
@@ -101,5 +102,31 @@ impl Book {
             }
         }
         None
+    }
+
+    /// What each account comes to with this amount, and what is left below its limit then.
+    pub(in crate::ledger) fn asks<'a>(&self, slots: &'a [Slot], amounts: &Amounts) -> Vec<Ask<'a>> {
+        slots
+            .iter()
+            .map(|Slot { account, limit }| {
+                let amount = amounts.of(account.unit);
+                let all = self.balance(account);
+                let used = add(add(all.settled, all.reserved), amount);
+                Ask {
+                    account,
+                    total: add(self.total(account), amount),
+                    amount,
+                    limit: *limit,
+                    room: limit.saturating_sub(used),
+                }
+            })
+            .collect()
+    }
+
+    /// Settled and reserved in this very account; of a rolling one, in this bucket.
+    pub(in crate::ledger) fn total(&self, id: &AccountId) -> u64 {
+        self.accounts
+            .get(id)
+            .map_or(0, |account| add(account.settled, account.reserved))
     }
 }

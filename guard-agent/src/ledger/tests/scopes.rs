@@ -18,14 +18,14 @@ fn in_zone(dir: &Path, clock: &Arc<TestClock>, zone: &str) -> Arc<Ledger> {
         timezone: TimeZone::get(zone).unwrap(),
         ..settings(dir, clock)
     };
-    Ledger::without_projection(settings).unwrap()
+    Ledger::without_threads(settings).unwrap()
 }
 
 #[test]
 fn a_rolling_window_frees_what_is_older_than_its_length_and_not_a_moment_earlier() {
     let dir = TempDir::new().unwrap();
     let clock = TestClock::new();
-    let ledger = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
+    let ledger = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
     let charges = [charge(ScopeKind::Agent, "a", Window::Rolling(60), 10)];
     ledger.reserve(call(), &charges, Pico(6)).unwrap().settle(Pico(6));
     clock.advance(30 * MINUTE);
@@ -38,7 +38,7 @@ fn a_rolling_window_frees_what_is_older_than_its_length_and_not_a_moment_earlier
     exhausted(ledger.reserve(call(), &charges, Pico(5)));
     // A new start knows the buckets too.
     drop(ledger);
-    let ledger = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
+    let ledger = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
     exhausted(ledger.reserve(call(), &charges, Pico(5)));
     assert_eq!(balance(&ledger, &charges[0]), (10, 0));
     clock.advance(MINUTE);
@@ -53,7 +53,7 @@ fn a_rolling_window_frees_what_is_older_than_its_length_and_not_a_moment_earlier
 fn a_call_in_flight_counts_in_a_rolling_window_until_it_ends() {
     let dir = TempDir::new().unwrap();
     let clock = TestClock::new();
-    let ledger = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
+    let ledger = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
     let charges = [charge(ScopeKind::Host, "host", Window::Rolling(1), 10)];
     let long = ledger.reserve(call(), &charges, Pico(10)).unwrap();
     clock.advance(10 * MINUTE);
@@ -92,7 +92,7 @@ fn a_change_of_the_time_zone_opens_no_window_early() {
 #[test]
 fn sessions_end_with_their_run_and_are_bounded() {
     let dir = TempDir::new().unwrap();
-    let ledger = Ledger::without_projection(settings(dir.path(), &TestClock::new())).unwrap();
+    let ledger = Ledger::without_threads(settings(dir.path(), &TestClock::new())).unwrap();
     let session = |name: &str| [charge(ScopeKind::Session, name, Window::Run, 10)];
     for label in 0..2000 {
         let charges = session(&format!("r/{label}"));
@@ -280,7 +280,7 @@ fn charges_of(pick: [u8; 7], windows: u8, limit: u64) -> Vec<Charge> {
 fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
     let clock = TestClock::new();
     let mut dir = TempDir::new().unwrap();
-    let mut ledger = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
+    let mut ledger = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
     let mut held: Vec<(usize, Reservation, Vec<Charge>)> = Vec::new();
     let mut all: Vec<Spent> = Vec::new();
     for act in acts {
@@ -353,7 +353,7 @@ fn run_schedule(acts: Vec<Act>) -> Result<(), TestCaseError> {
                     .for_each(|(_, reservation, _)| std::mem::forget(reservation));
                 all.iter_mut().for_each(|spent| spent.open = false);
                 dir = left;
-                ledger = Ledger::without_projection(settings(dir.path(), &clock)).unwrap();
+                ledger = Ledger::without_threads(settings(dir.path(), &clock)).unwrap();
             }
         }
     }

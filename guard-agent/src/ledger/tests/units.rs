@@ -27,7 +27,7 @@ fn held(ledger: &Ledger) -> Vec<(Unit, u64, u64)> {
 #[test]
 fn a_call_is_reserved_in_every_unit_or_in_none() {
     let dir = TempDir::new().unwrap();
-    let ledger = Ledger::without_projection(settings(dir.path(), &TestClock::new())).unwrap();
+    let ledger = Ledger::without_threads(settings(dir.path(), &TestClock::new())).unwrap();
     let first = ledger
         .reserve(call(), &limits(10, 100, 2), amounts(4, 30))
         .unwrap();
@@ -63,7 +63,7 @@ fn a_call_is_reserved_in_every_unit_or_in_none() {
 #[test]
 fn a_call_that_never_left_counts_in_no_unit() {
     let dir = TempDir::new().unwrap();
-    let ledger = Ledger::without_projection(settings(dir.path(), &TestClock::new())).unwrap();
+    let ledger = Ledger::without_threads(settings(dir.path(), &TestClock::new())).unwrap();
     let charges = limits(10, 100, 1);
     ledger
         .reserve(call(), &charges, amounts(4, 30))
@@ -117,11 +117,11 @@ fn a_restart_knows_every_unit_and_the_database_has_them() {
     );
     drop(db);
     // From the journal, and without it from the database.
-    let from_journal = Ledger::without_projection(settings(left.path(), &clock)).unwrap();
+    let from_journal = Ledger::without_threads(settings(left.path(), &clock)).unwrap();
     assert_eq!(held(&from_journal), expected);
     drop(from_journal);
     std::fs::remove_file(journal_file(left.path())).unwrap();
-    let from_database = Ledger::without_projection(settings(left.path(), &clock)).unwrap();
+    let from_database = Ledger::without_threads(settings(left.path(), &clock)).unwrap();
     assert_eq!(held(&from_database), expected);
 }
 
@@ -179,8 +179,9 @@ fn an_extension_is_reserved_everywhere_or_nowhere_and_survives_a_crash() {
     drop(ledger);
     let path = journal_file(dir.path());
     let mut bytes = std::fs::read(&path).unwrap();
-    for extension in [4, 5] {
-        let at = payload_of(&bytes, extension);
+    let extensions = payloads_of(&bytes, codec::EXTEND);
+    assert_eq!(extensions.len(), 2);
+    for at in extensions {
         bytes[at] ^= 0x40;
     }
     std::fs::write(&path, bytes).unwrap();

@@ -36,6 +36,9 @@ struct Choice {
     index: Option<u64>,
     delta: Option<Answer>,
     message: Option<Answer>,
+    /// Of a completion.
+    #[serde(default)]
+    text: Weight,
     finish_reason: Option<String>,
     /// Moonshot puts a stream's usage into the last choice.
     usage: Option<WireUsage>,
@@ -230,6 +233,7 @@ impl ChatReply {
             let number = choice.index.unwrap_or(position);
             usage = choice.usage.or(usage);
             self.begun |= bit(number);
+            self.output.piece(choice.text.0);
             for answer in [choice.delta, choice.message].into_iter().flatten() {
                 self.output.piece(answer.weight());
                 Self::tools(number, &answer, calls);
