@@ -35,6 +35,15 @@ MEDIA = [
     ("gemini", "gemini-2.5-flash-image", ["image in", "image out"]),
 ]
 
+# Names that stand for another model, and are not in Guard's own table.
+NAMES = [
+    ("mistral", "mistral-large-latest"),
+    ("mistral", "mistral-small-latest"),
+    ("deepseek", "deepseek-chat"),
+    ("azure", "text-embedding-3-large"),
+    ("azure", "gpt-4o"),
+]
+
 USAGES = {
     "input": {"input": 1000},
     "output": {"input": 1000, "output": 100},
@@ -114,6 +123,9 @@ def main():
                 asked.append((f"up to {mark['above']}", {"input": mark["above"], "output": 100}, None))
         for name, usage, tier in asked:
             tell(row["provider"], row["model"], name, usage, tier)
+    for provider, model in NAMES:
+        for name in ["input"] if "embed" in model else ["input", "output"]:
+            tell(provider, model, name, USAGES[name], None)
     for provider, model, names in MEDIA:
         for name in names:
             tell(provider, model, name, MEDIA_USAGES[name], None)

@@ -26,7 +26,21 @@ struct Reply {
     usage: Option<WireUsage>,
     service_tier: Option<Tier>,
     performance_config: Option<Performance>,
+    trace: Option<Trace>,
     message: Option<IgnoredAny>,
+}
+
+/// Which model a prompt router chose.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace {
+    prompt_router: Option<Routed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Routed {
+    invoked_model_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -188,6 +202,10 @@ impl ConverseReply {
             .and_then(|config| config.latency)
             .filter(|latency| latency != "standard");
         self.facts.service_tier = fast.or(reply.service_tier.and_then(|tier| tier.r#type));
+        let routed = reply.trace.and_then(|trace| trace.prompt_router);
+        self.facts.model = routed
+            .and_then(|routed| routed.invoked_model_id)
+            .or(self.facts.model.take());
         self.facts.finish = reply.stop_reason.or(self.facts.finish.take());
         if let Some(usage) = reply.usage {
             self.facts.usage = usage.buckets();

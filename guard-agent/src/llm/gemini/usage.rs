@@ -269,8 +269,11 @@ impl GeminiReply {
             self.facts.complete = true;
         }
         if let Some(usage) = chunk.usage_metadata {
-            self.facts.usage = usage.buckets();
-            self.last_word = self.facts.complete;
+            // A chunk may say how it is paid for, and not what was used.
+            if usage.prompt_token_count.is_some() {
+                self.facts.usage = usage.buckets();
+                self.last_word = self.facts.complete;
+            }
             let traffic = usage.traffic_type.map(|word| word.text);
             let tier = usage.service_tier.map(|word| word.text).or(traffic);
             self.facts.service_tier = tier

@@ -351,3 +351,53 @@ fn the_way_in_which_vertex_was_paid_is_a_tier() {
         assert_eq!(facts.service_tier.as_deref(), tier, "{way}");
     }
 }
+
+#[test]
+fn counts_under_names_of_one_provider_only_are_counted() {
+    for (usage, [input, read, written, output]) in [
+        (r#""prompt_tokens":20,"completion_tokens":5,"total_tokens":25,"num_cached_tokens":8"#, [12, 8, 0, 5]),
+        (
+            r#""prompt_tokens":20,"completion_tokens":5,"prompt_token_details":{"cached_tokens":8}"#,
+            [12, 8, 0, 5],
+        ),
+        (
+            r#""prompt_tokens":20,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":8,"cache_creation_input_tokens":9}"#,
+            [3, 8, 9, 5],
+        ),
+        (r#""prompt_tokens":20,"total_tokens":25"#, [20, 0, 0, 5]),
+        (r#""prompt_tokens":20,"total_tokens":20,"completion_tokens":null"#, [20, 0, 0, 0]),
+    ] {
+        let body = format!(
+            r#"{{"model":"m","choices":[{{"index":0,"message":{{"content":"hi"}},"finish_reason":"stop"}}],"usage":{{{usage}}}}}"#
+        );
+        let found = learnt(OpenaiChat, media(false), body.as_bytes()).usage.unwrap();
+        let found = [found.input, found.cache_read, found.cache_write_5m, found.output];
+        assert_eq!(found, [input, read, written, output], "{body}");
+    }
+}
+
+#[test]
+fn a_chunk_that_only_says_how_it_is_paid_for_takes_no_count_away() {
+    const STREAM: &str = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hi\"}]}}],\"usageMetadata\":{\"trafficType\":\"ON_DEMAND\"}}\r\n\r\ndata: {\"candidates\":[{\"content\":{\"parts\":[]},\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":9,\"candidatesTokenCount\":3,\"trafficType\":\"ON_DEMAND\"},\"modelVersion\":\"gemini-3.5-flash\"}\r\n\r\ndata: {\"usageMetadata\":{\"trafficType\":\"ON_DEMAND\"}}\r\n\r\n";
+    let facts = learnt(Gemini, media(true), STREAM.as_bytes());
+    let usage = facts.usage.unwrap();
+    assert_eq!((usage.input, usage.output, facts.complete), (9, 3, true));
+}
+
+#[test]
+fn the_model_that_a_router_chose_is_the_one_that_served() {
+    const CHOSEN: &str = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-lite-v1:0";
+    let trace = format!(r#""trace":{{"promptRouter":{{"invokedModelId":"{CHOSEN}"}}}}"#);
+    let usage = r#""usage":{"inputTokens":4,"outputTokens":9,"totalTokens":13}"#;
+    let plain = format!(
+        r#"{{"output":{{"message":{{"role":"assistant","content":[{{"text":"hi"}}]}}}},"stopReason":"end_turn",{usage},{trace}}}"#
+    );
+    let stream = binary(
+        format!("messageStart {{\"role\":\"assistant\"}}\nmessageStop {{\"stopReason\":\"end_turn\"}}\nmetadata {{{usage},{trace}}}")
+            .as_bytes(),
+    );
+    for (media, body) in [(media(false), plain.as_bytes()), (BINARY, stream.as_slice())] {
+        let facts = learnt(BedrockConverse, media, body);
+        assert_eq!(facts.model.as_deref(), Some(CHOSEN));
+    }
+}

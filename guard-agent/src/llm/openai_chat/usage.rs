@@ -115,6 +115,9 @@ struct WireUsage {
     prompt_cache_hit_tokens: Option<u64>,
     /// Moonshot, Together.
     cached_tokens: Option<u64>,
+    /// Mistral, in both of its spellings.
+    num_cached_tokens: Option<u64>,
+    prompt_token_details: Option<PromptDetails>,
     /// Perplexity: searches of a deep research.
     num_search_queries: Option<u64>,
     /// OpenRouter, Perplexity: what it cost.
@@ -129,6 +132,8 @@ struct WireUsage {
 struct PromptDetails {
     cached_tokens: Option<u64>,
     cache_write_tokens: Option<u64>,
+    /// Alibaba's name for the same.
+    cache_creation_input_tokens: Option<u64>,
     audio_tokens: Option<u64>,
 }
 
@@ -143,7 +148,10 @@ impl WireUsage {
     /// audio ones; what `total_tokens` has beyond prompt and completion is output that `completion_tokens` leaves out
     /// (xAI's and Gemini's reasoning).
     fn buckets(&self) -> Option<(Usage, bool)> {
-        let (prompt, completion) = (self.prompt_tokens?, self.completion_tokens?);
+        let prompt = self.prompt_tokens?;
+        // Where no output is counted apart, it is what the total has beyond the prompt.
+        let rest = || self.total_tokens?.checked_sub(prompt);
+        let completion = self.completion_tokens.or_else(rest)?;
         let mut inconsistent = false;
         let mut part = |count: Option<u64>, whole: u64| {
             let count = count.unwrap_or(0);
@@ -151,12 +159,15 @@ impl WireUsage {
             count.min(whole)
         };
         let details = self.prompt_tokens_details.as_ref();
+        let details = details.or(self.prompt_token_details.as_ref());
         let cached = details
             .and_then(|d| d.cached_tokens)
             .or(self.prompt_cache_hit_tokens)
-            .or(self.cached_tokens);
+            .or(self.cached_tokens)
+            .or(self.num_cached_tokens);
         let cache_read = part(cached, prompt);
-        let written = part(details.and_then(|d| d.cache_write_tokens), prompt - cache_read);
+        let written = details.and_then(|d| d.cache_write_tokens.max(d.cache_creation_input_tokens));
+        let written = part(written, prompt - cache_read);
         let heard = part(
             details.and_then(|d| d.audio_tokens),
             prompt - cache_read - written,

@@ -50,6 +50,10 @@ const DIFFERENCES: &[(&str, &str, &str, &str)] = &[
     // The names without a date are those of March and April 2024.
     ("cohere", "command-r", "*", "it takes the price of the model's successor"),
     ("cohere", "command-r-plus", "*", "the same"),
+    // What a name stands for changes: Guard's price is that of the dearest model that it may stand for now.
+    ("mistral", "mistral-large-latest", "*", "it takes the price of the model of 2024"),
+    ("deepseek", "deepseek-chat", "*", "it takes the price of before September 2025"),
+    ("azure", "text-embedding-3-large", "*", "Azure's price for a region is a tenth more, which it leaves out"),
 ];
 
 impl Line {
