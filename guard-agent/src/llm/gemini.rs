@@ -18,6 +18,7 @@ use crate::refusal::{Class, Refusal};
 
 mod calls;
 mod conversation;
+mod grounding;
 pub(crate) mod request;
 mod rewrite;
 mod tools;

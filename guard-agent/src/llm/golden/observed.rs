@@ -211,7 +211,12 @@ fn what_is_billed_by_number_is_counted_as_the_provider_bills_it() {
     const IMAGE_TOKENS: &str = r#","tool_usage":{"image_gen":{"input_tokens":50,"output_tokens":272}}"#;
     for (kind, body, unit, wanted) in [
         // These search before every answer, and say nothing of it.
-        (OpenaiChat, chat("gpt-4o-mini-search-preview-2025-03-11", ""), Unit::WebSearch, 1),
+        (
+            OpenaiChat,
+            chat("gpt-4o-mini-search-preview-2025-03-11", ""),
+            Unit::WebSearch,
+            1,
+        ),
         (OpenaiChat, chat("gpt-5-search-api", ""), Unit::WebSearch, 1),
         (OpenaiChat, chat("sonar-pro", ""), Unit::WebSearch, 1),
         (
@@ -224,10 +229,18 @@ fn what_is_billed_by_number_is_counted_as_the_provider_bills_it() {
         // Before the third generation a prompt is billed once, however often it was searched for.
         (Gemini, ground("gemini-2.5-flash", TWO), Unit::WebSearch, 1),
         (Gemini, ground("gemini-3.5-flash", TWO), Unit::WebSearch, 2),
-        (Gemini, ground("gemini-2.5-flash", r#"{"webSearchQueries":[]}"#), Unit::WebSearch, 0),
         (
             Gemini,
-            ground("gemini-2.5-flash", r#"{"groundingChunks":[{"web":{"uri":"u"}},{"maps":{"uri":"u"}}]}"#),
+            ground("gemini-2.5-flash", r#"{"webSearchQueries":[]}"#),
+            Unit::WebSearch,
+            0,
+        ),
+        (
+            Gemini,
+            ground(
+                "gemini-2.5-flash",
+                r#"{"groundingChunks":[{"web":{"uri":"u"}},{"maps":{"uri":"u"}}]}"#,
+            ),
             Unit::WebSearch,
             1,
         ),
@@ -243,7 +256,10 @@ fn what_is_billed_by_number_is_counted_as_the_provider_bills_it() {
         // In the first half of 2025 a search had no action.
         (
             OpenaiResponses,
-            responses(r#"{"type":"web_search_call","id":"ws_1","status":"completed"}"#, ""),
+            responses(
+                r#"{"type":"web_search_call","id":"ws_1","status":"completed"}"#,
+                "",
+            ),
             Unit::WebSearch,
             1,
         ),
@@ -326,12 +342,12 @@ fn a_stream_that_ends_with_its_usage_is_whole() {
     let facts = learnt(OpenaiChat, media(true), ENDS.as_bytes());
     assert!(facts.complete && facts.usage.is_some(), "{facts:?}");
     // Another choice is still to come.
-    let two = ENDS.replace("[{\"index\":0,\"delta\":{\"content\"", "[{\"index\":1,\"delta\":{\"content\"");
-    assert!(!learnt(OpenaiChat, media(true), two.as_bytes()).complete);
-    let silent = ENDS.replace(
-        ",\"usage\":{\"prompt_tokens\":51,\"completion_tokens\":2}",
-        "",
+    let two = ENDS.replace(
+        "[{\"index\":0,\"delta\":{\"content\"",
+        "[{\"index\":1,\"delta\":{\"content\"",
     );
+    assert!(!learnt(OpenaiChat, media(true), two.as_bytes()).complete);
+    let silent = ENDS.replace(",\"usage\":{\"prompt_tokens\":51,\"completion_tokens\":2}", "");
     assert!(!learnt(OpenaiChat, media(true), silent.as_bytes()).complete);
 }
 
@@ -355,7 +371,10 @@ fn the_way_in_which_vertex_was_paid_is_a_tier() {
 #[test]
 fn counts_under_names_of_one_provider_only_are_counted() {
     for (usage, [input, read, written, output]) in [
-        (r#""prompt_tokens":20,"completion_tokens":5,"total_tokens":25,"num_cached_tokens":8"#, [12, 8, 0, 5]),
+        (
+            r#""prompt_tokens":20,"completion_tokens":5,"total_tokens":25,"num_cached_tokens":8"#,
+            [12, 8, 0, 5],
+        ),
         (
             r#""prompt_tokens":20,"completion_tokens":5,"prompt_token_details":{"cached_tokens":8}"#,
             [12, 8, 0, 5],
@@ -365,7 +384,10 @@ fn counts_under_names_of_one_provider_only_are_counted() {
             [3, 8, 9, 5],
         ),
         (r#""prompt_tokens":20,"total_tokens":25"#, [20, 0, 0, 5]),
-        (r#""prompt_tokens":20,"total_tokens":20,"completion_tokens":null"#, [20, 0, 0, 0]),
+        (
+            r#""prompt_tokens":20,"total_tokens":20,"completion_tokens":null"#,
+            [20, 0, 0, 0],
+        ),
     ] {
         let body = format!(
             r#"{{"model":"m","choices":[{{"index":0,"message":{{"content":"hi"}},"finish_reason":"stop"}}],"usage":{{{usage}}}}}"#

@@ -336,7 +336,10 @@ fn tiers_regions_and_fees_that_a_reply_names_are_in_the_price() {
         (Unit::FileSearch, "0.0025"),
         (Unit::CodeSession, "0.03"),
     ] {
-        assert_eq!(table.find("openai", "gpt-5.4").unwrap().fee(unit), Some(usd(wanted)));
+        assert_eq!(
+            table.find("openai", "gpt-5.4").unwrap().fee(unit),
+            Some(usd(wanted))
+        );
     }
     // An image that a tool made has no price among the model's own.
     let mut drawn = some;
@@ -358,7 +361,10 @@ fn models_that_their_makers_have_retired_keep_their_prices() {
         ("openai", "o1-preview-2024-09-12", "0.021"),
         ("cohere", "command-r", "0.00065"),
     ] {
-        let found = table.find(provider, model).unwrap().cost(&usage(1_000, 0, 0, 100), None);
+        let found = table
+            .find(provider, model)
+            .unwrap()
+            .cost(&usage(1_000, 0, 0, 100), None);
         assert_eq!(found, Some(usd(wanted)), "{model}");
     }
 }

@@ -124,7 +124,10 @@ fn recorded_replies_of_the_other_formats_are_metered_exactly() {
         let endpoint = detect::endpoint(provider, &Method::POST, path);
         if endpoint.kind != EndpointKind::Inference {
             eprintln!("{id}: {path} is {:?}, and refused as that", endpoint.kind);
-            assert!(matches!(endpoint.kind, EndpointKind::Other | EndpointKind::Unpriced), "{id}");
+            assert!(
+                matches!(endpoint.kind, EndpointKind::Other | EndpointKind::Unpriced),
+                "{id}"
+            );
             continue;
         }
         let dialect = endpoint.dialect;
