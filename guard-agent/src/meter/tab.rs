@@ -12,6 +12,7 @@ use crate::llm::frames::is_stream;
 use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader, Seen};
 use crate::policy::{Deadline, Outcome, Settle};
 use crate::refusal::Refusal;
+use crate::share::large::beside;
 
 mod messages;
 
@@ -187,10 +188,10 @@ impl Tab {
         let Some(settlement) = self.settlement.take() else {
             return Bytes::new();
         };
-        let (rest, facts) = self
-            .reader
-            .as_mut()
-            .map(|reader| reader.finish())
+        let bytes = usize::try_from(self.outcome.reply_bytes).unwrap_or(usize::MAX);
+        let reader = self.reader.as_mut();
+        let (rest, facts) = reader
+            .map(|reader| beside(bytes, || reader.finish()))
             .unwrap_or_default();
         self.outcome.facts = facts;
         self.outcome.duration = self.began.elapsed();
