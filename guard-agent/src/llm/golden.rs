@@ -17,6 +17,7 @@ mod compressed;
 mod format_rewrites;
 mod formats;
 mod judged;
+mod observed;
 mod paths;
 mod properties;
 mod recorded;

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
+use crate::llm::eventstream;
 use crate::llm::frames::Frames;
 use crate::llm::gate::Unjudged;
 use crate::llm::sse::{EVENT_LIMIT, Found, Scanner};
@@ -299,7 +300,13 @@ impl<F: Format> ReplyReader for Reader<F> {
                 None if gated || self.stopped => return Bytes::new(),
                 None => return chunk,
                 Some(b'{' | b'[') => self.mode = Mode::Json(Some(Vec::new())),
-                Some(_) => self.mode = Mode::Events,
+                Some(first) => {
+                    // No text begins so, and every message of a binary stream does.
+                    let binary = self.format.frames(eventstream::MEDIA).filter(|_| *first == 0);
+                    self.framed = binary.is_some();
+                    self.frames = binary.unwrap_or_else(|| Box::new(Scanner::default()));
+                    self.mode = Mode::Events;
+                }
             }
             // White space before the first byte says nothing, and is not held back for what may follow.
             if let Some(at) = begins.filter(|_| gated) {

@@ -26,7 +26,21 @@ struct Reply {
     usage: Option<WireUsage>,
     service_tier: Option<Tier>,
     performance_config: Option<Performance>,
+    trace: Option<Trace>,
     message: Option<IgnoredAny>,
+}
+
+/// Which model a prompt router chose.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace {
+    prompt_router: Option<Routed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Routed {
+    invoked_model_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -136,11 +150,11 @@ struct Stop {
 struct WireUsage {
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
-    /// The other name is Nova's own.
-    #[serde(alias = "cacheReadInputTokenCount")]
     cache_read_input_tokens: Option<u64>,
-    #[serde(alias = "cacheWriteInputTokenCount")]
     cache_write_input_tokens: Option<u64>,
+    /// Nova's own names, which the service sends beside the others.
+    cache_read_input_token_count: Option<u64>,
+    cache_write_input_token_count: Option<u64>,
     cache_details: Option<Few<CacheDetail>>,
 }
 
@@ -153,7 +167,8 @@ struct CacheDetail {
 
 impl WireUsage {
     fn buckets(&self) -> Option<Usage> {
-        let written = self.cache_write_input_tokens.unwrap_or(0);
+        let either = |one: Option<u64>, other: Option<u64>| one.max(other).unwrap_or(0);
+        let written = either(self.cache_write_input_tokens, self.cache_write_input_token_count);
         let long = self
             .cache_details
             .iter()
@@ -164,7 +179,7 @@ impl WireUsage {
             .min(written);
         Some(Usage {
             input: self.input_tokens?,
-            cache_read: self.cache_read_input_tokens.unwrap_or(0),
+            cache_read: either(self.cache_read_input_tokens, self.cache_read_input_token_count),
             cache_write_5m: written - long,
             cache_write_1h: long,
             output: self.output_tokens?,
@@ -187,6 +202,10 @@ impl ConverseReply {
             .and_then(|config| config.latency)
             .filter(|latency| latency != "standard");
         self.facts.service_tier = fast.or(reply.service_tier.and_then(|tier| tier.r#type));
+        let routed = reply.trace.and_then(|trace| trace.prompt_router);
+        self.facts.model = routed
+            .and_then(|routed| routed.invoked_model_id)
+            .or(self.facts.model.take());
         self.facts.finish = reply.stop_reason.or(self.facts.finish.take());
         if let Some(usage) = reply.usage {
             self.facts.usage = usage.buckets();

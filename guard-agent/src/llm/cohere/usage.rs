@@ -123,7 +123,7 @@ fn count(raw: Option<&RawValue>) -> Option<u64> {
 
 impl WireUsage<'_> {
     /// The buckets: what is billed, which is less than what the model read (templates and tools are not billed).
-    /// Cached tokens are counted among the model's, so at most the billed input can have been cached.
+    /// Cached tokens are counted among the model's: those beyond what is not billed were billed.
     fn buckets(&self, output_expected: bool) -> Option<Usage> {
         let billed = self.billed_units.as_ref().or(self.tokens.as_ref())?;
         let input = count(billed.input_tokens)?;
@@ -132,7 +132,12 @@ impl WireUsage<'_> {
             None if output_expected => return None,
             None => 0,
         };
-        let cache_read = count(self.cached_tokens).unwrap_or(0).min(input);
+        let read = self.tokens.as_ref().and_then(|tokens| count(tokens.input_tokens));
+        let unbilled = read.unwrap_or(0).saturating_sub(input);
+        let cache_read = count(self.cached_tokens)
+            .unwrap_or(0)
+            .saturating_sub(unbilled)
+            .min(input);
         Some(Usage {
             input: input - cache_read,
             cache_read,
