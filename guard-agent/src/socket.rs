@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 use crate::share::Room;
 
 mod caller;
-mod client;
+pub(crate) mod client;
 mod replies;
 mod requests;
 
