@@ -7,13 +7,15 @@ request: {"ok": true, "tool": name or null} or {"ok": false, "provider", "status
 
 import argparse
 import json
+import logging
 
-SYSTEM_PROMPT = "You are a coding agent."
+from agent_formats import FORMATS, SYSTEM_PROMPT
+from agent_formats import code as code_of_others
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("provider", choices=["openai", "anthropic"])
+    parser.add_argument("provider", choices=["openai", "anthropic", *FORMATS])
     parser.add_argument("--turns", type=int, default=50, help="requests at most")
     parser.add_argument("--stubborn", type=int, default=0, help="asks the same again so often after an error")
     parser.add_argument("--fail-over", action="store_true", help="after an error, goes on with the other provider")
@@ -126,7 +128,8 @@ def code(error):
     body = getattr(error, "body", None)
     body = body if isinstance(body, dict) else {}
     inner = body.get("error") if isinstance(body.get("error"), dict) else body
-    return (inner.get("details") or {}).get("code") or inner.get("code") or inner.get("type")
+    code = (inner.get("details") or {}).get("code") or inner.get("code") or inner.get("type")
+    return code or code_of_others(error)
 
 
 def ask(provider, turns, args):
@@ -134,7 +137,7 @@ def ask(provider, turns, args):
     try:
         called = provider.ask(turns, args.stream)
     except Exception as error:  # whatever the SDK raises is the result
-        status = getattr(error, "status_code", None)
+        status = getattr(error, "status_code", None) or getattr(error, "code", None)
         said = {"exception": type(error).__name__, "status": status, "code": code(error), "message": str(error)}
         say(ok=False, provider=provider.name, **said)
         return False
@@ -143,10 +146,11 @@ def ask(provider, turns, args):
 
 
 def main():
+    logging.disable(logging.WARNING)
     args = arguments()
     workshop, turns = Workshop(), ["Make the tests pass."]
     kinds = {"openai": OpenAI, "anthropic": Anthropic}
-    provider, patience = kinds[args.provider](), args.stubborn
+    provider, patience = (kinds | FORMATS)[args.provider](), args.stubborn
     for _ in range(args.turns):
         called = ask(provider, turns, args)
         if called is False:

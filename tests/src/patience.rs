@@ -4,7 +4,14 @@
 //! not happen is still looked for, and what must happen still has to.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+/// For what takes a moment, and what must happen in the end.
+const WITHIN: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A factor above this would be a mistake.
 const MOST: u32 = 100;
@@ -18,6 +25,21 @@ pub fn factor() -> u32 {
 /// A deadline, as long as it has to be here.
 pub fn patient(usual: Duration) -> Duration {
     usual * factor()
+}
+
+/// Looks until it succeeds, and gives what it found.
+///
+/// # Errors
+/// What the last look gave, after half a minute.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + patient(WITHIN);
+    loop {
+        match look() {
+            Ok(found) => return Ok(found),
+            Err(error) if Instant::now() > deadline => return Err(error.context(format!("never: {what}"))),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
 }
 
 fn parse(text: Option<&str>) -> u32 {

@@ -154,6 +154,49 @@ fn a_flaky_tool_that_is_called_over_and_over_is_stopped_and_the_user_is_heard() 
 }
 
 #[test]
+fn in_every_format_a_tool_that_is_called_over_and_over_is_stopped_and_the_user_is_heard() -> Result<()> {
+    let prices = clients::script("prices.toml").display().to_string();
+    let lines = "providers = [\"openai\", \"gemini\", \"bedrock\", \"cohere\", \"ollama\"]
+models = [\"gpt-*\", \"gemini-*\", \"*claude-*\", \"command-*\"]
+budget = [{ window = \"day\", usd = 100.0 }]";
+    let lab = Lab::builder()
+        .further(&format!("\n[prices]\noverlay = {prices:?}\n"))
+        .coder(lines)
+        .start()?;
+    let formats = [
+        ("responses", lab.openai()),
+        ("gemini", lab.gemini()),
+        ("converse", lab.bedrock()),
+        ("cohere", lab.cohere()),
+        ("ollama", lab.ollama()),
+    ];
+    for (format, provider) in formats {
+        provider.always(Reply::default().calling("fetch", "{\"url\": \"https://flaky.example\"}"));
+        let python = lab.coder().client(clients::formats()?)?;
+        let agent = python.arg(clients::script("agent.py"));
+        let done = agent.args([format, "--turns", "30", "--then-say", "Stop."]);
+        let said = done
+            .patience(Duration::from_secs(120))
+            .run()?
+            .ok()?
+            .json_lines()?;
+        let no = refused(&said);
+        assert_eq!((said.len(), no.len()), (12, 1), "{format}: {said:#?}");
+        let message = no[0].to_string();
+        for part in ["loops.repeat", "fetch", "10 times"] {
+            assert!(message.contains(part), "{format}: {message}");
+        }
+        assert_eq!(
+            said[11]["ok"], true,
+            "{format}: a new message of the user gets through"
+        );
+        assert_eq!(provider.seen().len(), 11, "{format}");
+    }
+    assert!(!alerts(&lab, "loop")?.is_empty());
+    Ok(())
+}
+
+#[test]
 fn two_tools_in_alternation_are_stopped() -> Result<()> {
     let lab = lab("loops = { alternate = 4 }")?;
     for round in 0..20 {

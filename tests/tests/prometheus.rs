@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::clients::repository;
 use guard_tests::lab::Lab;
+use guard_tests::patience::eventually;
 use guard_tests::process::Spawn;
 use serde_json::Value;
 
@@ -102,15 +101,4 @@ fn a_real_prometheus_scrapes_the_daemon_and_evaluates_the_rules() -> Result<()> 
 /// Asks the test's Prometheus.
 fn ask(lab: &Lab, path: &str) -> Result<Value> {
     Ok(serde_json::from_str(&lab.get(PROMETHEUS, path)?)?)
-}
-
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        match look() {
-            Ok(found) => return Ok(found),
-            Err(error) if Instant::now() > deadline => return Err(error.context(format!("never: {what}"))),
-            Err(_) => thread::sleep(Duration::from_millis(200)),
-        }
-    }
 }
