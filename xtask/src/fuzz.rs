@@ -2,8 +2,8 @@
 //! mistake of its kind.
 //!
 //! In: the targets of `fuzz/Cargo.toml`, their seeds and everything found before. Out: a line for each: how many inputs
-//! held in how much processor time, or what does not. On failure: the input is kept in `fuzz/artifacts/TARGET/`; put it into `fuzz/found/TARGET/`,
-//! where the ordinary tests try it for ever, and mend what it shows.
+//! held in how much processor time, or what does not. On failure: the input is kept in `fuzz/artifacts/TARGET/`; put it
+//! into `fuzz/found/TARGET/`, where the ordinary tests try it for ever, and mend what it shows.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

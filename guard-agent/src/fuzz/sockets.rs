@@ -1,5 +1,6 @@
 //! WebSockets: the frames that a client sends, and the messages of either side.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
@@ -30,7 +31,7 @@ const PROVIDER: u8 = 1;
 const GATE: u8 = 1 << 1;
 
 /// Bytes that come in pieces; what is written to it is lost.
-struct Wire<'a>(std::vec::IntoIter<&'a [u8]>);
+struct Wire<'a>(VecDeque<&'a [u8]>);
 
 impl AsyncRead for Wire<'_> {
     fn poll_read(
@@ -38,17 +39,13 @@ impl AsyncRead for Wire<'_> {
         _: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(piece) = self.0.as_slice().first().copied() else {
-            return Poll::Ready(Ok(()));
-        };
-        let (now, later) = piece.split_at(piece.len().min(room.remaining()));
-        room.put_slice(now);
-        let rest: Vec<&[u8]> = self.0.as_slice().iter().skip(1).copied().collect();
-        let rest = Some(later)
-            .filter(|later| !later.is_empty())
-            .into_iter()
-            .chain(rest);
-        self.0 = rest.collect::<Vec<_>>().into_iter();
+        if let Some(piece) = self.0.pop_front() {
+            let (now, later) = piece.split_at(piece.len().min(room.remaining()));
+            room.put_slice(now);
+            if !later.is_empty() {
+                self.0.push_front(later);
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -70,8 +67,7 @@ impl AsyncWrite for Wire<'_> {
 /// What is read from a client that sends these bytes, up to the first fault.
 fn read(stream: &[&[u8]]) -> (Vec<Message>, String) {
     // An empty piece would be the end.
-    let pieces: Vec<&[u8]> = stream.iter().copied().filter(|piece| !piece.is_empty()).collect();
-    let wire = Wire(pieces.into_iter());
+    let wire = Wire(stream.iter().copied().filter(|piece| !piece.is_empty()).collect());
     let mut client = Client::over(wire, Share::default(), LARGEST).now_or_never();
     let mut all = Vec::new();
     loop {
@@ -143,7 +139,7 @@ pub(super) fn framed(text: &[u8], parts: usize) -> Vec<u8> {
     let last = chunks.len() - 1;
     let each = chunks.into_iter().enumerate();
     each.flat_map(|(at, chunk)| {
-        let ping = (at > 0).then(|| frame(9, true, b"p")).unwrap_or_default();
+        let ping = if at > 0 { frame(9, true, b"p") } else { Vec::new() };
         [ping, frame(u8::from(at == 0), at == last, chunk)].concat()
     })
     .collect()

@@ -36,13 +36,13 @@ use crate::tls::Distrust;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Admits everything, and keeps how it ended.
-struct World(mpsc::UnboundedSender<Outcome>, Mutex<Vec<String>>);
+struct World(mpsc::Sender<Outcome>, Mutex<Vec<String>>);
 
-struct Settled(mpsc::UnboundedSender<Outcome>);
+struct Settled(mpsc::Sender<Outcome>);
 
 impl Settle for Settled {
     fn settle(self: Box<Self>, outcome: Outcome) {
-        self.0.send(outcome).unwrap();
+        self.0.try_send(outcome).unwrap();
     }
 }
 
@@ -69,9 +69,9 @@ impl Report for World {
 /// A connection that has become a socket, and its other end.
 async fn switched() -> (Upgraded, DuplexStream) {
     let (near, mut far) = duplex(64 * 1024);
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut told) = mpsc::channel(1);
     let service = service_fn(move |mut request| {
-        let _ = tell.send(hyper::upgrade::on(&mut request));
+        tell.try_send(hyper::upgrade::on(&mut request)).unwrap();
         let mut response = Response::new(Empty::<Bytes>::new());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         async move { Ok::<_, Infallible>(response) }
@@ -127,13 +127,13 @@ fn caller(world: &Arc<World>) -> Caller {
 struct Open {
     client: WebSocketStream<DuplexStream>,
     provider: WebSocketStream<DuplexStream>,
-    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    outcomes: mpsc::Receiver<Outcome>,
     began: Instant,
 }
 
 impl Open {
     async fn new() -> Self {
-        let (tell, outcomes) = mpsc::unbounded_channel();
+        let (tell, outcomes) = mpsc::channel(16);
         let world = Arc::new(World(tell, Mutex::default()));
         let (stream, client) = switched().await;
         let (upstream, provider) = switched().await;
