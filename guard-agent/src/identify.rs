@@ -148,6 +148,13 @@ impl Identifier {
     /// Why nobody governs this caller.
     fn nobody(&self, flow: &Flow) -> Unidentified {
         match &self.containers {
+            // What is a container's waits for the engine, whatever its name begins with.
+            _ if flow.agent == UNIDENTIFIED
+                && self.governed.is_nobodys(flow.governed_cgroup_id)
+                && !self.is_containers(flow.governed_cgroup_id) =>
+            {
+                Unidentified::Bystander
+            }
             Some(containers) if flow.agent == UNIDENTIFIED => {
                 if containers.is_bystander(flow.governed_cgroup_id) {
                     Unidentified::Bystander
@@ -157,6 +164,15 @@ impl Identifier {
             }
             _ => Unidentified::NoAgent,
         }
+    }
+
+    /// Whether a cgroup's name has a container's id in it. One that is gone may have had.
+    fn is_containers(&self, id: u64) -> bool {
+        let path = self.cgroup(id);
+        path.is_none_or(|path| {
+            path.split('/')
+                .any(|name| containers::container_id(name).is_some())
+        })
     }
 
     fn cgroup(&self, id: u64) -> Option<String> {

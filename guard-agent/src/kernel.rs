@@ -10,7 +10,9 @@ mod attach;
 pub mod cgroup;
 mod destroy;
 mod detach;
+mod devices;
 mod dns;
+mod edge;
 mod egress;
 mod error;
 mod events;
@@ -20,6 +22,8 @@ pub mod governed;
 #[doc(hidden)]
 pub mod lab;
 mod load;
+mod names;
+mod netlink;
 mod netns;
 mod policy;
 pub mod probe;
@@ -27,8 +31,9 @@ mod relays;
 mod stats;
 mod sys;
 pub mod timekeeping;
+mod types;
 
-use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -44,6 +49,7 @@ pub use self::{
     policy::Direct,
     stats::KernelStats,
 };
+use guard_common::policy::{HOLD_NAMES, REFUSE_INBOUND};
 pub use guard_common::{
     event::Reason,
     policy::{AGENT_REFUSES_RELAYS, UNIDENTIFIED},
@@ -51,6 +57,9 @@ pub use guard_common::{
 
 /// The number of Guard's own canary, which no agent has.
 pub const CANARY: u32 = u32::MAX - 1;
+
+/// How often devices are looked at although nothing was heard of them, in milliseconds.
+const DEVICES_AGAIN: u16 = 2_000;
 
 /// Where the programs live.
 #[derive(Clone, Debug)]
@@ -68,6 +77,9 @@ pub struct Kernel {
     links: attach::Links,
     /// None where the kernel cannot.
     family: Option<family::Family>,
+    /// None where the kernel cannot.
+    names: Option<names::Names>,
+    edge: edge::EdgeLinks,
     policy: policy::Policy,
     relays: relays::Relays,
     stats: stats::Counters,
@@ -86,6 +98,7 @@ impl Kernel {
         let loaded = load::load(&pins).map_err(probe::explain)?;
         let root = &settings.cgroup_root;
         let egress = egress::EgressLinks::new(loaded.egress, &pins.links(), root.clone())?;
+        let edge = edge::EdgeLinks::new(loaded.edge, &pins.links())?;
         let policy = policy::Policy::new(loaded.policy, egress, root.clone())?;
         let links = attach::attach(&loaded.programs, &pins, settings).map_err(probe::explain)?;
         let attached = loaded
@@ -96,11 +109,21 @@ impl Kernel {
                 tracing::warn!(%error, "packet sockets and other families are not refused to agents: see docs/kernels.md");
             })
             .ok();
+        let names = loaded
+            .names
+            .and_then(|program| names::Names::attach(program, loaded.name_maps, &pins.links()));
+        let names = names
+            .inspect_err(|error| {
+                tracing::warn!(%error, "units that are matched by their own names are governed some milliseconds late");
+            })
+            .ok();
         pins.sweep_other_versions();
         let dropped = Arc::default();
         Ok(Self {
             links,
             family,
+            names,
+            edge,
             policy,
             relays: relays::Relays::new(loaded.relays),
             stats: stats::Counters::new(loaded.stats, Arc::clone(&dropped)),
@@ -215,7 +238,32 @@ impl Kernel {
 
     /// Whether governed sockets answer clients that are not on loopback: they do unless told otherwise.
     pub fn refuse_inbound(&self, refuse: bool) -> Result<(), KernelError> {
-        self.policy.refuse_inbound(refuse)
+        self.policy.set_flag(REFUSE_INBOUND, refuse)
+    }
+
+    /// From now on a cgroup that is made with a name which begins so is held back until [`Self::settle`]: its processes
+    /// are redirected, and nobody knows yet whose they are. Replaces the earlier list. Does nothing where the kernel
+    /// cannot.
+    pub fn hold_names(&self, beginnings: &[String]) -> Result<(), KernelError> {
+        // Without the program nobody would ever let go what an earlier daemon's still holds back.
+        let Some(names) = &self.names else {
+            return self.policy.set_flag(HOLD_NAMES, false);
+        };
+        names.replace(beginnings)?;
+        self.policy.set_flag(HOLD_NAMES, !beginnings.is_empty())
+    }
+
+    /// What is held back for its name and was not looked at yet.
+    #[must_use]
+    pub fn held_by_name(&self) -> Vec<u64> {
+        self.names.as_ref().map(names::Names::held).unwrap_or_default()
+    }
+
+    /// This cgroup is governed by now, or nobody's.
+    pub fn settle(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        self.names
+            .as_ref()
+            .map_or(Ok(()), |names| names.settle(cgroup_id))
     }
 
     /// Says that the daemon lives.
@@ -239,6 +287,12 @@ impl Kernel {
         if let Some(family) = &self.family {
             attached.programs.push((family::PROGRAM, family.holds()));
         }
+        if let Some(names) = &self.names {
+            attached.programs.push((names::PROGRAM, names.holds()));
+        }
+        if let Some(holds) = self.edge.hold() {
+            attached.programs.push((edge::PROGRAM, holds));
+        }
         attached
     }
 
@@ -255,7 +309,68 @@ impl Kernel {
         {
             repaired.push((family::PROGRAM, family.repair()));
         }
+        if let Some(names) = &self.names
+            && !names.holds()
+        {
+            repaired.push((names::PROGRAM, names.repair()));
+        }
+        if self.edge.hold() == Some(false) {
+            repaired.push((edge::PROGRAM, self.guard_devices().map(drop)));
+        }
         repaired
+    }
+
+    /// Puts the program at the host's end of veth pairs on every such device of the calling thread's network namespace,
+    /// and says how many there are. To be called again when devices come: [`Self::follow_devices`] does.
+    ///
+    /// # Errors
+    /// The devices cannot be listed, or the kernel has no such links (Linux 6.6 has).
+    pub fn guard_devices(&self) -> Result<usize, KernelError> {
+        self.edge.sync().map_err(KernelError::path(
+            "the program cannot be attached to veth devices:",
+            edge::PROGRAM,
+        ))
+    }
+
+    /// Whether this kernel has what [`Self::guard_devices`] needs.
+    #[must_use]
+    pub fn can_guard_devices() -> bool {
+        sys::tcx::is_known().unwrap_or(false)
+    }
+
+    /// Calls [`Self::guard_devices`] now, and on a thread of its own whenever devices change, while the kernel side is
+    /// held by somebody.
+    ///
+    /// # Errors
+    /// As [`Self::guard_devices`], or changes cannot be heard of.
+    pub fn follow_devices(self: &Arc<Self>) -> Result<usize, KernelError> {
+        let cannot = |source| KernelError::path("cannot follow devices for", edge::PROGRAM)(source);
+        if !sys::tcx::is_known().map_err(cannot)? {
+            let lacks = "this kernel has no links for programs on devices (Linux 6.6 has)";
+            return Err(cannot(io::Error::other(lacks)));
+        }
+        let changes = devices::Changes::hear().map_err(cannot)?;
+        let count = self.guard_devices()?;
+        let kernel = Arc::downgrade(self);
+        let following = move || {
+            let mut failed = false;
+            while changes.wait(DEVICES_AGAIN).is_ok() {
+                let Some(kernel) = kernel.upgrade() else { return };
+                let outcome = kernel.guard_devices();
+                // Said once, and not every two seconds while it lasts.
+                if let Err(error) = &outcome
+                    && !failed
+                {
+                    tracing::error!(%error, "frames of packet sockets may leave containers");
+                }
+                failed = outcome.is_err();
+            }
+        };
+        std::thread::Builder::new()
+            .name("guard-devices".into())
+            .spawn(following)
+            .map_err(cannot)?;
+        Ok(count)
     }
 
     /// The stream of refusals. The first call gets it; a later one gets a stream that has ended.

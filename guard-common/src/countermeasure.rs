@@ -45,11 +45,15 @@ pub enum Countermeasure {
     Family = 17,
     /// Loopback listeners that no governed process made.
     Relay = 18,
+    /// Frames of such families at the host's end of a veth pair.
+    Edge = 19,
+    /// A new cgroup of a name that agents' units have is held back until it is known.
+    Name = 20,
 }
 
 impl Countermeasure {
     /// Every one.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Redirect,
         Self::CurrentTask,
         Self::Creator,
@@ -69,6 +73,8 @@ impl Countermeasure {
         Self::Dns,
         Self::Family,
         Self::Relay,
+        Self::Edge,
+        Self::Name,
     ];
 
     /// Its bit.

@@ -38,7 +38,8 @@ pub enum Reason {
     Egress = 14,
     /// Loopback, which this agent's `egress` rules refuse.
     Loopback = 15,
-    /// `socket()` of a family other than IPv4, IPv6, local and netlink.
+    /// `socket()` of a family other than IPv4, IPv6, local and netlink, or a frame of such a socket at the host's end of
+    /// a veth pair.
     Family = 16,
     /// A loopback listener that no governed process made, and that the agent's rules do not list.
     Relay = 17,
@@ -108,7 +109,7 @@ impl Reason {
 pub struct Event {
     /// The monotonic clock.
     pub ktime_ns: u64,
-    /// The cgroup of the task; of the socket for [`Reason::Egress`].
+    /// The cgroup of the task; of the socket for what was refused as a packet.
     pub cgroup_id: u64,
     /// The key in `AGENTS` that made the call governed.
     pub governed_cgroup_id: u64,
@@ -120,7 +121,7 @@ pub struct Event {
     pub reason: u32,
     /// The agent.
     pub agent: u32,
-    /// The process; 0 for [`Reason::Egress`], where whoever happens to run is not the sender.
+    /// The process; 0 for a packet, where whoever happens to run is not the sender.
     pub pid: u32,
     /// The user.
     pub uid: u32,
@@ -131,7 +132,7 @@ pub struct Event {
     pub protocol: u16,
     /// Zero.
     pub reserved: u32,
-    /// The thread's name; empty for [`Reason::Egress`].
+    /// The thread's name; empty for a packet.
     pub comm: [u8; COMM_LEN],
 }
 

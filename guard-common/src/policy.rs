@@ -6,6 +6,8 @@ pub const FAIL_OPEN: u32 = 1;
 pub const REFUSE_INBOUND: u32 = 2;
 /// `Config::flags`: while the daemon's heartbeat is stale, whoever is not identified yet is left alone.
 pub const FAIL_OPEN_UNKNOWN: u32 = 4;
+/// `Config::flags`: new cgroups whose names begin as one of `NAMES` are held back until they are known.
+pub const HOLD_NAMES: u32 = 8;
 
 /// `AgentEntry::flags`: this agent's sockets do not answer connections from outside.
 pub const AGENT_REFUSES_INBOUND: u32 = 1;
@@ -31,6 +33,12 @@ pub const MAX_PARENTS: u32 = 64;
 pub const MAX_KNOWN: u32 = 16_384;
 /// Entries of `AGENTS`. A full map refuses the next agent; nothing is evicted.
 pub const MAX_AGENTS: u32 = 4096;
+/// Entries of `NAMES`: two for each of four units of as many agents as there may be.
+pub const MAX_NAMES: u32 = 32_768;
+/// Entries of `HELD`. While it is full a new cgroup is not held back.
+pub const MAX_HELD: u32 = 4096;
+/// Bytes of a cgroup's name that are compared, and a zero after them.
+pub const NAME_LEN: usize = 64;
 /// Entries of `RELAYS`.
 pub const MAX_RELAYS: u32 = 4096;
 /// Relays that are remembered as reported; the oldest is forgotten.
@@ -50,7 +58,7 @@ pub const EVENTS_BYTES: u32 = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Config {
-    /// [`FAIL_OPEN`], [`REFUSE_INBOUND`], [`FAIL_OPEN_UNKNOWN`].
+    /// [`FAIL_OPEN`], [`REFUSE_INBOUND`], [`FAIL_OPEN_UNKNOWN`], [`HOLD_NAMES`].
     pub flags: u32,
     /// Bit N: some agent is registered at cgroup level N. Keeps the look-up short for everyone else.
     pub levels: u32,
@@ -90,6 +98,25 @@ pub struct NetnsEntry {
     pub reserved: u32,
 }
 
+/// Where the kernel's own structures keep what is read of a new cgroup, in bytes: the one entry of `LAYOUT`. Read from the
+/// kernel's type information by the daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Layout {
+    /// `cgroup.root`.
+    pub root: u32,
+    /// `cgroup.level`.
+    pub level: u32,
+    /// `cgroup.kn`.
+    pub node: u32,
+    /// `cgroup_root.hierarchy_id`.
+    pub hierarchy: u32,
+    /// `kernfs_node.id`.
+    pub id: u32,
+    /// `kernfs_node.name`.
+    pub name: u32,
+}
+
 /// An index of the per-CPU array `STATS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -127,6 +154,7 @@ pub const STATS: u32 = 32;
 const _: () = assert!(size_of::<Config>() == 40 && align_of::<Config>() == 8);
 const _: () = assert!(size_of::<AgentEntry>() == 8);
 const _: () = assert!(size_of::<NetnsEntry>() == 8);
+const _: () = assert!(size_of::<Layout>() == 24);
 
 #[cfg(feature = "user")]
 mod user {
@@ -137,4 +165,6 @@ mod user {
     unsafe impl aya::Pod for super::AgentEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::NetnsEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Layout {}
 }

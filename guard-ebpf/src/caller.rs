@@ -10,11 +10,11 @@ use guard_common::{
     COMM_LEN,
     countermeasure::Countermeasure,
     flow::Tag,
-    policy::{Config, FAIL_OPEN, FAIL_OPEN_UNKNOWN, MAX_LEVEL, Stat, UNIDENTIFIED},
+    policy::{Config, FAIL_OPEN, FAIL_OPEN_UNKNOWN, HOLD_NAMES, MAX_LEVEL, Stat, UNIDENTIFIED},
 };
 
 use crate::{
-    maps::{AGENTS, CFG, KNOWN, PARENTS, TAG},
+    maps::{AGENTS, CFG, HELD, HELD_LEVELS, KNOWN, PARENTS, TAG},
     refuse::count,
     storage,
 };
@@ -56,7 +56,7 @@ pub(crate) struct Task {
 #[inline(always)]
 pub(crate) fn governed(sk: *mut c_void) -> Option<Governed> {
     let config = CFG.get(0)?;
-    if config.levels | config.parent_levels == 0 {
+    if governs_nobody(config) {
         return None;
     }
     let tag = storage::get(&TAG, sk);
@@ -86,7 +86,7 @@ pub(crate) fn governed(sk: *mut c_void) -> Option<Governed> {
 #[inline(always)]
 pub(crate) fn governed_task() -> Option<Governed> {
     let config = CFG.get(0)?;
-    if config.levels | config.parent_levels == 0 {
+    if governs_nobody(config) {
         return None;
     }
     let (cgroup_id, agent) = current(config)?;
@@ -137,10 +137,42 @@ fn current(config: &Config) -> Option<(u64, u32)> {
             return Some((id, entry.agent));
         }
     }
+    if config.flags & HOLD_NAMES != 0
+        && config.disabled & Countermeasure::Name.bit() == 0
+        && let Some(id) = held()
+    {
+        return Some((id, UNIDENTIFIED));
+    }
     if config.parent_levels == 0 {
         return None;
     }
     unidentified(config.parent_levels)
+}
+
+/// So that the usual case, a machine without agents, costs nothing more.
+#[inline(always)]
+fn governs_nobody(config: &Config) -> bool {
+    config.levels | config.parent_levels | config.flags & HOLD_NAMES == 0
+}
+
+/// The new cgroup that the current task is in, if it was held back for its name and nobody has looked at it yet.
+#[inline(always)]
+fn held() -> Option<u64> {
+    let levels = *HELD_LEVELS.get(0)?;
+    let mut level = MAX_LEVEL;
+    while level > 1 {
+        level -= 1;
+        if levels & (1 << level) == 0 {
+            continue;
+        }
+        // SAFETY: a helper without pointers; 0 if the task's cgroup is not that deep.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        // SAFETY: the value is not read.
+        if id != 0 && unsafe { HELD.get(id) }.is_some() {
+            return Some(id);
+        }
+    }
+    None
 }
 
 /// The container of the current task, if its parent is watched and nobody has said yet whose it is.

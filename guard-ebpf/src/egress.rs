@@ -47,14 +47,14 @@ const V6_HEADER: usize = 40;
 const FRAGMENT: u16 = 0x3fff;
 
 /// A packet as far as it matters here.
-struct Packet {
+pub(crate) struct Packet {
     /// In mapped form.
-    destination: [u32; 4],
-    protocol: u8,
+    pub(crate) destination: [u32; 4],
+    pub(crate) protocol: u8,
     /// Host order; 0 if there is no transport header where it is usual.
-    port: u16,
+    pub(crate) port: u16,
     /// Where the transport header starts; 0 if it does not follow a plain IP header.
-    transport: u32,
+    pub(crate) transport: u32,
 }
 
 #[inline(always)]
@@ -74,7 +74,14 @@ pub(crate) fn egress(skb: *mut __sk_buff) -> i32 {
         return PASS;
     }
     count(Stat::Refused);
-    report(skb, packet, config);
+    let packet = packet.unwrap_or(Packet {
+        destination: [0; 4],
+        protocol: 0,
+        port: 0,
+        transport: 0,
+    });
+    let who = owner(skb, config).map_or((0, 0), |(id, entry)| (id, entry.agent));
+    report(skb, Reason::Egress, who, &packet);
     DROP
 }
 
@@ -161,29 +168,23 @@ pub(crate) fn socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     (!sk.is_null()).then_some(sk)
 }
 
-/// Not `refuse`: a packet may leave long after the call, in the time of any other process.
+/// Not `refuse`: a packet may leave long after the call, in the time of any other process. `who` is the governed cgroup
+/// and its agent.
 #[inline(always)]
-fn report(skb: *mut __sk_buff, packet: Option<Packet>, config: &Config) {
+pub(crate) fn report(skb: *mut __sk_buff, reason: Reason, who: (u64, u32), packet: &Packet) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         count(Stat::EventsLost);
         return;
     };
-    let (governed_cgroup_id, agent) = owner(skb, config).map_or((0, 0), |(id, entry)| (id, entry.agent));
-    let packet = packet.unwrap_or(Packet {
-        destination: [0; 4],
-        protocol: 0,
-        port: 0,
-        transport: 0,
-    });
     entry.write(Event {
         ktime_ns: caller::now(),
         // SAFETY: the context pointer comes from the kernel.
         cgroup_id: unsafe { bpf_skb_cgroup_id(skb) },
-        governed_cgroup_id,
+        governed_cgroup_id: who.0,
         netns_cookie: 0,
         address: packet.destination,
-        reason: Reason::Egress as u32,
-        agent,
+        reason: reason as u32,
+        agent: who.1,
         pid: 0,
         // SAFETY: the context pointer comes from the kernel.
         uid: unsafe { bpf_get_socket_uid(skb) },
@@ -197,7 +198,7 @@ fn report(skb: *mut __sk_buff, packet: Option<Packet>, config: &Config) {
 
 /// The nearest registered cgroup above the socket's own.
 #[inline(always)]
-fn owner(skb: *mut __sk_buff, config: &Config) -> Option<(u64, AgentEntry)> {
+pub(crate) fn owner(skb: *mut __sk_buff, config: &Config) -> Option<(u64, AgentEntry)> {
     let mut level = MAX_LEVEL;
     while level > 1 {
         level -= 1;

@@ -3,12 +3,18 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, sock_ops},
-    programs::{FEntryContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext},
+    macros::{
+        cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, classifier, raw_tracepoint, sock_ops,
+    },
+    programs::{
+        FEntryContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext,
+        SockoptContext, TcContext,
+    },
 };
 
 use crate::{
-    bind, connect, create, egress, family, getsockopt, peername, recvmsg, sendmsg, setsockopt, sockops,
+    bind, connect, create, edge, egress, family, getsockopt, names, peername, recvmsg, sendmsg, setsockopt,
+    sockops,
 };
 
 #[cgroup_sock_addr(connect4)]
@@ -85,6 +91,17 @@ fn fw_setsockopt(ctx: SockoptContext) -> i32 {
 #[cgroup_skb(egress)]
 fn fw_egress(ctx: SkBuffContext) -> i32 {
     egress::egress(ctx.skb.skb)
+}
+
+#[classifier]
+fn fw_edge(ctx: TcContext) -> i32 {
+    edge::edge(ctx.skb.skb)
+}
+
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+fn fw_names(ctx: RawTracePointContext) -> i32 {
+    names::made(&ctx);
+    0
 }
 
 // The library's attribute for this kind of section always returns 0; this program decides what the function returns.

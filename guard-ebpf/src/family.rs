@@ -15,8 +15,8 @@ use crate::{
 
 const AF_UNSPEC: i32 = 0;
 const AF_UNIX: i32 = 1;
-const AF_INET: i32 = 2;
-const AF_INET6: i32 = 10;
+pub(crate) const AF_INET: i32 = 2;
+pub(crate) const AF_INET6: i32 = 10;
 const AF_NETLINK: i32 = 16;
 const AF_ALG: i32 = 38;
 

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage},
     macros::{btf_map, map},
     maps::RingBuf,
 };
@@ -11,8 +11,8 @@ use guard_common::{
     dns::{MAX_QUERIES, Query, QueryKey},
     flow::{Flow, FlowKey, Tag},
     policy::{
-        AgentEntry, Config, EVENTS_BYTES, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_KNOWN, MAX_NETNS,
-        MAX_PARENTS, MAX_RELAYS, MAX_SEEN, NetnsEntry, STATS as STAT_COUNT,
+        AgentEntry, Config, EVENTS_BYTES, Layout, MAX_AGENTS, MAX_DENY_PORTS, MAX_FLOWS, MAX_HELD, MAX_KNOWN,
+        MAX_NAMES, MAX_NETNS, MAX_PARENTS, MAX_RELAYS, MAX_SEEN, NAME_LEN, NetnsEntry, STATS as STAT_COUNT,
     },
 };
 
@@ -35,6 +35,22 @@ pub(crate) static PARENTS: HashMap<u64, u32, { MAX_PARENTS as usize }, NO_PREALL
 /// Children of `PARENTS` that are known to be no agent's.
 #[btf_map]
 pub(crate) static KNOWN: HashMap<u64, u32, { MAX_KNOWN as usize }, NO_PREALLOC> = HashMap::new();
+
+/// How the names of agents' units begin: longest first, as this kind of map finds them.
+#[btf_map]
+pub(crate) static NAMES: LpmTrie<[u8; NAME_LEN], u32, { MAX_NAMES as usize }> = LpmTrie::new();
+
+/// New cgroups of such names that nobody has looked at yet.
+#[btf_map]
+pub(crate) static HELD: HashMap<u64, u32, { MAX_HELD as usize }, NO_PREALLOC> = HashMap::new();
+
+/// One entry: bit N says that some cgroup was held back at level N.
+#[btf_map]
+pub(crate) static HELD_LEVELS: Array<u32, 1> = Array::new();
+
+/// One entry: where the kernel keeps what is read of a new cgroup.
+#[btf_map]
+pub(crate) static LAYOUT: Array<Layout, 1> = Array::new();
 
 /// Namespace cookie to listener.
 #[btf_map]

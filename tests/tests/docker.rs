@@ -160,6 +160,69 @@ fn an_unlabelled_container_whose_first_act_is_to_connect_is_never_refused() -> R
     Ok(())
 }
 
+/// Frames to the provider's address, written by hand, from the first moment on: a UDP header is all they carry.
+const FRAMES: &str = r#"
+import socket, struct, sys, time
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+if sys.argv[1] == "past-the-queue": s.setsockopt(263, 20, 1)
+s.bind(("eth0", 0x800))
+own = bytes([172, 30, 0, 77])
+to = socket.inet_aton("203.0.113.10")
+def header(sum): return struct.pack("!BBHHHBBH4s4s", 69, 0, 28, 1, 0, 64, 17, sum, own, to)
+sum = sum(struct.unpack("!10H", header(0)))
+frame = b"\xff" * 6 + s.getsockname()[4] + b"\x08\x00" + header(~(sum % 65535) & 65535) + struct.pack("!HHHH", 9, 9, 8, 0)
+for _ in range(40):
+    s.send(frame)
+    time.sleep(0.05)
+print("sent")
+"#;
+
+/// What came past the host's end of a container's cable.
+fn past_the_cable(packets: &Packets) -> Vec<String> {
+    let seen = packets.seen().into_iter();
+    seen.filter(|line| line.starts_with("docker0 ")).collect()
+}
+
+#[test]
+fn no_frame_of_a_labelled_containers_packet_socket_comes_past_the_hosts_end_of_its_cable() -> Result<()> {
+    let lab = Lab::builder().containers().start()?;
+    let engine = Engine::start(&lab)?;
+    let packets = Packets::to(&lab, PROVIDER)?;
+    let python = lab.python().display().to_string();
+    for (neighbours, how) in ["by-the-queue", "past-the-queue"].into_iter().enumerate() {
+        // Where the kernel takes the program in front of socket() there is no such socket at all.
+        let container = Container::new(&format!("agent-{how}")).agent("coder");
+        let done = engine
+            .run(lab.coder(), &container, &[&python, "-c", FRAMES, how])?
+            .run()?;
+        assert!(
+            done.stdout.contains("sent") || done.stderr.contains("Address family not supported"),
+            "{done:?}"
+        );
+        let past = past_the_cable(&packets);
+        assert_eq!(
+            past.len(),
+            40 * neighbours,
+            "{how}: only neighbours' frames came past: {past:?}"
+        );
+        let container = Container::new(&format!("neighbour-{how}"));
+        let done = engine
+            .run(lab.outside(), &container, &[&python, "-c", FRAMES, how])?
+            .run()?;
+        assert!(done.stdout.contains("sent"), "{done:?}");
+    }
+    let seen = past_the_cable(&packets);
+    assert_eq!(
+        seen.len(),
+        80,
+        "every frame of the neighbours, so an agent's would have been seen: {seen:?}"
+    );
+    let tried = lab.metrics()?;
+    let labels = [("agent", "coder"), ("vector", "family")];
+    assert!(tried.count("guard_bypass_attempts_total", &labels)? >= 1);
+    Ok(())
+}
+
 fn starts() -> Result<usize> {
     Ok(std::env::var("GUARD_DOCKER_STARTS").map_or(Ok(STARTS), |text| text.parse())?)
 }

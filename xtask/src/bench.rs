@@ -13,6 +13,9 @@ pub(crate) struct Options {
     /// What the programs cost per call: governed and not, with none and with up to 1,000 agents. As root.
     #[arg(long)]
     hooks: bool,
+    /// What it costs to relay a byte: the daemon's copy loop, splice(2) and a sockmap. As root, half a minute.
+    #[arg(long)]
+    passthrough: bool,
 }
 
 /// Measures, and writes the numbers down.
@@ -21,8 +24,8 @@ pub(crate) struct Options {
 /// Nothing is named, a build fails, or what is measured is slower than promised.
 pub(crate) fn run(options: Options) -> Result<()> {
     ensure!(
-        options.ledger || options.hooks,
-        "name what to measure: --ledger, --hooks"
+        options.ledger || options.hooks || options.passthrough,
+        "name what to measure: --ledger, --hooks, --passthrough"
     );
     if options.ledger {
         ledger()?;
@@ -30,21 +33,30 @@ pub(crate) fn run(options: Options) -> Result<()> {
     if options.hooks {
         hooks()?;
     }
+    if options.passthrough {
+        need_root("joining sockets in the kernel")?;
+        release("passthrough", &[])?;
+    }
     Ok(())
 }
 
 fn ledger() -> Result<()> {
-    cargo([
+    release("bench", &["ledger"])
+}
+
+/// One of the measuring programs, optimised.
+fn release(program: &str, arguments: &[&str]) -> Result<()> {
+    let run = [
         "run",
         "--release",
         "--quiet",
         "--package",
         "guard-tests",
         "--bin",
-        "bench",
+        program,
         "--",
-        "ledger",
-    ])
+    ];
+    cargo(run.iter().chain(arguments))
 }
 
 /// The programs are optimised in every build; what is around them is not measured.

@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::setup::{self, State, Step, on_path};
 
 /// The oldest kernel that `docs/kernels.md` supports, and the newest one that Debian 12 has.
-const SERIES: [&str; 2] = ["6.1", "6.12"];
+pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// What only this chore needs.
 const STEPS: &[Step] = &[
@@ -62,11 +62,11 @@ fn tool(name: &str) -> Result<State> {
     })
 }
 
-/// Runs every kernel suite under every kernel.
+/// Runs every kernel suite under the kernels of these series, under all of [`SERIES`] if none is named.
 ///
 /// # Errors
 /// Something cannot be prepared, or a suite fails under a kernel; all kernels are tried first.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(wanted: &[String]) -> Result<()> {
     ensure!(
         std::env::consts::ARCH == "x86_64",
         "the kernels of this chore are for x86_64, this machine is {}",
@@ -78,6 +78,9 @@ pub(crate) fn run() -> Result<()> {
     std::fs::create_dir_all(&place)?;
     let mut failed = Vec::new();
     for series in SERIES {
+        if !wanted.is_empty() && !wanted.iter().any(|named| named == series) {
+            continue;
+        }
         let image = image::fetch(series, &place).with_context(|| format!("fetching Linux {series}"))?;
         say(&format!("Linux {}: building its machine", image.release))?;
         let initramfs = place.join(format!("{}.cpio", image.release));

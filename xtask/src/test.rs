@@ -10,9 +10,10 @@ use crate::{fuzz, kernels, setup, systemd};
 /// What to run beside the suites.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Only the kernel suites, on the oldest and the newest supported kernel, emulated: ten to twenty minutes.
-    #[arg(long)]
-    pub(crate) kernels: bool,
+    /// Only the kernel suites, emulated, on the oldest and the newest supported kernel, or on the series that are named
+    /// (`--kernels 6.1`): ten to twenty minutes each.
+    #[arg(long, value_name = "SERIES", num_args = 0.., value_parser = kernels::SERIES)]
+    pub(crate) kernels: Option<Vec<String>>,
     /// Only what is not ours: an independent fake provider in every dialect that it speaks, an independent price list,
     /// and the matrix of clients: every supported SDK and agent CLI (2 GB), each run against the fake providers, the
     /// outcome written to docs/clients.md. About fifteen minutes.
@@ -53,8 +54,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     need_root("the lab")?;
     set_up()?;
-    if options.kernels {
-        return kernels::run();
+    if let Some(series) = &options.kernels {
+        return kernels::run(series);
     }
     if options.systemd {
         return systemd::run();

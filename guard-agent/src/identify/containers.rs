@@ -211,7 +211,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The container's id in the name of its cgroup: `<id>`, or `docker-<id>.scope`.
-fn container_id(name: &str) -> Option<&str> {
+pub(super) fn container_id(name: &str) -> Option<&str> {
     name.split(|c: char| !c.is_ascii_digit() && !('a'..='f').contains(&c))
         .find(|part| part.len() == ID_LENGTH)
 }

@@ -61,6 +61,13 @@ impl Enforcement {
             .set_relays(&relays(config))
             .and_then(|()| kernel.set_agent_flags(flags(config)))
             .context("the agents' rules cannot be put in force")?;
+        match kernel.follow_devices() {
+            Ok(devices) => tracing::info!(
+                devices,
+                "no frame of an agent's packet socket passes a veth device"
+            ),
+            Err(error) => tracing::warn!(%error, "packet sockets in containers: see docs/kernels.md"),
+        }
         let governed = GovernedSet::start(kernel.clone(), &host.cgroup_root, &patterns(config))
             .context("the agents' cgroups cannot be watched")?;
         let governed = Arc::new(governed);

@@ -68,6 +68,7 @@ fn descriptor<'a>((name, map): (&'a str, &Map)) -> Option<(&'a str, RawFd)> {
     let data: &MapData = match map {
         Map::Array(data)
         | Map::HashMap(data)
+        | Map::LpmTrie(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::RingBuf(data)

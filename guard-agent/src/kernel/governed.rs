@@ -9,6 +9,7 @@
 
 mod cut;
 mod pattern;
+mod runs;
 mod scan;
 mod set;
 mod unit;
@@ -57,7 +58,8 @@ impl GovernedSet {
         root: &Path,
         patterns: &[(u32, Vec<String>)],
     ) -> Result<Self, KernelError> {
-        let shared = Arc::new(Shared::new(kernel, root.to_owned(), pattern::parse(patterns)?));
+        let shared = Arc::new(Shared::new(kernel, root.to_owned()));
+        shared.set_patterns(pattern::parse(patterns)?)?;
         let watcher = Watcher::start(Arc::clone(&shared)).map_err(KernelError::path("cannot watch", root))?;
         shared.reconcile();
         Ok(Self { shared, watcher })
@@ -65,7 +67,7 @@ impl GovernedSet {
 
     /// Replaces the patterns, for a reload.
     pub fn set_patterns(&self, patterns: &[(u32, Vec<String>)]) -> Result<(), KernelError> {
-        self.shared.set_patterns(pattern::parse(patterns)?);
+        self.shared.set_patterns(pattern::parse(patterns)?)?;
         self.shared.reconcile();
         self.watcher.wake();
         Ok(())
@@ -77,6 +79,13 @@ impl GovernedSet {
     #[must_use]
     pub fn lookup(&self, cgroup_id: u64) -> Option<GovernedCgroup> {
         self.shared.lookup(cgroup_id)
+    }
+
+    /// Whether this cgroup was held back only because its name begins as that of an agent's unit, and is no agent's. One
+    /// that is gone is not known to be nobody's.
+    #[must_use]
+    pub fn is_nobodys(&self, cgroup_id: u64) -> bool {
+        self.shared.is_nobodys(cgroup_id)
     }
 
     /// Governs a cgroup that `guard-agent run` made, under its run's id. Call it before a process enters.

@@ -15,24 +15,31 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SockOps},
+    programs::{
+        CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSockopt, Program, ProgramError, RawTracePoint,
+        SchedClassifier, SockOps,
+    },
 };
 use guard_common::{
     ABI_VERSION,
     policy::{AgentEntry, Config, NetnsEntry},
 };
 
-use super::{KernelError, attach::PROGRAMS, egress, family, sys};
+use super::{KernelError, attach::PROGRAMS, edge, egress, family, names, sys};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
 
 pub(super) const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// Maps that outlive the daemon. Not EVENTS: a ring belongs to its reader.
-const PINNED: [&str; 14] = [
+const PINNED: [&str; 18] = [
     "CFG",
     "AGENTS",
     "PARENTS",
     "KNOWN",
+    "NAMES",
+    "HELD",
+    "HELD_LEVELS",
+    "LAYOUT",
     "NETNS",
     "DENY_PORTS",
     "RELAYS",
@@ -109,8 +116,12 @@ pub(super) struct PolicyMaps {
 pub(super) struct Loaded {
     pub(super) programs: Vec<(&'static str, OwnedFd)>,
     pub(super) egress: OwnedFd,
+    pub(super) edge: OwnedFd,
     /// Not every kernel takes it.
     pub(super) family: Result<OwnedFd, KernelError>,
+    /// Nor this one.
+    pub(super) names: Result<OwnedFd, KernelError>,
+    pub(super) name_maps: names::NameMaps,
     pub(super) policy: PolicyMaps,
     pub(super) relays: HashMap<MapData, u64, u32>,
     pub(super) stats: PerCpuArray<MapData, u64>,
@@ -137,7 +148,14 @@ pub(super) fn load(pins: &Pins) -> Result<Loaded, KernelError> {
     Ok(Loaded {
         programs,
         egress: program(&mut object, egress::PROGRAM)?,
+        edge: program(&mut object, edge::PROGRAM)?,
         family,
+        names: program(&mut object, names::PROGRAM),
+        name_maps: names::NameMaps {
+            names: map(&mut object, "NAMES")?,
+            held: map(&mut object, "HELD")?,
+            layout: map(&mut object, "LAYOUT")?,
+        },
         policy: PolicyMaps {
             config: map(&mut object, "CFG")?,
             agents: map(&mut object, "AGENTS")?,
@@ -160,7 +178,10 @@ pub(super) fn rehearse() -> Result<usize, KernelError> {
         .load(OBJECT)
         .map_err(|error| refused("the maps", &flatten(&error)))?;
     let mut count = 0;
-    for (name, program) in object.programs_mut().filter(|(name, _)| *name != family::PROGRAM) {
+    for (name, program) in object
+        .programs_mut()
+        .filter(|(name, _)| ![family::PROGRAM, names::PROGRAM].contains(name))
+    {
         load_program(program).map_err(|error| refused(name, &flatten(&error)))?;
         count += 1;
     }
@@ -175,6 +196,15 @@ pub(super) fn rehearse_family() -> Result<(), KernelError> {
         .map_err(|error| refused("the maps", &flatten(&error)))?;
     let program = family::load(OBJECT, &object)?;
     family::try_out(&program)
+}
+
+/// And for the other one.
+pub(super) fn rehearse_names() -> Result<(), KernelError> {
+    let mut object = EbpfLoader::new()
+        .btf(None)
+        .load(OBJECT)
+        .map_err(|error| refused("the maps", &flatten(&error)))?;
+    program(&mut object, names::PROGRAM).map(drop)
 }
 
 fn map<T: TryFrom<Map, Error: std::error::Error>>(
@@ -198,6 +228,8 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSkb(_) => <&mut CgroupSkb>::try_from(program)?.load(),
         Program::CgroupSock(_) => <&mut CgroupSock>::try_from(program)?.load(),
         Program::CgroupSockopt(_) => <&mut CgroupSockopt>::try_from(program)?.load(),
+        Program::RawTracePoint(_) => <&mut RawTracePoint>::try_from(program)?.load(),
+        Program::SchedClassifier(_) => <&mut SchedClassifier>::try_from(program)?.load(),
         Program::SockOps(_) => <&mut SockOps>::try_from(program)?.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }

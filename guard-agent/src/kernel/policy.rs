@@ -13,7 +13,7 @@ use std::{
 use aya::maps::MapError;
 use guard_common::policy::{
     AgentEntry, Config, FAIL_OPEN, FAIL_OPEN_UNKNOWN, HAS_V6_LOOPBACK, MAX_AGENTS, MAX_DENY_PORTS, MAX_KNOWN,
-    MAX_LEVEL, MAX_NETNS, MAX_PARENTS, NetnsEntry, REFUSE_INBOUND,
+    MAX_LEVEL, MAX_NETNS, MAX_PARENTS, NetnsEntry,
 };
 
 use super::{KernelError, cgroup, egress::EgressLinks, load::PolicyMaps, sys};
@@ -189,12 +189,13 @@ impl Policy {
         outcome
     }
 
-    pub(super) fn refuse_inbound(&self, refuse: bool) -> Result<(), KernelError> {
+    /// Sets or takes one of the flags of `Config`.
+    pub(super) fn set_flag(&self, flag: u32, set: bool) -> Result<(), KernelError> {
         self.lock().configure(|config| {
-            if refuse {
-                config.flags |= REFUSE_INBOUND;
+            if set {
+                config.flags |= flag;
             } else {
-                config.flags &= !REFUSE_INBOUND;
+                config.flags &= !flag;
             }
         })
     }

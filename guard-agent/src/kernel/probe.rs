@@ -66,6 +66,8 @@ pub fn probe(cgroup_root: &Path, bpffs: &Path) -> Vec<Finding> {
     findings.push(bpf_fs(bpffs));
     findings.push(programs());
     findings.push(family());
+    findings.push(edge());
+    findings.push(names());
     findings
 }
 
@@ -180,6 +182,42 @@ fn family() -> Finding {
         answer,
         since: Some("5.7"),
         lost: "packet sockets (with CAP_NET_RAW), AF_VSOCK and other families are not refused to agents",
+        fix,
+        required: false,
+    }
+}
+
+/// It stands in for the programs in front of `socket()` where a container has a network namespace of its own.
+fn edge() -> Finding {
+    let (answer, fix) = match sys::tcx::is_known() {
+        Ok(true) => (Answer::Present, "asked".to_owned()),
+        Ok(false) => (
+            Answer::Absent,
+            "take CAP_NET_RAW from agents, unless programs in front of socket() are there".to_owned(),
+        ),
+        Err(error) => (Answer::Unknown(error.to_string()), "run this as root".to_owned()),
+    };
+    Finding {
+        feature: "programs on network devices, by links",
+        answer,
+        since: Some("6.6"),
+        lost: "frames of packet sockets are not dropped at the host's end of containers' veth pairs",
+        fix,
+        required: false,
+    }
+}
+
+/// Without it only the first moments of a unit that is matched by its own name are lost.
+fn names() -> Finding {
+    let (answer, fix) = match load::rehearse_names() {
+        Ok(()) => (Answer::Present, "loaded and let go".to_owned()),
+        Err(error) => (Answer::Absent, format!("match slices instead of units ({error})")),
+    };
+    Finding {
+        feature: "a program that sees each new cgroup",
+        answer,
+        since: Some("5.5"),
+        lost: "a unit that is matched by its own name is governed some milliseconds after it starts",
         fix,
         required: false,
     }

@@ -15,11 +15,14 @@ use std::{
     path::Path,
 };
 
+pub(super) mod tcx;
+
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
+const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 
@@ -116,6 +119,13 @@ struct Create {
     target_fd: u32,
     attach_type: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct Tracepoint {
+    name: u64,
+    program_fd: u32,
+    padding: u32,
 }
 
 #[repr(C)]
@@ -262,6 +272,19 @@ pub(super) fn link_function(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
             target_fd: 0,
             attach_type: MODIFY_RETURN,
             flags: 0,
+        },
+    )?)
+}
+
+/// Attaches a program to one of the kernel's tracepoints.
+pub(super) fn link_tracepoint(program: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    let name = CString::new(name).map_err(io::Error::other)?;
+    owned(bpf(
+        RAW_TRACEPOINT_OPEN,
+        &mut Tracepoint {
+            name: name.as_ptr() as u64,
+            program_fd: raw(program),
+            padding: 0,
         },
     )?)
 }

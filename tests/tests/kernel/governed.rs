@@ -7,7 +7,7 @@ use guard_agent::kernel::{
     governed::{GovernedCgroup, GovernedSet},
 };
 
-use crate::world::{World, eventually, run};
+use crate::world::{NAMES, World, eventually, run};
 
 const CODER: u32 = 21;
 const TESTER: u32 = 22;
@@ -232,4 +232,83 @@ fn a_unit_is_governed_in_whatever_slice_it_starts_and_its_neighbours_are_not() {
         governs(&kernel, again.id().unwrap())
     });
     assert_ne!(set.lookup(again.id().unwrap()).unwrap().run, before);
+}
+
+#[test]
+fn a_unit_is_held_back_from_its_making_until_the_set_has_looked_at_it() {
+    let world = World::new();
+    if !world.has(NAMES) {
+        return;
+    }
+    let names = ["coder@".to_owned()];
+    let unit = |name: &str| world.anchor.child(&format!("system.slice/{name}")).unwrap();
+    world.kernel.hold_names(&names).unwrap();
+    // The second begins as an agent's does, and is nobody's; the third does not.
+    let [coder, other, third] = ["coder@1.service", "coder@x.scope", "sshd.service"].map(unit);
+    let mut held = world.kernel.held_by_name();
+    held.sort_unstable();
+    let mut expected = vec![coder.id().unwrap(), other.id().unwrap()];
+    expected.sort_unstable();
+    assert_eq!(held, expected);
+    let dial = "attempt(lambda: dial('203.0.113.10'))";
+    let (set, kernel) = set(&world, &[(CODER, &["coder@*.service"])]);
+    eventually("it has looked", || kernel.held_by_name().is_empty());
+    assert_eq!(set.lookup(coder.id().unwrap()).unwrap().agent, CODER);
+    for stranger in [&other, &third] {
+        assert_eq!(set.lookup(stranger.id().unwrap()), None);
+        assert_eq!(
+            set.is_nobodys(stranger.id().unwrap()),
+            stranger.id().unwrap() == other.id().unwrap()
+        );
+        assert_eq!(run(world.python(dial).cgroup(stranger)), "ENETUNREACH");
+    }
+    // An escaped name, and one that is made while the set is there: found by either way, never late.
+    let escaped = unit("_coder@2.service");
+    assert_eq!(run(world.python(dial).cgroup(&escaped)), "ok");
+    eventually("the new one is governed", || {
+        governs(&kernel, escaped.id().unwrap())
+    });
+    eventually("nothing is held any more", || kernel.held_by_name().is_empty());
+    // Another configuration: nothing is held back, and what is made is nobody's.
+    set.set_patterns(&owned(&[(CODER, &["/nowhere"])])).unwrap();
+    unit("coder@3.service");
+    assert_eq!(kernel.held_by_name(), Vec::<u64>::new());
+}
+
+#[test]
+fn a_unit_that_cannot_be_governed_stays_held_back() {
+    let world = World::new();
+    if !world.has(NAMES) {
+        return;
+    }
+    let patterns: &[(u32, &[&str])] = &[(CODER, &["coder@*.service"])];
+    let (set, kernel) = set(&world, patterns);
+    let crowd = world.anchor.child("crowd").unwrap();
+    let mut ids = Vec::new();
+    loop {
+        let one = crowd.path().join(ids.len().to_string());
+        fs::create_dir(&one).unwrap();
+        let id = cgroup::id_of(&one).unwrap();
+        if kernel.govern(id, TESTER).is_err() {
+            break;
+        }
+        ids.push(id);
+    }
+    let unit = world.anchor.child("system.slice/coder@1.service").unwrap();
+    let id = unit.id().unwrap();
+    let dial = "attempt(lambda: dial('203.0.113.10'))";
+    for _ in 0..2 {
+        set.set_patterns(&owned(patterns)).unwrap();
+        assert_eq!(kernel.held_by_name(), [id]);
+        assert!(!set.is_nobodys(id));
+        assert_eq!(
+            run(world.python(dial).cgroup(&unit)),
+            "ok",
+            "it went to the listener"
+        );
+    }
+    kernel.ungovern(ids[0]).unwrap();
+    set.set_patterns(&owned(patterns)).unwrap();
+    assert!(governs(&kernel, id));
+    assert_eq!(kernel.held_by_name(), Vec::<u64>::new());
 }

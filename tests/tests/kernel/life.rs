@@ -9,7 +9,7 @@ use std::{
 use guard_agent::kernel::{self, Kernel, KernelError, KernelSettings, cgroup};
 use guard_tests::process::Spawn;
 
-use crate::world::{AGENT, PORT, World, exists, run, serve};
+use crate::world::{AGENT, NAMES, PORT, World, exists, run, serve};
 
 /// Raises a flag however its scope ends.
 pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
@@ -137,10 +137,10 @@ fn an_older_daemon_sees_that_it_is_no_longer_the_one_in_force() {
 fn detach_removes_every_program_and_map() {
     let world = World::new();
     let bpffs = world.settings.bpffs.clone();
-    let programs = if world.refuses_families() { 16 } else { 15 };
+    let programs = 15 + usize::from(world.refuses_families()) + usize::from(world.has(NAMES));
     let report = world.mounts.run(|| Ok(kernel::detach(&bpffs)?)).unwrap();
     assert!(report.links.contains(&"fw_connect4".to_owned()) && report.maps.contains(&"AGENTS".to_owned()));
-    assert_eq!((report.links.len(), report.maps.len()), (programs, 14));
+    assert_eq!((report.links.len(), report.maps.len()), (programs, 18));
     assert!(!exists(&world, &bpffs));
     let attached = world.attached(&world.kernel);
     assert_eq!(attached.missing().len(), programs);

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use guard_agent::kernel::Kernel;
 use guard_tests::netns::{End, NetNs, join};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -18,6 +19,10 @@ const NEAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const WATCH: Duration = Duration::from_millis(300);
 
 const ETH_P_ALL: u16 = 3;
+const MAC_HEADER: usize = 14;
+const IP_HEADER: usize = 20;
+/// The protocol of the packets in frames that are written by hand.
+const EXPERIMENT: i32 = 253;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 /// What the kernel says by itself: IGMP; hop-by-hop (multicast listener reports) and ICMPv6.
@@ -30,7 +35,10 @@ V4, V6, TCP, UDP = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.S
 MARK = struct.pack("!HHHH", T, T, T, T)
 def index(): return socket.if_nametoindex("near")
 def frame():
-    header = struct.pack("!BBHHHBBH4s4s", 69, 0, 28, 1, 0, 64, 253, 0, socket.inet_aton(NEAR4), socket.inet_aton(FAR4))
+    def header(sum): return struct.pack("!BBHHHBBH4s4s", 69, 0, 28, 1, 0, 64, 253, sum, socket.inet_aton(NEAR4), socket.inet_aton(FAR4))
+    sum = sum_of = 0
+    for word in struct.unpack("!10H", header(0)): sum_of += word
+    header = header(~(sum_of % 65535) & 65535)
     return bytes([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]) + header + MARK
 def submit(entry, wait):
     "Hands one entry to the kernel through an io_uring; what came of it, if that is waited for."
@@ -70,6 +78,8 @@ def go(s, host, *more):
 
 pub(crate) struct Range {
     witness: Socket,
+    /// Hears what the other end's own device let in, where the first witness stands in front of it.
+    host: Socket,
     pub(crate) far: NetNs,
     pub(crate) world: World,
 }
@@ -104,7 +114,23 @@ impl Range {
                 Ok(socket)
             })
             .unwrap();
-        Self { witness, far, world }
+        let host = far
+            .run(|| {
+                let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(EXPERIMENT)))?;
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            })
+            .unwrap();
+        if Kernel::can_guard_devices() {
+            let guarded = far.run(|| Ok(world.kernel.guard_devices()?)).unwrap();
+            assert_eq!(guarded, 1);
+        }
+        Self {
+            witness,
+            host,
+            far,
+            world,
+        }
     }
 
     /// A script with the names above; `port` is `T`, the mark by which its packets are known.
@@ -118,12 +144,27 @@ impl Range {
         while self.frame().is_some() {}
     }
 
+    /// Whether a raw packet of the world that carries this number came past the other end's device.
+    pub(crate) fn heard(&self, port: u16) -> bool {
+        let deadline = Instant::now() + WATCH;
+        loop {
+            match read(&self.host) {
+                Some(packet) if carries(&packet, port, IP_HEADER) => return true,
+                Some(_) => {}
+                None if Instant::now() > deadline => return false,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
     /// Whether a packet of the world that carries this number arrived outside.
     pub(crate) fn saw(&self, port: u16) -> bool {
         let deadline = Instant::now() + WATCH;
         loop {
             match self.frame() {
-                Some(frame) if is_from_world(&frame) && carries(&frame, port) => return true,
+                Some(frame) if is_from_world(&frame) && carries(&frame, port, MAC_HEADER + IP_HEADER) => {
+                    return true;
+                }
                 Some(_) => {}
                 None if Instant::now() > deadline => return false,
                 None => std::thread::sleep(Duration::from_millis(5)),
@@ -132,15 +173,19 @@ impl Range {
     }
 
     fn frame(&self) -> Option<Vec<u8>> {
-        let mut frame = vec![0; 2048];
-        match (&self.witness).read(&mut frame) {
-            Ok(length) => {
-                frame.truncate(length);
-                Some(frame)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) => panic!("the witness: {error}"),
+        read(&self.witness)
+    }
+}
+
+fn read(mut witness: &Socket) -> Option<Vec<u8>> {
+    let mut frame = vec![0; 2048];
+    match witness.read(&mut frame) {
+        Ok(length) => {
+            frame.truncate(length);
+            Some(frame)
         }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => panic!("the witness: {error}"),
     }
 }
 
@@ -155,6 +200,6 @@ fn is_from_world(frame: &[u8]) -> bool {
     }
 }
 
-fn carries(frame: &[u8], port: u16) -> bool {
-    frame[34..].windows(2).any(|two| two == port.to_be_bytes())
+fn carries(frame: &[u8], port: u16, headers: usize) -> bool {
+    frame[headers..].windows(2).any(|two| two == port.to_be_bytes())
 }

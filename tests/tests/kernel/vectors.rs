@@ -6,21 +6,21 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use guard_agent::kernel::AGENT_REFUSES_RELAYS;
 use guard_agent::kernel::lab::{
     self,
     Countermeasure::{
         self, Ancestors, BindPort, Creator, CurrentTask, DatagramConnect, DatagramSend, DeniedPort,
-        DeviceBound, Dns, Egress, Family, LinkLocal, Listener, Multipath, ProxyPort, Redirect, Relay,
-        SocketKind, SocketOption,
+        DeviceBound, Dns, Edge, Egress, Family, LinkLocal, Listener, Multipath, Name, ProxyPort, Redirect,
+        Relay, SocketKind, SocketOption,
     },
 };
+use guard_agent::kernel::{AGENT_REFUSES_RELAYS, Kernel};
 use guard_tests::netns::{End, NetNs, join};
 use guard_tests::patience::patient;
 use nix::sys::signal::Signal;
 
 use crate::range::{FAR4, NEAR4, Range};
-use crate::world::{AGENT, run};
+use crate::world::{AGENT, NAMES, run};
 
 /// A port that governed processes may neither reach nor take.
 const DENIED: u16 = 9477;
@@ -28,6 +28,8 @@ const DENIED: u16 = 9477;
 enum Way {
     /// An agent's script; it succeeds if the witness sees a packet.
     Out(&'static str),
+    /// An agent's script; it succeeds if what it sends comes past the device at the other end.
+    Past(&'static str),
     /// An agent's script; it succeeds if it says `ok`.
     Ok(&'static str),
     /// Anything else; says whether it succeeded.
@@ -120,19 +122,31 @@ socket.socket(V4, UDP, 1).sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + MARK, (FAR4, 
     ),
     attack(
         "packet_socket",
-        &[Family],
-        Way::Out("s = socket.socket(17, 3, 0); s.bind(('near', 0x800)); s.send(frame())"),
+        &[Family, Edge],
+        Way::Past("s = socket.socket(17, 3, 0); s.bind(('near', 0x800)); s.send(frame())"),
     ),
     attack(
         "packet_socket_past_the_queue",
-        &[Family],
-        Way::Out("s = socket.socket(17, 3, 0); s.setsockopt(263, 20, 1); s.bind(('near', 0x800)); s.send(frame())"),
+        &[Family, Edge],
+        Way::Past("s = socket.socket(17, 3, 0); s.setsockopt(263, 20, 1); s.bind(('near', 0x800)); s.send(frame())"),
     ),
     attack(
         "packet_socket_of_io_uring",
-        &[Family],
-        Way::Out("s = ring_socket(17, 3); s.bind(('near', 0x800)); s.send(frame())"),
+        &[Family, Edge],
+        Way::Past("s = ring_socket(17, 3); s.bind(('near', 0x800)); s.send(frame())"),
     ),
+    attack("packet_socket_opened_before", &[Edge], Way::Own(packet_socket_opened_before)),
+    attack(
+        "sctp",
+        &[SocketKind, Egress],
+        Way::Out("go(socket.socket(V4, TCP, 132), FAR4)"),
+    ),
+    attack(
+        "sctp_to_many",
+        &[SocketKind, Egress],
+        Way::Out("s = socket.socket(V4, socket.SOCK_SEQPACKET, 132); s.setblocking(False); s.sendto(MARK, (FAR4, T))"),
+    ),
+    attack("dccp", &[SocketKind, Egress], Way::Out("go(socket.socket(V4, 6, 33), FAR4)")),
     attack("xdp_socket", &[Family], Way::Ok("socket.socket(44, 3, 0)")),
     attack("hypervisor_socket", &[Family], Way::Ok("socket.socket(40, 1, 0)")),
     attack(
@@ -164,6 +178,7 @@ s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_p
     ),
     attack("socket_made_outside_used_by_an_agent", &[CurrentTask], Way::Own(socket_made_outside)),
     attack("nested_cgroup", &[Ancestors, Egress], Way::Own(nested_cgroup)),
+    attack("unit_before_it_is_seen", &[Name], Way::Own(unit_before_it_is_seen)),
     attack("own_network_namespace", &[Listener, Egress], Way::Own(own_namespace)),
     attack("accepted_socket_used_again", &[Redirect, Egress], Way::Own(accepted_socket_used_again)),
     attack(
@@ -183,14 +198,45 @@ s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_p
     attack("taking_a_port", &[BindPort], Way::Ok("socket.socket().bind(('127.0.0.1', 9477))")),
 ];
 
+/// Attacks over a transport that not every kernel has, by its name in `/proc/net/protocols`. The emulated kernels load its
+/// module, or their run fails.
+const TRANSPORTS: [(&str, &str); 3] = [("sctp", "SCTP"), ("sctp_to_many", "SCTP"), ("dccp", "DCCP")];
+
+/// Whether this kernel has what an attack needs.
+fn possible(attack: &Attack, protocols: &str) -> bool {
+    let needed = TRANSPORTS.iter().find(|(name, _)| *name == attack.name);
+    let there = needed.is_none_or(|(_, transport)| {
+        protocols
+            .lines()
+            .any(|line| line.split_whitespace().next() == Some(transport))
+    });
+    if !there {
+        eprintln!(
+            "{}: this kernel has no such transport, so it is not tried",
+            attack.name
+        );
+    }
+    there
+}
+
 #[test]
 fn each_countermeasure_is_what_stops_its_attack() {
     let range = Range::new();
     range.world.kernel.deny_ports(&[DENIED]).unwrap();
     let mut wrong = Vec::new();
     let families = range.world.refuses_families();
-    for attack in ATTACKS {
-        if attack.stopped_by == [Family] && !families {
+    let protocols = std::fs::read_to_string("/proc/net/protocols").unwrap();
+    let devices = Kernel::can_guard_devices();
+    let names = range.world.has(NAMES);
+    for attack in ATTACKS.iter().filter(|attack| possible(attack, &protocols)) {
+        let here = |line: &&Countermeasure| match line {
+            Family => families,
+            Edge => devices,
+            Name => names,
+            _ => true,
+        };
+        let stopped_by: Vec<_> = attack.stopped_by.iter().filter(here).copied().collect();
+        if stopped_by.is_empty() {
             continue;
         }
         let mut expect = |off: &[Countermeasure], success: bool| {
@@ -203,16 +249,11 @@ fn each_countermeasure_is_what_stops_its_attack() {
             }
         };
         expect(&[], false);
-        for alone in attack.stopped_by.iter().filter(|_| attack.stopped_by.len() > 1) {
-            let off: Vec<_> = attack
-                .stopped_by
-                .iter()
-                .copied()
-                .filter(|line| line != alone)
-                .collect();
+        for alone in stopped_by.iter().filter(|_| stopped_by.len() > 1) {
+            let off: Vec<_> = stopped_by.iter().copied().filter(|line| line != alone).collect();
             expect(&off, false);
         }
-        expect(attack.stopped_by, true);
+        expect(&stopped_by, true);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -244,6 +285,10 @@ impl Attack {
                 range.world.agent(&Range::script(port, script));
                 range.saw(port)
             }
+            Way::Past(script) => {
+                range.world.agent(&Range::script(port, script));
+                range.heard(port)
+            }
             Way::Ok(script) => range.world.agent(&Range::script(port, script)) == "ok",
             Way::Own(attempt) => attempt(range, port),
         }
@@ -252,6 +297,10 @@ impl Attack {
 
 /// Opens something in a cgroup, has that cgroup governed (without cutting anything), and sends.
 fn opened_before(range: &Range, port: u16, open: &str) -> bool {
+    sent_by_what_was_open(range, port, open, || range.saw(port))
+}
+
+fn sent_by_what_was_open(range: &Range, port: u16, open: &str, seen: impl Fn() -> bool) -> bool {
     let world = &range.world;
     let late = world.anchor.child(&format!("late/{port}")).unwrap();
     let script = format!(
@@ -270,10 +319,15 @@ attempt(lambda: s.send(MARK)); print('sent', flush=True); time.sleep(10)"
     range.forget();
     process.signal(Signal::SIGUSR1).unwrap();
     while process.line().unwrap() != "sent" {}
-    let seen = range.saw(port);
+    let seen = seen();
     process.kill();
     world.kernel.ungovern(late.id().unwrap()).unwrap();
     seen
+}
+
+fn packet_socket_opened_before(range: &Range, port: u16) -> bool {
+    let open = "s = socket.socket(17, 3, 0); s.bind(('near', 0x800)); MARK = frame()";
+    sent_by_what_was_open(range, port, open, || range.heard(port))
 }
 
 fn udp_connected_before(range: &Range, port: u16) -> bool {
@@ -300,6 +354,20 @@ fn nested_cgroup(range: &Range, port: u16) -> bool {
     let script = Range::script(port, "go(socket.socket(), FAR4)");
     run(range.world.python(&script).cgroup(&nested));
     range.saw(port)
+}
+
+/// A unit that is an agent's by its own name starts in a slice of others', and the daemon has not seen it yet.
+fn unit_before_it_is_seen(range: &Range, port: u16) -> bool {
+    let kernel = &range.world.kernel;
+    kernel.hold_names(&["coder@".to_owned()]).unwrap();
+    let name = format!("system.slice/coder@{port}.service");
+    let unit = range.world.anchor.child(&name).unwrap();
+    let script = Range::script(port, "go(socket.socket(), FAR4)");
+    run(range.world.python(&script).cgroup(&unit));
+    let seen = range.saw(port);
+    kernel.hold_names(&[]).unwrap();
+    kernel.settle(unit.id().unwrap()).unwrap();
+    seen
 }
 
 /// A namespace that no listener is in, with a way out of its own.

@@ -18,8 +18,9 @@ use guard_tests::{cgroup::Cgroup, mounts::Mounts, netns::NetNs, patience::patien
 
 pub(crate) const AGENT: u32 = 7;
 pub(crate) const PORT: u16 = 15_001;
-/// The one program that a kernel may lack.
+/// Programs that a kernel may lack.
 pub(crate) const FAMILY: &str = "fw_family";
+pub(crate) const NAMES: &str = "fw_names";
 
 /// Tests take turns: each moves this whole process into its own daemon cgroup.
 static TURN: Mutex<()> = Mutex::new(());
@@ -145,8 +146,7 @@ impl World {
     /// Whether this kernel takes the program that stands in front of `socket()`. Where `GUARD_TEST_TRAMPOLINES` is set
     /// it must.
     pub(crate) fn refuses_families(&self) -> bool {
-        let attached = self.attached(&self.kernel);
-        let there = attached.programs.iter().any(|(name, _)| *name == FAMILY);
+        let there = self.has(FAMILY);
         assert!(
             there || std::env::var_os("GUARD_TEST_TRAMPOLINES").is_none(),
             "this kernel has what {FAMILY} needs"
@@ -155,6 +155,12 @@ impl World {
             eprintln!("this kernel does not take {FAMILY}: what it refuses is not tried");
         }
         there
+    }
+
+    /// Whether this kernel took a program that some do without.
+    pub(crate) fn has(&self, program: &str) -> bool {
+        let attached = self.attached(&self.kernel);
+        attached.programs.iter().any(|(name, _)| *name == program)
     }
 
     /// Starts another daemon over the pins of this world.

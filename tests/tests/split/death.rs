@@ -14,7 +14,10 @@ fn next_worker(lab: &Lab, old: u32) -> Result<u32> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         match lab.worker() {
-            Ok(worker) if worker != old => return Ok(worker),
+            // A busy machine takes a while to get it ready, and one that never served was never restarted.
+            Ok(worker) if worker != old && lab.daemon_said().contains(&format!("serves pid={worker} ")) => {
+                return Ok(worker);
+            }
             _ => ensure!(
                 Instant::now() < deadline,
                 "no other worker: {}",

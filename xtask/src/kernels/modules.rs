@@ -9,8 +9,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Virtual devices between namespaces; listing and cutting open sockets; sockets to the hypervisor, to be refused.
-const WANTED: [&str; 5] = ["veth", "inet_diag", "tcp_diag", "udp_diag", "vsock"];
+/// Virtual devices between namespaces; listing and cutting open sockets; transports and families to be refused.
+const WANTED: [&str; 7] = [
+    "veth",
+    "inet_diag",
+    "tcp_diag",
+    "udp_diag",
+    "vsock",
+    "sctp",
+    "dccp_ipv4",
+];
 
 /// The modules to load, each after those that it needs.
 pub(super) fn collect(directory: &Path) -> Result<Vec<(String, Vec<u8>)>> {

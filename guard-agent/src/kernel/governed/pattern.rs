@@ -71,6 +71,22 @@ impl Pattern {
     }
 }
 
+/// How the names of the units that patterns ask for begin; none for a pattern that begins with a wildcard.
+pub(super) fn beginnings(patterns: &[Pattern]) -> Vec<String> {
+    let names = patterns.iter().filter_map(|pattern| match &pattern.place {
+        Place::Unit(glob) => glob.glob().glob().split(['*', '?', '[', '{']).next(),
+        Place::Path { .. } => None,
+    });
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether a cgroup's name begins so, as the programs compare it: as it is, or escaped by the kernel.
+pub(super) fn begins_as_a_unit(patterns: &[Pattern], name: &str) -> bool {
+    beginnings(patterns).iter().any(|unit| {
+        name.starts_with(unit) || name.strip_prefix('_').is_some_and(|name| name.starts_with(unit))
+    })
+}
+
 impl Place {
     fn path(path: &str) -> Result<Self, String> {
         let (path, subtree) = match path.strip_suffix("/**") {
@@ -185,6 +201,24 @@ mod tests {
         assert!(!matches("coder@*.service", "/containers/coder@1.service"));
         // The kernel's own file names are escaped by an underscore.
         assert!(matches("cpu.service", "/system.slice/_cpu.service"));
+    }
+
+    #[test]
+    fn names_begin_with_what_stands_before_the_first_wildcard() {
+        let of = |globs: &[&str]| {
+            let globs = globs.iter().map(|glob| (*glob).to_owned()).collect();
+            super::beginnings(&super::parse(&[(1, globs)]).unwrap())
+        };
+        assert_eq!(
+            of(&[
+                "coder@*.service",
+                "a.slice",
+                "/x/coder.service",
+                "*-agent.service",
+                r"a\x2db.service"
+            ]),
+            ["coder@", "a.slice", r"a\x2db.service"]
+        );
     }
 
     #[test]

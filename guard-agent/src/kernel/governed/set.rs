@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -13,30 +13,28 @@ use sha2::{Digest as _, Sha256};
 use super::{
     GovernedCgroup,
     cut::cut,
-    pattern::Pattern,
+    pattern::{self, Pattern},
     scan::{self, Found, relative},
 };
 use crate::kernel::{Kernel, KernelError, UNIDENTIFIED, cgroup};
 
-/// Where `guard-agent run` makes its cgroups: `/guard.slice/<agent>/<run>`.
-const RUN_SLICE: &str = "guard.slice";
 /// How long an adopted cgroup may wait for its first process. One that comes later finds no cgroup, so its
 /// command does not start.
 const TIME_TO_ENTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    kernel: Arc<Kernel>,
-    root: PathBuf,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) root: PathBuf,
     /// Tells this boot of the machine from others.
     boot: String,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     patterns: Vec<Pattern>,
-    known: HashMap<u64, Entry>,
+    pub(super) known: HashMap<u64, Entry>,
 }
 
 /// Why a cgroup is in the set, and so when it leaves.
@@ -51,21 +49,21 @@ pub(super) enum Origin {
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
-    cgroup: GovernedCgroup,
-    origin: Origin,
+pub(super) struct Entry {
+    pub(super) cgroup: GovernedCgroup,
+    pub(super) origin: Origin,
     /// Adopted: until then an empty cgroup is one whose first process is still on its way.
-    enters_until: Instant,
+    pub(super) enters_until: Instant,
 }
 
 impl Shared {
-    pub(super) fn new(kernel: Arc<Kernel>, root: PathBuf, patterns: Vec<Pattern>) -> Self {
+    pub(super) fn new(kernel: Arc<Kernel>, root: PathBuf) -> Self {
         Self {
             kernel,
             root,
             boot: boot_id(),
             state: Mutex::new(State {
-                patterns,
+                patterns: Vec::new(),
                 known: HashMap::new(),
             }),
         }
@@ -75,8 +73,44 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_patterns(&self, patterns: Vec<Pattern>) {
-        self.lock().patterns = patterns;
+    /// Names are held back before anybody looks for them.
+    pub(super) fn set_patterns(&self, patterns: Vec<Pattern>) -> Result<(), KernelError> {
+        // Under the lock: in between, what is held back by the new list would be judged by the old patterns.
+        let mut state = self.lock();
+        self.kernel.hold_names(&pattern::beginnings(&patterns))?;
+        state.patterns = patterns;
+        Ok(())
+    }
+
+    /// Whether this cgroup was held back for its name alone: it is there, and no pattern asks for it or for one above.
+    pub(super) fn is_nobodys(&self, id: u64) -> bool {
+        let Ok(path) = cgroup::path_of(id, &self.root) else {
+            return false;
+        };
+        let state = self.lock();
+        let is_held_by_name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| pattern::begins_as_a_unit(&state.patterns, name));
+        is_held_by_name
+            && path
+                .ancestors()
+                .take_while(|at| at.starts_with(&self.root))
+                .all(|at| scan::agent_of(&state.patterns, &self.root, at).is_none())
+    }
+
+    /// What the programs held back for its name and this scan has seen is governed by now, or nobody's. What could not be
+    /// governed, or may not have been seen, stays held back.
+    fn settle(&self, state: &State, held: Vec<u64>, found: &Found) {
+        let is_agents = |id: &u64| found.matching.iter().any(|(matching, ..)| matching == id);
+        let may_go = held
+            .into_iter()
+            .filter(|id| state.known.contains_key(id) || found.incomplete.is_none() && !is_agents(id));
+        for id in may_go {
+            if let Err(error) = self.kernel.settle(id) {
+                tracing::error!(%error, cgroup_id = id, "a cgroup stays held back for its name");
+            }
+        }
     }
 
     pub(super) fn directory(&self, path: &str) -> PathBuf {
@@ -146,6 +180,8 @@ impl Shared {
     /// Brings the set in step with the tree. Gives the directories to watch for new and gone children.
     pub(super) fn reconcile(&self) -> Vec<PathBuf> {
         let mut state = self.lock();
+        // Before the scan: what is made after this line waits for the next one.
+        let held = self.kernel.held_by_name();
         let mut found = Found::default();
         scan::scan(
             &state.patterns,
@@ -163,12 +199,17 @@ impl Shared {
                 self.govern(&mut state, *id, *agent, directory);
             }
         }
+        self.settle(&state, held, &found);
         let keep: HashSet<u64> = found.matching.iter().map(|(id, ..)| *id).collect();
         self.adopt_runs(&mut state);
         self.end_runs(&mut state);
+        if let Some(error) = &found.incomplete {
+            tracing::error!(%error, "the cgroup tree was not seen as a whole: nothing is let go");
+        }
         let over: Vec<u64> = state
             .known
             .iter()
+            .filter(|_| found.incomplete.is_none())
             .filter(|(id, entry)| entry.origin == Origin::Pattern && !keep.contains(id))
             .map(|(id, _)| *id)
             .collect();
@@ -240,7 +281,7 @@ impl Shared {
         ulid::Ulid::from_bytes(short).to_string()
     }
 
-    fn let_go(&self, state: &mut State, id: u64) {
+    pub(super) fn let_go(&self, state: &mut State, id: u64) {
         if let Some(entry) = state.known.get(&id) {
             let directory = self.directory(&entry.cgroup.path);
             if !directory.parent().is_some_and(|above| self.is_covered(above)) {
@@ -257,30 +298,6 @@ impl Shared {
                 run = entry.cgroup.run,
                 "no longer governed"
             );
-        }
-    }
-
-    /// A run of an earlier daemon goes on: its directory is its id.
-    fn adopt_runs(&self, state: &mut State) {
-        for (id, agent) in self.kernel.governed() {
-            if state.known.contains_key(&id) {
-                continue;
-            }
-            let path = cgroup::path_of(id, &self.root).ok();
-            if let Some((path, run)) = path.as_deref().and_then(|path| run_of(&self.root, path)) {
-                if self.kernel.was_direct() {
-                    cut(id, &self.directory(&path));
-                }
-                let cgroup = GovernedCgroup { agent, run, path };
-                state.known.insert(
-                    id,
-                    Entry {
-                        cgroup,
-                        origin: Origin::Run,
-                        enters_until: Instant::now(),
-                    },
-                );
-            }
         }
     }
 
@@ -309,47 +326,6 @@ impl Shared {
             _ => self.let_go(&mut state, id),
         }
     }
-
-    /// Removes the cgroups of runs whose last process is gone, and lets go what its owner removed.
-    fn end_runs(&self, state: &mut State) {
-        let adopted: Vec<(u64, PathBuf)> = state
-            .known
-            .iter()
-            .filter(|(_, entry)| entry.origin != Origin::Pattern)
-            .map(|(id, entry)| (*id, self.directory(&entry.cgroup.path)))
-            .collect();
-        for (id, directory) in adopted {
-            // A container that starts again gets a cgroup of the same name.
-            if cgroup::id_of(&directory).is_ok_and(|now| now != id) {
-                self.let_go(state, id);
-                continue;
-            }
-            match cgroup::is_populated(&directory) {
-                Ok(true) => {
-                    if let Some(entry) = state.known.get_mut(&id) {
-                        entry.enters_until = Instant::now();
-                    }
-                }
-                Ok(false)
-                    if state
-                        .known
-                        .get(&id)
-                        .is_some_and(|entry| entry.origin != Origin::Run) => {}
-                Ok(false)
-                    if state
-                        .known
-                        .get(&id)
-                        .is_some_and(|entry| entry.enters_until > Instant::now()) => {}
-                Ok(false) => {
-                    if remove_tree(&directory).is_ok() {
-                        self.let_go(state, id);
-                    }
-                }
-                Err(error) if is_gone(&error) => self.let_go(state, id),
-                Err(error) => tracing::warn!(%error, cgroup = %directory.display(), "cannot look at a run"),
-            }
-        }
-    }
 }
 
 fn boot_id() -> String {
@@ -358,26 +334,4 @@ fn boot_id() -> String {
         tracing::warn!(%error, "this boot has no id");
         ulid::Ulid::new().to_string()
     })
-}
-
-/// `/guard.slice/<agent>/<run>`, as `guard-agent run` makes them.
-fn run_of(root: &Path, directory: &Path) -> Option<(String, String)> {
-    let path = relative(root, directory);
-    let mut names = path.split('/').skip(1);
-    let (slice, _agent, run) = (names.next()?, names.next()?, names.next()?);
-    (slice == RUN_SLICE && names.next().is_none()).then(|| (path.clone(), run.to_owned()))
-}
-
-/// An agent may have made cgroups of its own below its run; they are empty too.
-fn remove_tree(directory: &Path) -> io::Result<()> {
-    for child in fs::read_dir(directory)?.flatten() {
-        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&child.path())?;
-        }
-    }
-    fs::remove_dir(directory)
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
