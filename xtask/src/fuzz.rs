@@ -212,6 +212,7 @@ fn program(fuzz: &Path, target: &str, artifacts: &Path, options: &Options) -> Re
     command.args([&corpus, &fuzz.join("seeds").join(target)]);
     command.args(found.is_dir().then_some(found));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.arg(format!("-dict={}", fuzz.join("dictionary").display()));
     // By the clock on the wall, so one that waits for the processor is not taken for one that is stuck.
     command.arg(if options.idle {
         "-timeout=300"

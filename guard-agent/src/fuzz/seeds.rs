@@ -71,11 +71,44 @@ fn named(all: &[(&str, Vec<u8>)]) -> Seeds {
         .collect()
 }
 
-/// Requests, as they are and with every edit; replies, free and under tool rules.
+/// The same with other numbers: the values of members, in the order of the text.
+fn counted(all: &Seeds, number: impl Fn(u64) -> u64) -> Seeds {
+    let other = |bytes: &[u8]| {
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        let mut rest = bytes.iter().peekable();
+        let mut value = false;
+        while let Some(&byte) = rest.next() {
+            if value && byte.is_ascii_digit() {
+                while rest.next_if(|next| next.is_ascii_digit()).is_some() {}
+                at += 1;
+                out.extend_from_slice(number(at).to_string().as_bytes());
+            } else {
+                out.push(byte);
+            }
+            value = byte == b':' || value && byte == b' ';
+        }
+        out
+    };
+    all.iter()
+        .map(|(name, bytes)| (name.clone(), other(bytes)))
+        .collect()
+}
+
+/// Requests, as they are and with every edit; replies, free and under tool rules. Each too with numbers that nobody sends.
 fn calls(format: &str) -> Seeds {
     let requests = fixtures(format, ".request.json");
     let mut all = with(&[0, 0], requests.clone(), "request");
+    all.extend(with(&[0, 0], counted(&requests, |_| u64::MAX), "large"));
+    all.extend(with(&[0b1110, 200, b'\n', b' '], requests.clone(), "spaced"));
     all.extend(with(&[0b1110, 200], requests, "edited"));
+    let mut plain = fixtures(format, ".reply.json");
+    plain.retain(|(name, _)| name == "plain");
+    let json = mode("application/json", false, 0);
+    let large = counted(&plain, |_| u64::MAX);
+    all.extend(with(&[json, 0], large, "_reply_large"));
+    let rising = counted(&plain, |at| at * 100);
+    all.extend(with(&[json, 0], rising, "_reply_rising"));
     for (ending, media) in [
         (".reply.json", "application/json"),
         (".reply.sse", "text/event-stream; charset=utf-8"),
