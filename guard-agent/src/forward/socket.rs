@@ -34,6 +34,7 @@ use crate::llm::socket::{Request as Asked, SocketFormat};
 use crate::meter::{Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
 use crate::refusal::{Reason, Refusal};
+use crate::share::large::beside;
 
 /// From the request to the provider's answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -269,7 +270,7 @@ impl Upstream {
         let text = if edits.is_empty() {
             call.body
         } else {
-            let rewritten = call.dialect.rewrite(&call.body, &edits);
+            let rewritten = beside(call.body.len(), || call.dialect.rewrite(&call.body, &edits));
             rewritten.map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?
         };
         let bytes = text.len() as u64;

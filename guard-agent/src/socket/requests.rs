@@ -11,6 +11,7 @@ use crate::llm::frames::MESSAGE_END;
 use crate::llm::request::{TOOL_LIMIT, declare};
 use crate::llm::socket::{Asked, Request};
 use crate::refusal::{Reason, Refusal};
+use crate::share::large::{beside, turn};
 
 impl Socket {
     pub(super) async fn hear_client(&mut self, message: Option<Result<Message, Error>>) -> Goes {
@@ -62,7 +63,8 @@ impl Socket {
             }
             None => return Ok(()),
         };
-        match self.caller.format.asked(&message) {
+        let _turn = turn(message.len()).await;
+        match beside(message.len(), || self.caller.format.asked(&message)) {
             Err(unfit) => {
                 let refusal = Refusal::new(Reason::Malformed, unfit.why);
                 self.refuse_unread(&refusal, unfit.lane.as_deref()).await;

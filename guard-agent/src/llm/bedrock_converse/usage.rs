@@ -13,14 +13,15 @@ use crate::llm::few::Few;
 use crate::llm::frames::Frames;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::request::lenient;
-use crate::llm::{ReplyFacts, Usage};
+use crate::llm::seen::{Output, Weight};
+use crate::llm::{ReplyFacts, Seen, Usage};
 use crate::refusal::Refusal;
 
 /// A whole reply.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Reply {
-    output: Option<Output>,
+    output: Option<Answer>,
     stop_reason: Option<String>,
     usage: Option<WireUsage>,
     service_tier: Option<Tier>,
@@ -29,7 +30,7 @@ struct Reply {
 }
 
 #[derive(Deserialize)]
-struct Output {
+struct Answer {
     message: Option<Message>,
 }
 
@@ -41,7 +42,30 @@ struct Message {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Block {
+    #[serde(default)]
+    text: Weight,
+    reasoning_content: Option<Reasoning>,
     tool_use: Option<ToolUse>,
+}
+
+/// In a stream; its signature is no output.
+#[derive(Deserialize)]
+struct Reasoning {
+    #[serde(default)]
+    text: Weight,
+}
+
+impl Block {
+    /// Bytes of output in it.
+    fn weight(&self) -> u64 {
+        let thought = self
+            .reasoning_content
+            .as_ref()
+            .map_or(0, |thought| thought.text.0);
+        let called = self.tool_use.as_ref().and_then(|call| call.input.as_deref());
+        let called = lenient::<Cow<'_, str>>(called).map_or(0, |piece| piece.len() as u64);
+        self.text.0.saturating_add(thought).saturating_add(called)
+    }
 }
 
 #[derive(Deserialize)]
@@ -153,6 +177,7 @@ impl WireUsage {
 #[derive(Debug, Default)]
 pub(in crate::llm) struct ConverseReply {
     facts: ReplyFacts,
+    output: Output,
 }
 
 impl ConverseReply {
@@ -188,6 +213,7 @@ impl Format for ConverseReply {
         }
         if let Some(block) = event.content_block_delta {
             found = true;
+            self.output.piece(block.delta.as_ref().map_or(0, Block::weight));
             let more = block
                 .delta
                 .and_then(|delta| delta.tool_use)
@@ -247,6 +273,10 @@ impl Format for ConverseReply {
 
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         refuse(refusal, request_id).body
+    }
+
+    fn seen(&self) -> Seen {
+        self.output.beside(self.facts.usage.as_ref())
     }
 
     fn unread(&mut self) {

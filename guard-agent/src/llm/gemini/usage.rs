@@ -12,8 +12,9 @@ use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
 use crate::llm::gemini::{GEMINI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::seen::{self, Output, Weight};
 use crate::llm::usage::Media;
-use crate::llm::{Dialect, ReplyFacts, Unit, Usage};
+use crate::llm::{Dialect, ReplyFacts, Seen, Unit, Usage};
 use crate::refusal::Refusal;
 
 /// A reply, or one chunk of a stream.
@@ -52,6 +53,8 @@ struct Content {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Part {
+    #[serde(default)]
+    text: Weight,
     function_call: Option<Call>,
     executable_code: Option<IgnoredAny>,
 }
@@ -66,6 +69,17 @@ struct Call {
 #[serde(rename_all = "camelCase")]
 struct Grounding {
     web_search_queries: Option<Vec<IgnoredAny>>,
+}
+
+impl Part {
+    /// Bytes of output in it.
+    fn weight(&self) -> u64 {
+        let call = self.function_call.as_ref();
+        let name = call.and_then(|call| call.name.as_ref());
+        let name = name.map_or(0, |name| name.len() as u64);
+        let arguments = seen::raw(call.and_then(|call| call.args.as_deref()));
+        self.text.0.saturating_add(name).saturating_add(arguments)
+    }
 }
 
 /// Running totals: the last one stands.
@@ -177,6 +191,7 @@ pub(super) struct GeminiReply {
     /// The usage last read came with a finish reason.
     last_word: bool,
     searches: u64,
+    output: Output,
     /// Calls so far, by candidate: each has a place of its own, and comes whole in one chunk.
     placed: Places,
     /// The same for the chunks that were edited, which are the same ones in the same order.
@@ -196,6 +211,7 @@ impl GeminiReply {
                 .and_then(|content| content.parts)
                 .unwrap_or_default()
             {
+                self.output.piece(part.weight());
                 if let Some(call) = part.function_call {
                     let at = self.placed.next(choice);
                     let args = call.args.as_deref().map(RawValue::get);
@@ -323,6 +339,10 @@ impl Format for GeminiReply {
 
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         GEMINI.refusal(refusal, request_id).body
+    }
+
+    fn seen(&self) -> Seen {
+        self.output.beside(self.facts.usage.as_ref())
     }
 
     fn unread(&mut self) {

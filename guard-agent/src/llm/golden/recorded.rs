@@ -199,7 +199,7 @@ fn recorded_streams_are_not_seen_to_take_more_than_they_do() {
         let (true, Some(usage)) = (record["stream"].as_bool().unwrap(), whole.usage) else {
             continue;
         };
-        let seen = super::seen(dialect_of(kind), body.as_bytes());
+        let seen = super::seen(dialect_of(kind), super::media(true), body.as_bytes());
         let others = |of: fn(&Usage) -> u64| whole.others.iter().map(|other| of(&other.usage)).sum::<u64>();
         let input = usage.total_input() + others(Usage::total_input);
         let output = usage.total_output() + others(Usage::total_output);

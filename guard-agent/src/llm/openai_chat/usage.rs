@@ -34,6 +34,9 @@ struct Choice {
     index: Option<u64>,
     delta: Option<Answer>,
     message: Option<Answer>,
+    /// Of a completion.
+    #[serde(default)]
+    text: Weight,
     finish_reason: Option<String>,
     /// Moonshot puts a stream's usage into the last choice.
     usage: Option<WireUsage>,
@@ -190,6 +193,7 @@ impl ChatReply {
         for (position, choice) in (0..).zip(choices) {
             let number = choice.index.unwrap_or(position);
             usage = choice.usage.or(usage);
+            self.output.piece(choice.text.0);
             for answer in [choice.delta, choice.message].into_iter().flatten() {
                 self.output.piece(answer.weight());
                 Self::tools(number, &answer, calls);
