@@ -26,6 +26,7 @@ use crate::llm::Dialect;
 use crate::meter::{Cut, Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
 use crate::refusal::{Reason, Refusal};
+use crate::share::large::beside;
 
 pub mod dial;
 pub mod pool;
@@ -77,7 +78,10 @@ pub async fn forward(
     tab.set_call(id.clone());
     let plain = tab.alters();
     let key = pool_key(identity, destination, &call);
-    let mut request = request(dialect, destination.sni, call, &edits, plain, &credential)?;
+    let edited = if edits.is_empty() { 0 } else { call.body.len() };
+    let mut request = beside(edited, || {
+        request(dialect, destination.sni, call, &edits, plain, &credential)
+    })?;
     let slot = upstreams.slot(&key).ok_or_else(busy)?;
     record_first(on_disk, &mut tab).await?;
     let sent = request.body().size_hint().lower();

@@ -68,6 +68,7 @@ pub(crate) mod reply;
 pub(crate) mod request;
 mod seen;
 pub mod sse;
+mod stated;
 pub mod usage;
 mod values;
 
@@ -290,7 +291,7 @@ pub struct ReplyFacts {
     /// Usage of other models inside the same reply (an advisor, a fallback, a compaction), billed beside `usage`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<OtherUsage>,
-    /// What the provider itself says that the call cost (OpenRouter, Perplexity).
+    /// What the provider itself says that the call cost (OpenRouter, Perplexity); see `stated`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reported_cost: Option<Pico>,
     /// Counts contradicted each other (a part larger than its whole) and were clamped.

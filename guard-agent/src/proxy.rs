@@ -8,7 +8,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use guard_common::dns::DNS_PORT;
-use http::header::CONTENT_ENCODING;
 use http::{Method, Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -17,7 +16,7 @@ use tokio::net::TcpStream;
 use ulid::Ulid;
 
 use crate::accept::{FlowInfo, FlowSource, IDENTIFY, Identify, Unidentified, prepare, reset};
-use crate::call::{Call, Fingerprint, Origin, Said};
+use crate::call::{Call, Origin, Said};
 use crate::dns::Dns;
 use crate::drain::Drain;
 use crate::forward::pool::Upstreams;
@@ -26,15 +25,13 @@ use crate::http::admit::admit;
 use crate::http::body::{BodyLimits, collect};
 use crate::http::{Reply, client_fault, refuse, refuse_plain, serve};
 use crate::identity::Identity;
-use crate::llm::EndpointKind;
 use crate::llm::detect::Endpoint;
-use crate::llm::encoding::decode_request;
 use crate::llm::provider::Provider;
 use crate::meter::Linger;
 use crate::passthrough::refuse::Speaks;
 use crate::peek::{Patience, Rewind};
 use crate::policy::Decide;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::Refusal;
 use crate::report::{EarlyRefusal, Report, Unaccepted};
 use crate::route::{Route, Router};
 use crate::share::{Room, Share, Shares};
@@ -42,9 +39,11 @@ use crate::telemetry::metrics::Stage;
 use crate::tls::{Distrust, Terminator, cause_of, is_h2};
 
 mod outside;
+mod reading;
 mod sockets;
 
 use outside::{Opening, Outside, unidentified};
+use reading::Body;
 use sockets::Refused;
 
 /// Tells what a method and path of a provider are, and which wire format is spoken there.
@@ -357,21 +356,7 @@ impl Proxy {
         admit(&parts, &connection.origin.sni, port, endpoint.kind)?;
         let came = collect(&parts.headers, body, self.limits, room).await?;
         let started = Instant::now();
-        let body = decode_request(&parts.headers, &came, self.limits.bytes)
-            .map_err(|error| Refusal::new(error.reason(), format!("{error}.")))?;
-        let encoded = parts.headers.contains_key(CONTENT_ENCODING);
-        if encoded {
-            room.grow_to(came.len() + body.len())?;
-        }
-        let facts = match endpoint.kind {
-            EndpointKind::Inference => Some(
-                endpoint
-                    .dialect
-                    .request_at(&endpoint.place, &body)
-                    .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?,
-            ),
-            _ => None,
-        };
+        let body = Body::read(endpoint, &parts.headers, came, self.limits.bytes, room).await?;
         self.report().added(Stage::Parse, started.elapsed());
         Ok(Call {
             id,
@@ -383,10 +368,10 @@ impl Proxy {
             method: parts.method,
             target: parts.uri,
             headers: parts.headers,
-            facts,
-            body_fingerprint: Fingerprint::of(&body),
-            encoded_body: encoded.then_some(came),
-            body,
+            facts: body.facts,
+            body_fingerprint: body.fingerprint,
+            encoded_body: body.encoded,
+            body: body.plain,
         })
     }
 }

@@ -7,6 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::{Reason, Refusal};
 
+pub(crate) mod large;
+
 /// Connections of one agent; a quarter of what `accept` takes in all.
 const CONNECTIONS: usize = 2_500;
 /// Request bodies of one agent that are held at a time, in KiB: 256 MiB, eight of the largest.

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use guard_agent::money::Pico;
+use guard_tests::clients;
 use guard_tests::lab::Lab;
 use guard_tests::provider::{Pace, Reply, Tokens};
 use serde_json::{Value, json};
@@ -184,6 +186,67 @@ fn an_openai_stream_is_cut_where_the_budget_ends() -> Result<()> {
 #[test]
 fn an_anthropic_stream_is_cut_where_the_budget_ends() -> Result<()> {
     cut("anthropic", "claude-haiku-4-5", "0.005", "APIStatusError")
+}
+
+#[test]
+fn a_stream_of_any_format_is_cut_where_the_budget_ends() -> Result<()> {
+    let prices = clients::script("prices.toml").display().to_string();
+    for (format, usd) in [
+        ("gemini --model gemini-2.5-flash", "0.004"),
+        (
+            "converse --model us.anthropic.claude-haiku-4-5-20251001-v1:0",
+            "0.006",
+        ),
+        ("cohere --model command-a-03-2025", "0.01"),
+        ("ollama --model gpt-oss:120b", "0.0008"),
+        ("completions --model gpt-3.5-turbo-instruct", "0.004"),
+    ] {
+        let lines = format!(
+            "providers = [\"openai\", \"gemini\", \"bedrock\", \"cohere\", \"ollama\"]
+models = [\"gpt-*\", \"gemini-*\", \"*claude-*\", \"command-*\"]
+budget = [{{ window = \"day\", usd = {usd} }}]"
+        );
+        let lab = Lab::builder()
+            .further(&format!("\n[prices]\noverlay = {prices:?}\n"))
+            .coder(&lines)
+            .start()?;
+        for provider in [
+            lab.openai(),
+            lab.gemini(),
+            lab.bedrock(),
+            lab.cohere(),
+            lab.ollama(),
+        ] {
+            provider.always(endless(5000));
+        }
+        let python = lab.coder().client(clients::formats()?)?;
+        let client = python.arg(clients::script("formats.py"));
+        let arguments = format!("{format} --max-tokens 100 --stream");
+        let done = client
+            .args(arguments.split_whitespace())
+            .patience(Duration::from_secs(60));
+        let said = done
+            .run()?
+            .ok()?
+            .json_lines()?
+            .pop()
+            .context("nothing was said")?;
+        let record = lab.calls(1)?.pop().context("no record")?;
+        assert_eq!(record["reason"], "budget_exceeded", "{format}: {record} {said}");
+        assert_eq!(record["decision"], "allowed", "{format}: {record}");
+        let limit = Pico::from_usd_text(usd).context(usd)?;
+        let cost = record["cost_pico_usd"].as_u64().context("cost")?;
+        assert!(cost > limit.0 / 2 && cost < limit.0 * 2, "{format}: {record}");
+        // Cohere's SDK has no word for a stream that ends in an error.
+        if !format.starts_with("cohere") {
+            let message = said["message"].to_string();
+            assert!(
+                message.contains("grew beyond what was reserved"),
+                "{format}: {said}"
+            );
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -34,6 +34,7 @@ use crate::llm::socket::{Request as Asked, SocketFormat};
 use crate::meter::{Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
 use crate::refusal::{Reason, Refusal};
+use crate::share::large::beside;
 
 /// From the request to the provider's answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -119,9 +120,10 @@ pub async fn open(
         Err(error) => return Err(failed(&mut tab, error.to_string())),
     };
     tab.switched(StatusCode::SWITCHING_PROTOCOLS);
-    let socket =
-        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config(LARGEST))).await;
-    Ok(Opened::Socket(Box::new(Upstream(socket)), parts.headers))
+    Ok(Opened::Socket(
+        Box::new(Upstream::over(upgraded).await),
+        parts.headers,
+    ))
 }
 
 /// Bounds of one side.
@@ -233,6 +235,12 @@ fn agreed(headers: &HeaderMap, nonce: &str) -> Result<(), &'static str> {
 }
 
 impl Upstream {
+    /// The socket on a connection that has become one.
+    pub(crate) async fn over(stream: Upgraded) -> Self {
+        let config = Some(config(LARGEST));
+        Self(WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Client, config).await)
+    }
+
     /// The provider's next message; `None` when the socket has ended. Losing the future loses no message.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         self.0.next().await
@@ -262,7 +270,7 @@ impl Upstream {
         let text = if edits.is_empty() {
             call.body
         } else {
-            let rewritten = call.dialect.rewrite(&call.body, &edits);
+            let rewritten = beside(call.body.len(), || call.dialect.rewrite(&call.body, &edits));
             rewritten.map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?
         };
         let bytes = text.len() as u64;

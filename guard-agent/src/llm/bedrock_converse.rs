@@ -54,7 +54,7 @@ pub(super) fn reply_format() -> usage::ConverseReply {
 
 /// The framing of the service's streams.
 pub(super) fn frames(media: &str) -> Option<Box<dyn Frames>> {
-    let binary = media.starts_with("application/vnd.amazon.eventstream");
+    let binary = media.starts_with(eventstream::MEDIA);
     binary.then(|| Box::new(eventstream::Scanner::default()) as Box<dyn Frames>)
 }
 

@@ -13,6 +13,9 @@ use std::borrow::Cow;
 
 use crate::llm::sse::{Found, Step};
 
+/// Its media type.
+pub const MEDIA: &str = "application/vnd.amazon.eventstream";
+
 /// Bytes of one message that are kept while its end has not come. The protocol allows 16 MiB of payload; a model's
 /// events have some hundred bytes.
 pub const MESSAGE_LIMIT: usize = 1024 * 1024;

@@ -21,6 +21,8 @@ pub(crate) trait Frames: Send {
     fn owes_lf(&self) -> bool {
         false
     }
+    /// The bytes that end an event which is under way, so that others can follow. `None`: nothing does.
+    fn end_early(&self) -> Option<&'static [u8]>;
     /// An event with other data in the frame of the one whose bytes are `raw`; `name` is the new data's `type`.
     fn frame(&self, raw: &[u8], name: Option<&str>, data: &[u8]) -> Vec<u8>;
 }
@@ -36,6 +38,10 @@ impl Frames for Scanner {
 
     fn owes_lf(&self) -> bool {
         Self::owes_lf(self)
+    }
+
+    fn end_early(&self) -> Option<&'static [u8]> {
+        Some(b"\n\n")
     }
 
     /// With an `event:` line where the original has one.
@@ -57,6 +63,11 @@ impl Frames for eventstream::Scanner {
         self.inside_event().then_some(Found::Oversize)
     }
 
+    /// Its length stands before it.
+    fn end_early(&self) -> Option<&'static [u8]> {
+        None
+    }
+
     /// The data is a union: each member becomes an event of its name.
     fn frame(&self, _raw: &[u8], _name: Option<&str>, data: &[u8]) -> Vec<u8> {
         let members = match serde_json::from_slice(data) {
@@ -75,7 +86,20 @@ impl Frames for eventstream::Scanner {
     }
 }
 
-/// Lines of JSON (`application/x-ndjson`), each an event.
+/// The media type of [`Lines`].
+const NDJSON: &str = "application/x-ndjson";
+
+/// Whether a reply of this media type is lines of JSON.
+pub(crate) fn is_lines(media: &str) -> bool {
+    media.starts_with(NDJSON)
+}
+
+/// Whether a reply of this media type comes event by event, so that it can be ended before its end.
+pub(crate) fn is_stream(media: &str) -> bool {
+    media.contains("stream") || is_lines(media)
+}
+
+/// Lines of JSON, each an event.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     partial: Vec<u8>,
@@ -117,6 +141,10 @@ impl Frames for Lines {
         (!rest.is_empty()).then_some(Found::Event(Cow::Owned(rest)))
     }
 
+    fn end_early(&self) -> Option<&'static [u8]> {
+        Some(b"\n")
+    }
+
     fn frame(&self, _raw: &[u8], _name: Option<&str>, data: &[u8]) -> Vec<u8> {
         [data, b"\n"].concat()
     }
@@ -145,6 +173,11 @@ impl Frames for Messages {
 
     fn take_rest(&mut self) -> Option<Found<'static>> {
         None
+    }
+
+    /// Each is fed whole.
+    fn end_early(&self) -> Option<&'static [u8]> {
+        Some(b"")
     }
 
     fn frame(&self, _raw: &[u8], _name: Option<&str>, data: &[u8]) -> Vec<u8> {

@@ -18,10 +18,12 @@ use crate::refusal::{Class, Refusal};
 
 mod calls;
 mod conversation;
+mod grounding;
 pub(crate) mod request;
 mod rewrite;
 mod tools;
 mod usage;
+mod words;
 
 use request::Operation;
 

@@ -17,6 +17,7 @@ mod compressed;
 mod format_rewrites;
 mod formats;
 mod judged;
+mod observed;
 mod paths;
 mod properties;
 mod recorded;
@@ -34,9 +35,9 @@ fn read(dialect: &dyn Dialect, sse: bool, hide: bool, pieces: &[&[u8]]) -> (Vec<
 }
 
 /// What a stream is seen to take while it passes.
-fn seen(dialect: &dyn Dialect, body: &[u8]) -> Seen {
+fn seen(dialect: &dyn Dialect, media: &'static str, body: &[u8]) -> Seen {
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media(true)));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     let head = ReplyHead {
         status: StatusCode::OK,
         headers: &headers,

@@ -12,11 +12,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::llm::few::Few;
-use crate::llm::frames::{Frames, Lines};
+use crate::llm::frames::{Frames, Lines, is_lines};
 use crate::llm::reply::{At, Calls, Edit, Format, Reader, Verdict};
+use crate::llm::seen::{self, Output, Weight};
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyFacts, ReplyHead,
-    ReplyReader, RequestFacts, Usage, refusal_reply,
+    ReplyReader, RequestFacts, Seen, Usage, refusal_reply,
 };
 use crate::refusal::Refusal;
 
@@ -90,6 +91,9 @@ impl Dialect for Ollama {
 struct Line {
     model: Option<String>,
     message: Option<Message>,
+    /// Of a completion.
+    #[serde(default)]
+    response: Weight,
     done: Option<bool>,
     done_reason: Option<String>,
     prompt_eval_count: Option<u64>,
@@ -100,6 +104,10 @@ struct Line {
 
 #[derive(Deserialize)]
 struct Message {
+    #[serde(default)]
+    content: Weight,
+    #[serde(default)]
+    thinking: Weight,
     tool_calls: Option<Few<Call>>,
 }
 
@@ -114,10 +122,19 @@ struct Named {
     arguments: Option<Box<RawValue>>,
 }
 
+impl Named {
+    /// Bytes of output in it.
+    fn weight(&self) -> u64 {
+        let name = self.name.as_ref().map_or(0, |name| name.len() as u64);
+        name.saturating_add(seen::raw(self.arguments.as_deref()))
+    }
+}
+
 /// The reader's state.
 #[derive(Debug, Default)]
 struct OllamaReply {
     facts: ReplyFacts,
+    output: Output,
     /// Calls so far: each has a place of its own, and comes whole in one line.
     placed: u64,
     /// The same for the lines that were edited, which are the same ones in the same order.
@@ -133,8 +150,15 @@ fn next(count: &mut u64) -> At {
 
 impl OllamaReply {
     fn take(&mut self, line: Line, calls: &mut Calls) {
-        let told = line.message.and_then(|message| message.tool_calls);
+        let mut weight = line.response.0;
+        let told = line.message.and_then(|message| {
+            weight = weight
+                .saturating_add(message.content.0)
+                .saturating_add(message.thinking.0);
+            message.tool_calls
+        });
         for call in told.unwrap_or_default() {
+            weight = weight.saturating_add(call.function.as_ref().map_or(0, Named::weight));
             let at = next(&mut self.placed);
             let called = call.function.as_ref();
             let arguments = called
@@ -143,6 +167,7 @@ impl OllamaReply {
             calls.part(at, called.and_then(|called| called.name.as_deref()), arguments);
             calls.end(at);
         }
+        self.output.piece(weight);
         self.facts.model = line.model.or(self.facts.model.take());
         self.facts.finish = line.done_reason.or(self.facts.finish.take());
         self.facts.error |= line.error.is_some();
@@ -163,7 +188,7 @@ impl OllamaReply {
 
 impl Format for OllamaReply {
     fn frames(&self, media: &str) -> Option<Box<dyn Frames>> {
-        let lines = media.starts_with("application/x-ndjson");
+        let lines = is_lines(media);
         lines.then(|| Box::new(Lines::default()) as Box<dyn Frames>)
     }
 
@@ -236,6 +261,10 @@ impl Format for OllamaReply {
 
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         OLLAMA.refusal(refusal, request_id).body
+    }
+
+    fn seen(&self) -> Seen {
+        self.output.beside(self.facts.usage.as_ref())
     }
 
     fn unread(&mut self) {

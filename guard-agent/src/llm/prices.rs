@@ -32,6 +32,12 @@ pub const DATE: &str = "2026-11-23";
 /// (Anthropic), `on_demand` (Groq); in requests also `auto` (let the provider choose) and `standard_only`.
 const STANDARD: [&str; 5] = ["default", "standard", "on_demand", "auto", "standard_only"];
 
+/// The name under which the tables have a tier that is called so: OpenAI has called `priority` also `fast` since July 2026,
+/// and takes and gives either name.
+fn renamed(tier: &str) -> Option<&'static str> {
+    (tier == "fast").then_some("priority")
+}
+
 /// What providers call the region that costs no more.
 const ANYWHERE: [&str; 3] = ["global", "not_available", "default"];
 
@@ -193,8 +199,12 @@ impl ModelPrice {
         match service_tier {
             None => Some(&self.standard),
             Some(name) if STANDARD.contains(&name) => Some(&self.standard),
-            // A ceiling is above every tier.
-            Some(name) => self.tiers.get(name).or(self.ceiling.then_some(&self.standard)),
+            Some(name) => self
+                .tiers
+                .get(name)
+                .or_else(|| self.tiers.get(renamed(name)?))
+                // A ceiling is above every tier.
+                .or(self.ceiling.then_some(&self.standard)),
         }
     }
 

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
+use crate::llm::eventstream;
 use crate::llm::frames::Frames;
 use crate::llm::gate::Unjudged;
 use crate::llm::sse::{EVENT_LIMIT, Found, Scanner};
@@ -18,6 +19,7 @@ use crate::refusal::Refusal;
 pub(crate) mod calls;
 mod format;
 mod mode;
+mod pass;
 mod whole;
 
 pub(crate) use calls::{At, Calls};
@@ -44,8 +46,12 @@ pub(crate) struct Reader<F> {
     /// The usage event is to be hidden.
     hide: bool,
     calls: Calls,
-    /// Bytes of the current event that are held back (only when hiding or judging).
+    /// Bytes of the current event that are held back.
     held: BytesMut,
+    /// The head says that this is a stream of events.
+    framed: bool,
+    /// A part of the current event has been forwarded.
+    spilled: bool,
     /// Bytes of the current event that came in earlier chunks, held back or not.
     begun: usize,
     last: Fate,
@@ -68,12 +74,11 @@ impl<F: Format> Reader<F> {
             .unwrap_or_default();
         let media = media.to_ascii_lowercase();
         let frames = format.frames(&media);
-        let mode = if frames.is_some() {
+        let framed = frames.is_some() || media.starts_with("text/event-stream");
+        let mode = if framed {
             Mode::Events
         } else if media.starts_with("application/json") {
             Mode::Json(Some(Vec::new()))
-        } else if media.starts_with("text/event-stream") {
-            Mode::Events
         } else {
             Mode::Undecided
         };
@@ -87,6 +92,8 @@ impl<F: Format> Reader<F> {
             hide: head.hide_usage_event,
             calls: Calls::new(gate),
             held: BytesMut::new(),
+            framed,
+            spilled: false,
             begun: 0,
             last: Fate::Forwarded,
             queue: Vec::new(),
@@ -103,19 +110,6 @@ impl<F: Format> Reader<F> {
             Found::Oversize => {
                 self.format.unread();
                 Verdict::Unreadable
-            }
-        }
-    }
-
-    /// Reads the events of a chunk; every byte is forwarded.
-    fn pass_events(&mut self, chunk: &[u8]) {
-        let mut from = 0;
-        while let Some(step) = self.frames.next(chunk, from) {
-            from = step.end;
-            match &step.found {
-                Found::Event(data) if data.is_empty() => {}
-                Found::Event(data) => drop(self.format.event(data, &mut self.calls)),
-                Found::Oversize => self.format.unread(),
             }
         }
     }
@@ -153,7 +147,7 @@ impl<F: Format> Reader<F> {
             } else {
                 self.place(frames.as_ref(), &raw, &step.found, verdict, &mut out)
             };
-            self.begun = 0;
+            (self.begun, self.spilled) = (0, false);
             from = step.end;
             start = step.end;
         }
@@ -165,6 +159,7 @@ impl<F: Format> Reader<F> {
         } else if self.begun > limit {
             out.extend_from_slice(&self.held.split());
             out.extend_from_slice(rest);
+            self.spilled = true;
         } else {
             self.held.extend_from_slice(rest);
         }
@@ -305,7 +300,13 @@ impl<F: Format> ReplyReader for Reader<F> {
                 None if gated || self.stopped => return Bytes::new(),
                 None => return chunk,
                 Some(b'{' | b'[') => self.mode = Mode::Json(Some(Vec::new())),
-                Some(_) => self.mode = Mode::Events,
+                Some(first) => {
+                    // No text begins so, and every message of a binary stream does.
+                    let binary = self.format.frames(eventstream::MEDIA).filter(|_| *first == 0);
+                    self.framed = binary.is_some();
+                    self.frames = binary.unwrap_or_else(|| Box::new(Scanner::default()));
+                    self.mode = Mode::Events;
+                }
             }
             // White space before the first byte says nothing, and is not held back for what may follow.
             if let Some(at) = begins.filter(|_| gated) {
@@ -330,10 +331,7 @@ impl<F: Format> ReplyReader for Reader<F> {
                 }
             }
             _ if self.hide || gated || self.stopped => self.sift_events(&chunk),
-            _ => {
-                self.pass_events(&chunk);
-                chunk
-            }
+            _ => self.pass_events(&chunk),
         }
     }
 
@@ -372,7 +370,10 @@ impl<F: Format> ReplyReader for Reader<F> {
             // Without a gate the reply's beginning has passed, and nothing can be said any more.
             Mode::Json(_) if self.calls.gate().is_none() => Bytes::new(),
             Mode::Json(_) | Mode::Undecided => self.format.instead(refusal, request_id),
-            Mode::Events => self.format.last_words(refusal, request_id),
+            Mode::Events => {
+                let words = self.format.last_words(refusal, request_id);
+                self.last_words(words)
+            }
         }
     }
 

@@ -6,6 +6,9 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::llm::Usage;
 
 /// No text has more bytes than this for each of its tokens over the length of a reply; English has four to five.
 const BYTES_PER_TOKEN: u64 = 16;
@@ -39,6 +42,19 @@ impl Output {
     pub(crate) fn tokens(&self) -> u64 {
         self.pieces.max(self.bytes / BYTES_PER_TOKEN)
     }
+
+    /// The same, beside what the provider has said so far.
+    pub(crate) fn beside(&self, told: Option<&Usage>) -> Seen {
+        Seen {
+            input: told.map_or(0, Usage::total_input),
+            output: told.map_or(0, Usage::total_output).max(self.tokens()),
+        }
+    }
+}
+
+/// The bytes of a JSON value as it stands there.
+pub(crate) fn raw(value: Option<&RawValue>) -> u64 {
+    value.map_or(0, |value| value.get().len() as u64)
 }
 
 /// The bytes of all text in a JSON value, without keeping it.

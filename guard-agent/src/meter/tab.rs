@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use crate::llm::encoding::reader_for;
+use crate::llm::frames::is_stream;
 use crate::llm::{Dialect, Gate, ReplyHead, ReplyReader, Seen};
 use crate::policy::{Deadline, Outcome, Settle};
 use crate::refusal::Refusal;
+use crate::share::large::beside;
 
 mod messages;
 
@@ -82,7 +84,7 @@ impl Tab {
         let streams = headers
             .get(CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok())
-            .is_some_and(|kind| kind.to_ascii_lowercase().contains("stream"));
+            .is_some_and(|kind| is_stream(&kind.to_ascii_lowercase()));
         if !streams {
             self.deadline = None;
             self.room = None;
@@ -164,17 +166,10 @@ impl Tab {
 
     fn last_words(&mut self, refusal: &Refusal, id: &str) -> Bytes {
         self.outcome.cut = Some(refusal.reason);
-        let words = match &mut self.reader {
+        match &mut self.reader {
             Some(reader) => reader.cut(refusal, id),
             None => Bytes::new(),
-        };
-        if words.is_empty() {
-            return words;
         }
-        // An event may be under way: an empty line ends it, and means nothing otherwise.
-        let mut last = BytesMut::from(&b"\n\n"[..]);
-        last.extend_from_slice(&words);
-        last.freeze()
     }
 
     /// Whether nothing is forwarded before the end.
@@ -193,10 +188,10 @@ impl Tab {
         let Some(settlement) = self.settlement.take() else {
             return Bytes::new();
         };
-        let (rest, facts) = self
-            .reader
-            .as_mut()
-            .map(|reader| reader.finish())
+        let bytes = usize::try_from(self.outcome.reply_bytes).unwrap_or(usize::MAX);
+        let reader = self.reader.as_mut();
+        let (rest, facts) = reader
+            .map(|reader| beside(bytes, || reader.finish()))
             .unwrap_or_default();
         self.outcome.facts = facts;
         self.outcome.duration = self.began.elapsed();

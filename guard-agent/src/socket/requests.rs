@@ -1,8 +1,7 @@
 //! The agent's side of a socket: each message is read; one that asks for a response becomes a call when its lane is free.
 
-use std::time::Instant;
-
 use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
@@ -12,6 +11,7 @@ use crate::llm::frames::MESSAGE_END;
 use crate::llm::request::{TOOL_LIMIT, declare};
 use crate::llm::socket::{Asked, Request};
 use crate::refusal::{Reason, Refusal};
+use crate::share::large::{beside, turn};
 
 impl Socket {
     pub(super) async fn hear_client(&mut self, message: Option<Result<Message, Error>>) -> Goes {
@@ -63,7 +63,8 @@ impl Socket {
             }
             None => return Ok(()),
         };
-        match self.caller.format.asked(&message) {
+        let _turn = turn(message.len()).await;
+        match beside(message.len(), || self.caller.format.asked(&message)) {
             Err(unfit) => {
                 let refusal = Refusal::new(Reason::Malformed, unfit.why);
                 self.refuse_unread(&refusal, unfit.lane.as_deref()).await;

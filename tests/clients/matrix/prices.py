@@ -3,7 +3,7 @@
     prices.py TABLE
 
 TABLE is Guard's own price table; each of its rows is asked for, for one usage per bucket and for all buckets together,
-in each tier that the row has, and above its long-context mark. One line of JSON for each, to standard output: the cost
+with searches where they cost something, in each tier that the row has, and above its long-context mark. One line of JSON for each, to standard output: the cost
 in pico-dollars, or null where genai-prices has no price of that tier. Amounts are exact: it calculates in decimals.
 """
 
@@ -35,6 +35,15 @@ MEDIA = [
     ("gemini", "gemini-2.5-flash-image", ["image in", "image out"]),
 ]
 
+# Names that stand for another model, and are not in Guard's own table.
+NAMES = [
+    ("mistral", "mistral-large-latest"),
+    ("mistral", "mistral-small-latest"),
+    ("deepseek", "deepseek-chat"),
+    ("azure", "text-embedding-3-large"),
+    ("azure", "gpt-4o"),
+]
+
 USAGES = {
     "input": {"input": 1000},
     "output": {"input": 1000, "output": 100},
@@ -46,6 +55,7 @@ USAGES = {
         "input": 1234, "cache_read": 5678, "cache_write_5m": 321, "cache_write_1h": 123, "output": 987, "reasoning": 654,
     },
 }
+SEARCHES = {"input": 1000, "output": 100, "web_search": 3}
 MEDIA_USAGES = {
     "audio in": {"input": 1000, "input_audio": 400, "output": 100},
     "audio in, cached": {"input": 1000, "cache_read_audio": 300, "output": 100},
@@ -73,12 +83,13 @@ def theirs(usage):
         "output_audio_tokens": get("output_audio"),
         "output_image_tokens": get("output_image"),
         "output_reasoning_tokens": get("reasoning"),
+        "web_searches": get("web_search"),
     }
     return Usage(**{name: count for name, count in fields.items() if count})
 
 
 def cost(provider, model, usage, tier):
-    name = "processing" if tier == "batch" else "service_tier"
+    name = "processing" if tier == "batch" else "speed" if provider == "anthropic" else "service_tier"
     context = {name: tier} if tier else None
     try:
         price = calc_price(
@@ -102,7 +113,9 @@ def main():
         asked = [(name, usage, None) for name, usage in usages.items() if bucket_sold(row, name)]
         sold = {name: count for name, count in USAGES["everything"].items() if bucket_sold(row, name)}
         asked = [(name, sold if name == "everything" else usage, tier) for name, usage, tier in asked]
-        asked += [("everything", sold, tier) for tier in row.get("tiers", {})]
+        asked += [("everything", sold, tier) for tier in tiers(row)]
+        if "web_search" in row.get("fees", {}):
+            asked.append(("web_search", SEARCHES, None))
         if "long" in row:
             marks = row["long"] if isinstance(row["long"], list) else [row["long"]]
             for mark in marks:
@@ -110,9 +123,18 @@ def main():
                 asked.append((f"up to {mark['above']}", {"input": mark["above"], "output": 100}, None))
         for name, usage, tier in asked:
             tell(row["provider"], row["model"], name, usage, tier)
+    for provider, model in NAMES:
+        for name in ["input"] if "embed" in model else ["input", "output"]:
+            tell(provider, model, name, USAGES[name], None)
     for provider, model, names in MEDIA:
         for name in names:
             tell(provider, model, name, MEDIA_USAGES[name], None)
+
+
+def tiers(row):
+    """The tiers of a row. OpenAI has called its `priority` also `fast` since July 2026."""
+    names = list(row.get("tiers", {}))
+    return names + ["fast"] if row["provider"] == "openai" and "priority" in names else names
 
 
 def bucket_sold(row, name):

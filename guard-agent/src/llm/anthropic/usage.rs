@@ -13,6 +13,7 @@ use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::seen::{Output, Weight};
+use crate::llm::stated::Stated;
 use crate::llm::{Dialect, OtherUsage, ReplyFacts, Seen, Unit, Usage};
 use crate::refusal::Refusal;
 
@@ -71,6 +72,10 @@ struct WireUsage {
     service_tier: Option<String>,
     speed: Option<String>,
     inference_geo: Option<String>,
+    /// OpenRouter: what it cost.
+    cost: Option<Box<RawValue>>,
+    is_byok: Option<Box<RawValue>>,
+    cost_details: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -265,6 +270,13 @@ impl MessageReply {
         {
             self.searches = searches;
         }
+        let stated = Stated {
+            cost: usage.cost.as_deref(),
+            is_byok: usage.is_byok.as_deref(),
+            details: usage.cost_details.as_deref(),
+            ..Stated::default()
+        };
+        self.facts.reported_cost = stated.amount().or(self.facts.reported_cost);
         self.facts.region = usage.inference_geo.take().or(self.facts.region.take());
         self.counts.take(usage);
     }
@@ -332,6 +344,10 @@ impl Format for MessageReply {
         calls::without(event, calls)
     }
 
+    fn without_in_whole(&mut self, reply: serde_json::Value, calls: &mut Calls) -> Edit {
+        calls::without_in_whole(reply, calls)
+    }
+
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         Bytes::from(sse_event(Some("error"), &self.instead(refusal, request_id)))
     }
@@ -363,6 +379,9 @@ impl Format for MessageReply {
                 facts.others = others;
             }
             facts.inconsistent |= self.counts.inconsistent();
+        }
+        if facts.usage.is_none() {
+            facts.reported_cost = None;
         }
         facts
     }

@@ -13,23 +13,38 @@ use crate::llm::few::Few;
 use crate::llm::frames::Frames;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::request::lenient;
-use crate::llm::{ReplyFacts, Usage};
+use crate::llm::seen::{Output, Weight};
+use crate::llm::{ReplyFacts, Seen, Usage};
 use crate::refusal::Refusal;
 
 /// A whole reply.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Reply {
-    output: Option<Output>,
+    output: Option<Answer>,
     stop_reason: Option<String>,
     usage: Option<WireUsage>,
     service_tier: Option<Tier>,
     performance_config: Option<Performance>,
+    trace: Option<Trace>,
     message: Option<IgnoredAny>,
 }
 
+/// Which model a prompt router chose.
 #[derive(Deserialize)]
-struct Output {
+#[serde(rename_all = "camelCase")]
+struct Trace {
+    prompt_router: Option<Routed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Routed {
+    invoked_model_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
     message: Option<Message>,
 }
 
@@ -41,7 +56,30 @@ struct Message {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Block {
+    #[serde(default)]
+    text: Weight,
+    reasoning_content: Option<Reasoning>,
     tool_use: Option<ToolUse>,
+}
+
+/// In a stream; its signature is no output.
+#[derive(Deserialize)]
+struct Reasoning {
+    #[serde(default)]
+    text: Weight,
+}
+
+impl Block {
+    /// Bytes of output in it.
+    fn weight(&self) -> u64 {
+        let thought = self
+            .reasoning_content
+            .as_ref()
+            .map_or(0, |thought| thought.text.0);
+        let called = self.tool_use.as_ref().and_then(|call| call.input.as_deref());
+        let called = lenient::<Cow<'_, str>>(called).map_or(0, |piece| piece.len() as u64);
+        self.text.0.saturating_add(thought).saturating_add(called)
+    }
 }
 
 #[derive(Deserialize)]
@@ -112,11 +150,11 @@ struct Stop {
 struct WireUsage {
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
-    /// The other name is Nova's own.
-    #[serde(alias = "cacheReadInputTokenCount")]
     cache_read_input_tokens: Option<u64>,
-    #[serde(alias = "cacheWriteInputTokenCount")]
     cache_write_input_tokens: Option<u64>,
+    /// Nova's own names, which the service sends beside the others.
+    cache_read_input_token_count: Option<u64>,
+    cache_write_input_token_count: Option<u64>,
     cache_details: Option<Few<CacheDetail>>,
 }
 
@@ -129,7 +167,8 @@ struct CacheDetail {
 
 impl WireUsage {
     fn buckets(&self) -> Option<Usage> {
-        let written = self.cache_write_input_tokens.unwrap_or(0);
+        let either = |one: Option<u64>, other: Option<u64>| one.max(other).unwrap_or(0);
+        let written = either(self.cache_write_input_tokens, self.cache_write_input_token_count);
         let long = self
             .cache_details
             .iter()
@@ -140,7 +179,7 @@ impl WireUsage {
             .min(written);
         Some(Usage {
             input: self.input_tokens?,
-            cache_read: self.cache_read_input_tokens.unwrap_or(0),
+            cache_read: either(self.cache_read_input_tokens, self.cache_read_input_token_count),
             cache_write_5m: written - long,
             cache_write_1h: long,
             output: self.output_tokens?,
@@ -153,6 +192,7 @@ impl WireUsage {
 #[derive(Debug, Default)]
 pub(in crate::llm) struct ConverseReply {
     facts: ReplyFacts,
+    output: Output,
 }
 
 impl ConverseReply {
@@ -162,6 +202,10 @@ impl ConverseReply {
             .and_then(|config| config.latency)
             .filter(|latency| latency != "standard");
         self.facts.service_tier = fast.or(reply.service_tier.and_then(|tier| tier.r#type));
+        let routed = reply.trace.and_then(|trace| trace.prompt_router);
+        self.facts.model = routed
+            .and_then(|routed| routed.invoked_model_id)
+            .or(self.facts.model.take());
         self.facts.finish = reply.stop_reason.or(self.facts.finish.take());
         if let Some(usage) = reply.usage {
             self.facts.usage = usage.buckets();
@@ -188,6 +232,7 @@ impl Format for ConverseReply {
         }
         if let Some(block) = event.content_block_delta {
             found = true;
+            self.output.piece(block.delta.as_ref().map_or(0, Block::weight));
             let more = block
                 .delta
                 .and_then(|delta| delta.tool_use)
@@ -247,6 +292,10 @@ impl Format for ConverseReply {
 
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         refuse(refusal, request_id).body
+    }
+
+    fn seen(&self) -> Seen {
+        self.output.beside(self.facts.usage.as_ref())
     }
 
     fn unread(&mut self) {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::llm::bedrock_converse;
 use crate::llm::frames::Frames;
 use crate::llm::reply::{Calls, Edit, Format, Verdict};
-use crate::llm::{ReplyFacts, Usage, anthropic};
+use crate::llm::{ReplyFacts, Seen, Usage, anthropic};
 use crate::refusal::Refusal;
 
 /// One event of the stream.
@@ -159,12 +159,23 @@ impl Format for InvokeReply {
         }
     }
 
+    fn without_in_whole(&mut self, reply: Value, calls: &mut Calls) -> Edit {
+        match &mut self.maker {
+            Some(maker) => maker.without_in_whole(reply, calls),
+            None => Edit::Cannot,
+        }
+    }
+
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         bedrock_converse::exception(refusal, request_id)
     }
 
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         bedrock_converse::refuse(refusal, request_id).body
+    }
+
+    fn seen(&self) -> Seen {
+        self.maker.as_ref().map(|maker| maker.seen()).unwrap_or_default()
     }
 
     fn unread(&mut self) {

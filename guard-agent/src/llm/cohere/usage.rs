@@ -11,7 +11,8 @@ use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::request::lenient;
-use crate::llm::{Dialect, ReplyFacts, Usage, refusal_reply};
+use crate::llm::seen::{Output, Weight};
+use crate::llm::{Dialect, ReplyFacts, Seen, Usage, refusal_reply};
 use crate::refusal::Refusal;
 
 /// A whole reply, or what an event adds to it.
@@ -39,24 +40,50 @@ struct Event<'a> {
     delta: Option<Reply<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Message<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(default)]
+    tool_plan: Weight,
     #[serde(borrow)]
     tool_calls: Option<&'a RawValue>,
 }
 
-/// The calls of a message: a list in a whole reply, one at a time in a stream. None: they cannot be read.
-fn told(message: Option<&RawValue>) -> Option<Few<Call>> {
-    // An error has a text in this place.
-    let Some(message) = message.filter(|message| message.get().starts_with('{')) else {
-        return Some(Few::default());
-    };
-    let message: Message<'_> = lenient(Some(message))?;
-    match message.tool_calls {
-        None => Some(Few::default()),
-        Some(list) if list.get().starts_with('[') => lenient(Some(list)),
-        Some(one) => lenient(Some(one)).map(|call| Few::from([call])),
+impl<'a> Message<'a> {
+    /// None: it cannot be read.
+    fn of(raw: Option<&'a RawValue>) -> Option<Self> {
+        // An error has a text in this place.
+        match raw.filter(|raw| raw.get().starts_with('{')) {
+            Some(raw) => lenient(Some(raw)),
+            None => Some(Self::default()),
+        }
     }
+
+    /// The calls: a list in a whole reply, one at a time in a stream. None: they cannot be read.
+    fn calls(&self) -> Option<Few<Call>> {
+        match self.tool_calls {
+            None => Some(Few::default()),
+            Some(list) if list.get().starts_with('[') => lenient(Some(list)),
+            Some(one) => lenient(Some(one)).map(|call| Few::from([call])),
+        }
+    }
+
+    /// Bytes of output in a piece of a stream, beside its calls.
+    fn weight(&self) -> u64 {
+        let content: Content = lenient(self.content).unwrap_or_default();
+        let parts = [content.text, content.thinking, self.tool_plan];
+        parts.iter().fold(0, |sum, part| sum.saturating_add(part.0))
+    }
+}
+
+/// In a stream.
+#[derive(Default, Deserialize)]
+struct Content {
+    #[serde(default)]
+    text: Weight,
+    #[serde(default)]
+    thinking: Weight,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +123,7 @@ fn count(raw: Option<&RawValue>) -> Option<u64> {
 
 impl WireUsage<'_> {
     /// The buckets: what is billed, which is less than what the model read (templates and tools are not billed).
-    /// Cached tokens are counted among the model's, so at most the billed input can have been cached.
+    /// Cached tokens are counted among the model's: those beyond what is not billed were billed.
     fn buckets(&self, output_expected: bool) -> Option<Usage> {
         let billed = self.billed_units.as_ref().or(self.tokens.as_ref())?;
         let input = count(billed.input_tokens)?;
@@ -105,7 +132,12 @@ impl WireUsage<'_> {
             None if output_expected => return None,
             None => 0,
         };
-        let cache_read = count(self.cached_tokens).unwrap_or(0).min(input);
+        let read = self.tokens.as_ref().and_then(|tokens| count(tokens.input_tokens));
+        let unbilled = read.unwrap_or(0).saturating_sub(input);
+        let cache_read = count(self.cached_tokens)
+            .unwrap_or(0)
+            .saturating_sub(unbilled)
+            .min(input);
         Some(Usage {
             input: input - cache_read,
             cache_read,
@@ -119,24 +151,31 @@ impl WireUsage<'_> {
 #[derive(Debug, Default)]
 pub(super) struct CohereReply {
     facts: ReplyFacts,
+    output: Output,
 }
 
 impl CohereReply {
     /// `index`: the place of the one call that an event of a stream is about. Whether all of it could be read.
     fn take(&mut self, reply: Reply<'_>, index: Option<u64>, calls: &mut Calls) -> bool {
-        let told = told(reply.message);
+        let message = Message::of(reply.message);
+        let told = message.as_ref().and_then(Message::calls);
         let readable = told.is_some();
         let told = told.unwrap_or_default();
+        let mut weight = message.as_ref().map_or(0, Message::weight);
         for (position, called) in (0..).zip(told.into_iter().filter_map(|call| call.function)) {
             let at = At {
                 choice: 0,
                 index: index.unwrap_or(position),
             };
+            for text in [&called.name, &called.arguments].into_iter().flatten() {
+                weight = weight.saturating_add(text.len() as u64);
+            }
             calls.part(at, called.name.as_deref(), called.arguments.as_deref());
             if index.is_none() {
                 calls.end(at);
             }
         }
+        self.output.piece(weight);
         self.facts.finish = reply.finish_reason.or(self.facts.finish.take());
         let embeds = reply.embeddings.is_some();
         if let Some(usage) = reply.usage.or(reply.meta) {
@@ -197,6 +236,10 @@ impl Format for CohereReply {
         super::calls::without(event, calls)
     }
 
+    fn without_in_whole(&mut self, reply: Value, calls: &mut Calls) -> Edit {
+        super::calls::without_in_whole(reply, calls)
+    }
+
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         let message = refusal_reply::message(refusal, request_id);
         let event = json!({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}});
@@ -205,6 +248,10 @@ impl Format for CohereReply {
 
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         COHERE.refusal(refusal, request_id).body
+    }
+
+    fn seen(&self) -> Seen {
+        self.output.beside(self.facts.usage.as_ref())
     }
 
     fn unread(&mut self) {

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use crate::llm::few::Few;
 use crate::llm::gemini::conversation;
 use crate::llm::gemini::tools::{camel, declared, either};
+use crate::llm::gemini::words::{Asked, Word};
 use crate::llm::json_edit::{Container, Editor};
 use crate::llm::request::{declare, lenient};
 use crate::llm::{DeclaredTool, Malformed, RequestFacts, json_strict};
@@ -136,8 +137,8 @@ fn configure(facts: &mut RequestFacts, editor: &Editor<'_>, config: &Container<'
         }
     }
     if let Some(modalities) = either(config, "responseModalities")? {
-        let asked: Few<String> = read(modalities.value)?;
-        if asked.iter().any(|one| !one.eq_ignore_ascii_case("TEXT")) {
+        let asked: Few<Word<Asked>> = read(modalities.value)?;
+        if asked.iter().any(|one| !one.text.eq_ignore_ascii_case("TEXT")) {
             // Images and speech have prices of their own.
             let name = "response_modalities".to_owned();
             declare(&mut facts.tools, DeclaredTool::provider(name))?;

@@ -10,10 +10,13 @@ use serde_json::value::RawValue;
 
 use crate::llm::few::Few;
 use crate::llm::frames::sse_event;
+use crate::llm::gemini::grounding::{Grounding, once};
+use crate::llm::gemini::words::{Blocking, Ending, Modality, Plain, Traffic, Word};
 use crate::llm::gemini::{GEMINI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
+use crate::llm::seen::{self, Output, Weight};
 use crate::llm::usage::Media;
-use crate::llm::{Dialect, ReplyFacts, Unit, Usage};
+use crate::llm::{Dialect, ReplyFacts, Seen, Unit, Usage};
 use crate::refusal::Refusal;
 
 /// A reply, or one chunk of a stream.
@@ -32,14 +35,14 @@ struct Chunk {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Feedback {
-    block_reason: Option<String>,
+    block_reason: Option<Word<Blocking>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Candidate {
     content: Option<Content>,
-    finish_reason: Option<String>,
+    finish_reason: Option<Word<Ending>>,
     grounding_metadata: Option<Grounding>,
     index: Option<u64>,
 }
@@ -52,6 +55,8 @@ struct Content {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Part {
+    #[serde(default)]
+    text: Weight,
     function_call: Option<Call>,
     executable_code: Option<IgnoredAny>,
 }
@@ -62,10 +67,15 @@ struct Call {
     args: Option<Box<RawValue>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Grounding {
-    web_search_queries: Option<Vec<IgnoredAny>>,
+impl Part {
+    /// Bytes of output in it.
+    fn weight(&self) -> u64 {
+        let call = self.function_call.as_ref();
+        let name = call.and_then(|call| call.name.as_ref());
+        let name = name.map_or(0, |name| name.len() as u64);
+        let arguments = seen::raw(call.and_then(|call| call.args.as_deref()));
+        self.text.0.saturating_add(name).saturating_add(arguments)
+    }
 }
 
 /// Running totals: the last one stands.
@@ -81,21 +91,21 @@ struct WireUsage {
     prompt_tokens_details: Option<Few<Detail>>,
     cache_tokens_details: Option<Few<Detail>>,
     candidates_tokens_details: Option<Few<Detail>>,
-    service_tier: Option<String>,
-    traffic_type: Option<String>,
+    service_tier: Option<Word<Plain>>,
+    traffic_type: Option<Word<Traffic>>,
 }
 
 /// Tokens of one modality.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Detail {
-    modality: Option<String>,
+    modality: Option<Word<Modality>>,
     token_count: Option<u64>,
 }
 
 /// Tokens of this modality.
 fn of(details: Option<&Few<Detail>>, modality: &str) -> u64 {
-    let named = |detail: &&Detail| detail.modality.as_deref() == Some(modality);
+    let named = |detail: &&Detail| detail.modality.as_ref().is_some_and(|word| word.text == modality);
     details
         .into_iter()
         .flatten()
@@ -177,6 +187,7 @@ pub(super) struct GeminiReply {
     /// The usage last read came with a finish reason.
     last_word: bool,
     searches: u64,
+    output: Output,
     /// Calls so far, by candidate: each has a place of its own, and comes whole in one chunk.
     placed: Places,
     /// The same for the chunks that were edited, which are the same ones in the same order.
@@ -188,7 +199,7 @@ impl GeminiReply {
         for (position, candidate) in (0..).zip(chunk.candidates.unwrap_or_default()) {
             let choice = candidate.index.unwrap_or(position);
             if let Some(reason) = candidate.finish_reason {
-                self.facts.finish = Some(reason);
+                self.facts.finish = Some(reason.text);
                 self.facts.complete = true;
             }
             for part in candidate
@@ -196,6 +207,7 @@ impl GeminiReply {
                 .and_then(|content| content.parts)
                 .unwrap_or_default()
             {
+                self.output.piece(part.weight());
                 if let Some(call) = part.function_call {
                     let at = self.placed.next(choice);
                     let args = call.args.as_deref().map(RawValue::get);
@@ -206,12 +218,9 @@ impl GeminiReply {
                     calls.by_provider("codeExecution");
                 }
             }
-            if let Some(queries) = candidate
-                .grounding_metadata
-                .and_then(|found| found.web_search_queries)
-            {
+            if let Some(found) = candidate.grounding_metadata {
                 // Each chunk has all the queries so far.
-                let count = u64::try_from(queries.len()).unwrap_or(u64::MAX);
+                let count = found.searches();
                 self.searches = self.searches.max(count);
                 if count > 0 {
                     calls.by_provider("googleSearch");
@@ -219,7 +228,7 @@ impl GeminiReply {
             }
         }
         if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
-            self.facts.finish = Some(reason);
+            self.facts.finish = Some(reason.text);
             self.facts.complete = true;
         }
         if chunk.embedding.is_some() || chunk.embeddings.is_some() {
@@ -227,12 +236,20 @@ impl GeminiReply {
             self.facts.complete = true;
         }
         if let Some(usage) = chunk.usage_metadata {
-            self.facts.usage = usage.buckets();
-            self.last_word = self.facts.complete;
-            let tier = usage.service_tier.or(usage.traffic_type);
+            // A chunk may say how it is paid for, and not what was used.
+            if usage.prompt_token_count.is_some() {
+                self.facts.usage = usage.buckets();
+                self.last_word = self.facts.complete;
+            }
+            let traffic = usage.traffic_type.map(|word| word.text);
+            let tier = usage.service_tier.map(|word| word.text).or(traffic);
             self.facts.service_tier = tier
                 .map(|tier| tier.to_ascii_lowercase())
-                .filter(|tier| tier != "on_demand")
+                .map(|tier| match tier.strip_prefix("on_demand_") {
+                    Some(name) => name.to_owned(),
+                    None => tier,
+                })
+                .filter(|tier| tier != "on_demand" && tier != "traffic_type_unspecified")
                 .or(self.facts.service_tier.take());
         }
         if let Some(model) = chunk.model_version.filter(|model| !model.is_empty()) {
@@ -325,6 +342,10 @@ impl Format for GeminiReply {
         GEMINI.refusal(refusal, request_id).body
     }
 
+    fn seen(&self) -> Seen {
+        self.output.beside(self.facts.usage.as_ref())
+    }
+
     fn unread(&mut self) {
         self.facts.usage = None;
     }
@@ -336,7 +357,8 @@ impl Format for GeminiReply {
             facts.usage = None;
         }
         if let Some(usage) = &mut facts.usage {
-            usage.units.set(Unit::WebSearch, self.searches);
+            let most = if once(facts.model.as_deref()) { 1 } else { u64::MAX };
+            usage.units.set(Unit::WebSearch, self.searches.min(most));
         }
         facts
     }

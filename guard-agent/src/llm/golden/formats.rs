@@ -125,6 +125,31 @@ fn reply_facts_of_every_kind_of_stream() {
 }
 
 #[test]
+fn every_kind_of_stream_is_seen_to_take_something_while_it_passes_and_no_more_than_it_does() {
+    let mut unseen = Vec::new();
+    for (kind, _) in FORMATS {
+        for (ending, media) in &ENDINGS[1..] {
+            for (name, fixture) in fixtures(kind, ending) {
+                let body = wire(media, fixture);
+                let (_, facts) = read_media(dialect_of(kind), media, &[&body]);
+                let Some(usage) = facts.usage else { continue };
+                let seen = super::seen(dialect_of(kind), media, &body);
+                let (input, output) = (usage.total_input(), usage.total_output());
+                assert!(
+                    seen.input <= input && seen.output <= output,
+                    "{name}{ending}: {seen:?}, told: {input} and {output}"
+                );
+                // All that this one says is what was hidden.
+                if output > 0 && seen.output == 0 && name != "incomplete" {
+                    unseen.push(format!("{kind:?} {name}{ending}"));
+                }
+            }
+        }
+    }
+    assert!(unseen.is_empty(), "{unseen:#?}");
+}
+
+#[test]
 fn a_binary_stream_that_ends_inside_a_message_leaves_usage_unknown() {
     let (_, lines) = fixtures(BedrockConverse, ".reply.events").pop().unwrap();
     let body = binary(&lines);

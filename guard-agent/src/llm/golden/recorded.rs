@@ -35,9 +35,10 @@ fn replies() -> Option<Vec<(String, Value)>> {
     lines("GUARD_RECORDED_DIR", wanted)
 }
 
-/// One recording is filed under another provider's path; what it holds says what it is.
+/// Some recordings are filed under another provider's path; what they hold says what they are.
 fn kind_of(file: &str, body: &str) -> DialectKind {
-    if file == "anthropic.jsonl" || body.starts_with("event: message_start") {
+    let message = || serde_json::from_str::<Value>(body).is_ok_and(|body| body["type"] == "message");
+    if file == "anthropic.jsonl" || body.starts_with("event: message_start") || message() {
         DialectKind::AnthropicMessages
     } else {
         DialectKind::OpenaiChat
@@ -78,6 +79,18 @@ fn expected(native: &Value, billable: Option<&Value>) -> Option<Usage> {
         output: billed("output_tokens"),
         ..Usage::default()
     })
+}
+
+/// The publisher's reading is of tokens only, and does not tell audio apart.
+fn tokens(usage: Usage) -> Usage {
+    Usage {
+        input: usage.total_uncached(),
+        cache_read: usage.total_cache_read(),
+        output: usage.total_output(),
+        media: Default::default(),
+        units: Default::default(),
+        ..usage
+    }
 }
 
 /// Ways to cut a body: everywhere once for small ones, and into pieces of pseudo-random size.
@@ -128,16 +141,7 @@ fn recorded_replies_are_metered_exactly() {
         let id = record["id"].as_str().unwrap();
         let (out, whole) = read(dialect_of(kind), sse, false, &[body.as_bytes()]);
         assert_eq!(out, body.as_bytes(), "{id}");
-        // The publisher's reading is of tokens only, and does not tell audio apart.
-        let tokens = whole.usage.map(|usage| Usage {
-            input: usage.total_uncached(),
-            cache_read: usage.total_cache_read(),
-            output: usage.total_output(),
-            media: Default::default(),
-            units: Default::default(),
-            ..usage
-        });
-        assert_eq!(tokens, usage, "{id}");
+        assert_eq!(whole.usage.map(tokens), usage, "{id}");
         if whole.error {
             // One recording is an error with status 200.
             assert!(
@@ -199,7 +203,7 @@ fn recorded_streams_are_not_seen_to_take_more_than_they_do() {
         let (true, Some(usage)) = (record["stream"].as_bool().unwrap(), whole.usage) else {
             continue;
         };
-        let seen = super::seen(dialect_of(kind), body.as_bytes());
+        let seen = super::seen(dialect_of(kind), super::media(true), body.as_bytes());
         let others = |of: fn(&Usage) -> u64| whole.others.iter().map(|other| of(&other.usage)).sum::<u64>();
         let input = usage.total_input() + others(Usage::total_input);
         let output = usage.total_output() + others(Usage::total_output);

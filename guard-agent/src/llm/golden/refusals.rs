@@ -9,7 +9,9 @@ use super::fixtures;
 use super::formats::{BINARY, ENDINGS, binary};
 use super::snapshot;
 use crate::fuzz::replies::Rules;
+use crate::llm::frames::{Frames, Lines, is_lines};
 use crate::llm::provider::dialect_of;
+use crate::llm::sse::Found;
 use crate::llm::{DialectKind, Gate, InReply, ReplyHead};
 use crate::money::Pico;
 use crate::refusal::{Class, MoneyDetail, Reason, Refusal};
@@ -135,6 +137,54 @@ fn a_stream_that_is_ended_says_why_in_the_formats_own_last_event() {
         }
         if !all.is_empty() {
             snapshot(kind, "refusals_midway", &all);
+        }
+    }
+}
+
+/// What a client's own framing finds in these bytes; nothing, if they end inside an event.
+fn whole_events(media: &str, bytes: &[u8]) -> Option<usize> {
+    let mut frames: Box<dyn Frames> = match media {
+        BINARY => Box::new(crate::llm::eventstream::Scanner::default()),
+        _ if is_lines(media) => Box::new(Lines::default()),
+        _ => Box::new(crate::llm::sse::Scanner::default()),
+    };
+    let (mut from, mut events) = (0, 0);
+    while let Some(step) = frames.next(bytes, from) {
+        let Found::Event(data) = &step.found else {
+            return None;
+        };
+        let data = data.trim_ascii();
+        let readable = data.is_empty() || data == b"[DONE]" || serde_json::from_slice::<Value>(data).is_ok();
+        if !readable {
+            return None;
+        }
+        (from, events) = (step.end, events + 1);
+    }
+    (from == bytes.len()).then_some(events)
+}
+
+#[test]
+fn a_stream_that_is_ended_at_any_byte_ends_between_two_of_its_events() {
+    for kind in DialectKind::ALL {
+        for (ending, media) in ENDINGS
+            .into_iter()
+            .filter(|(_, media)| *media != "application/json")
+        {
+            let Some((_, fixture)) = fixtures(kind, ending).into_iter().next() else {
+                continue;
+            };
+            let body = match media {
+                BINARY => binary(&fixture),
+                _ => fixture,
+            };
+            for at in 0..body.len() {
+                let (mut reader, _) = begun(kind, ending, media, None).unwrap();
+                let mut got = reader.feed(Bytes::copy_from_slice(&body[..at])).to_vec();
+                let passed = whole_events(media, &got);
+                got.extend_from_slice(&reader.cut(&refusal(Reason::BudgetExceeded), "01JABC"));
+                let all = whole_events(media, &got);
+                assert!(passed.is_some() && all > passed, "{kind:?} {media} at {at}");
+            }
         }
     }
 }

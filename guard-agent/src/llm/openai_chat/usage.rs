@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use bytes::Bytes;
 
@@ -12,8 +13,9 @@ use crate::llm::frames::sse_event;
 use crate::llm::openai_chat::{OPENAI, calls};
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::seen::{Output, Weight};
+use crate::llm::stated::Stated;
 use crate::llm::usage::Media;
-use crate::llm::{Dialect, ReplyFacts, Seen, Usage};
+use crate::llm::{Dialect, ReplyFacts, Seen, Unit, Usage};
 use crate::refusal::Refusal;
 
 /// A whole reply, or one chunk of a stream.
@@ -34,6 +36,9 @@ struct Choice {
     index: Option<u64>,
     delta: Option<Answer>,
     message: Option<Answer>,
+    /// Of a completion.
+    #[serde(default)]
+    text: Weight,
     finish_reason: Option<String>,
     /// Moonshot puts a stream's usage into the last choice.
     usage: Option<WireUsage>,
@@ -110,12 +115,25 @@ struct WireUsage {
     prompt_cache_hit_tokens: Option<u64>,
     /// Moonshot, Together.
     cached_tokens: Option<u64>,
+    /// Mistral, in both of its spellings.
+    num_cached_tokens: Option<u64>,
+    prompt_token_details: Option<PromptDetails>,
+    /// Perplexity: searches of a deep research.
+    num_search_queries: Option<u64>,
+    /// OpenRouter, Perplexity: what it cost.
+    cost: Option<Box<RawValue>>,
+    /// xAI: the same.
+    cost_in_usd_ticks: Option<Box<RawValue>>,
+    is_byok: Option<Box<RawValue>>,
+    cost_details: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
 struct PromptDetails {
     cached_tokens: Option<u64>,
     cache_write_tokens: Option<u64>,
+    /// Alibaba's name for the same.
+    cache_creation_input_tokens: Option<u64>,
     audio_tokens: Option<u64>,
 }
 
@@ -130,7 +148,10 @@ impl WireUsage {
     /// audio ones; what `total_tokens` has beyond prompt and completion is output that `completion_tokens` leaves out
     /// (xAI's and Gemini's reasoning).
     fn buckets(&self) -> Option<(Usage, bool)> {
-        let (prompt, completion) = (self.prompt_tokens?, self.completion_tokens?);
+        let prompt = self.prompt_tokens?;
+        // Where no output is counted apart, it is what the total has beyond the prompt.
+        let rest = || self.total_tokens?.checked_sub(prompt);
+        let completion = self.completion_tokens.or_else(rest)?;
         let mut inconsistent = false;
         let mut part = |count: Option<u64>, whole: u64| {
             let count = count.unwrap_or(0);
@@ -138,12 +159,15 @@ impl WireUsage {
             count.min(whole)
         };
         let details = self.prompt_tokens_details.as_ref();
+        let details = details.or(self.prompt_token_details.as_ref());
         let cached = details
             .and_then(|d| d.cached_tokens)
             .or(self.prompt_cache_hit_tokens)
-            .or(self.cached_tokens);
+            .or(self.cached_tokens)
+            .or(self.num_cached_tokens);
         let cache_read = part(cached, prompt);
-        let written = part(details.and_then(|d| d.cache_write_tokens), prompt - cache_read);
+        let written = details.and_then(|d| d.cache_write_tokens.max(d.cache_creation_input_tokens));
+        let written = part(written, prompt - cache_read);
         let heard = part(
             details.and_then(|d| d.audio_tokens),
             prompt - cache_read - written,
@@ -173,12 +197,41 @@ impl WireUsage {
     }
 }
 
+impl WireUsage {
+    fn stated(&self) -> Stated<'_> {
+        Stated {
+            cost: self.cost.as_deref(),
+            ticks: self.cost_in_usd_ticks.as_deref(),
+            is_byok: self.is_byok.as_deref(),
+            details: self.cost_details.as_deref(),
+        }
+    }
+}
+
+/// The bit of a choice; those beyond the last one share it.
+fn bit(choice: u64) -> u128 {
+    1 << choice.min(127)
+}
+
+/// Searches before an answer of models that always search: each is billed one, whatever it finds.
+fn always_searches(model: &Option<String>) -> u64 {
+    let searches = |name: &String| {
+        name.contains("-search-preview") || name.contains("-search-api") || name.starts_with("sonar")
+    };
+    u64::from(model.as_ref().is_some_and(searches))
+}
+
 /// The reader's state.
 #[derive(Debug, Default)]
 pub(super) struct ChatReply {
     facts: ReplyFacts,
     /// The usage last read came where no more output can follow.
     last_word: bool,
+    /// Choices that have begun and that have ended, a bit for each.
+    begun: u128,
+    ended: u128,
+    /// Searches that the provider counts.
+    searches: Option<u64>,
     output: Output,
 }
 
@@ -190,6 +243,8 @@ impl ChatReply {
         for (position, choice) in (0..).zip(choices) {
             let number = choice.index.unwrap_or(position);
             usage = choice.usage.or(usage);
+            self.begun |= bit(number);
+            self.output.piece(choice.text.0);
             for answer in [choice.delta, choice.message].into_iter().flatten() {
                 self.output.piece(answer.weight());
                 Self::tools(number, &answer, calls);
@@ -197,6 +252,7 @@ impl ChatReply {
             if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
                 self.facts.finish = Some(reason);
                 finished = true;
+                self.ended |= bit(number);
                 calls.end_choice(number);
             }
         }
@@ -209,6 +265,8 @@ impl ChatReply {
             let buckets = usage.buckets();
             self.facts.inconsistent |= buckets.is_some_and(|(_, inconsistent)| inconsistent);
             self.facts.usage = buckets.map(|(usage, _)| usage);
+            self.facts.reported_cost = usage.stated().amount();
+            self.searches = usage.num_search_queries;
             self.last_word = usage_only || finished;
         }
         if let Some(model) = chunk.model.filter(|model| !model.is_empty()) {
@@ -295,9 +353,18 @@ impl Format for ChatReply {
 
     fn facts(&mut self) -> ReplyFacts {
         let mut facts = std::mem::take(&mut self.facts);
+        // Some streams end with the usage, and say nothing after it.
+        facts.complete |= self.last_word && self.begun != 0 && self.begun == self.ended;
         // A running total of a stream that was cut is less than what was spent.
         if !facts.complete && !self.last_word {
             facts.usage = None;
+        }
+        match &mut facts.usage {
+            Some(usage) => {
+                let searches = self.searches.unwrap_or_else(|| always_searches(&facts.model));
+                usage.units.set(Unit::WebSearch, searches);
+            }
+            None => facts.reported_cost = None,
         }
         facts
     }

@@ -11,7 +11,7 @@ use crate::llm::request::{Part, declare, is_set, lenient, parts, parts_of};
 use crate::llm::{CacheWrite, DeclaredTool, Malformed, RequestFacts, json_strict};
 
 /// Top-level names that decide something; another spelling of one of them is refused.
-const KNOWN: [&str; 27] = [
+const KNOWN: [&str; 28] = [
     "model",
     "input",
     "instructions",
@@ -26,6 +26,7 @@ const KNOWN: [&str; 27] = [
     "previous_response_id",
     "conversation",
     "prompt",
+    "preset",
     "service_tier",
     "reasoning",
     "context_management",
@@ -44,6 +45,9 @@ const KNOWN: [&str; 27] = [
 /// The tool that a stored prompt stands for: it may bring in any.
 const STORED_PROMPT: &str = "stored_prompt";
 
+/// The tool that a preset of Perplexity's stands for: it brings in searches.
+const PRESET: &str = "preset";
+
 /// The whole body; names that are not here change neither cost nor tools.
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -61,6 +65,9 @@ struct Body<'a> {
     conversation: Option<&'a RawValue>,
     #[serde(borrow)]
     prompt: Option<&'a RawValue>,
+    /// Perplexity: a model and its tools under one name.
+    #[serde(borrow)]
+    preset: Option<Cow<'a, str>>,
     service_tier: Option<String>,
     #[serde(borrow)]
     context_management: Option<&'a RawValue>,
@@ -202,6 +209,7 @@ pub(crate) fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Ma
     let model = model
         .map(str::to_owned)
         .or(body.model.map(Cow::into_owned))
+        .or(body.preset.as_ref().map(|name| format!("preset/{name}")))
         .ok_or_else(|| Malformed("missing field `model`".to_owned()))?;
     let mut tools = body.tools;
     for tool in body.input.tools {
@@ -210,6 +218,7 @@ pub(crate) fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Ma
     for (set, name) in [
         (is_set(body.prompt), STORED_PROMPT),
         (is_set(body.plugins), "plugins"),
+        (body.preset.is_some(), PRESET),
     ] {
         if set {
             let name = name.to_owned();

@@ -15,6 +15,7 @@ use crate::llm::openai_responses::calls;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::request::lenient;
 use crate::llm::seen::Output;
+use crate::llm::stated::Stated;
 use crate::llm::{Dialect, OtherUsage, ReplyFacts, Seen, Unit, Usage, refusal_reply};
 use crate::refusal::Refusal;
 
@@ -87,12 +88,20 @@ struct WireUsage {
     total_tokens: Option<u64>,
     input_tokens_details: Option<InputDetails>,
     output_tokens_details: Option<OutputDetails>,
+    /// OpenRouter, Perplexity: what it cost.
+    cost: Option<Box<RawValue>>,
+    /// xAI: the same.
+    cost_in_usd_ticks: Option<Box<RawValue>>,
+    is_byok: Option<Box<RawValue>>,
+    cost_details: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
 struct InputDetails {
     cached_tokens: Option<u64>,
     cache_write_tokens: Option<u64>,
+    /// Perplexity's name for the same.
+    cache_creation_input_tokens: Option<u64>,
     cache_write_tokens_details: Option<WriteDetails>,
 }
 
@@ -115,7 +124,7 @@ impl WireUsage {
         let details = self.input_tokens_details.as_ref();
         let cache_read = details.and_then(|d| d.cached_tokens).unwrap_or(0).min(input);
         let written = details
-            .and_then(|d| d.cache_write_tokens)
+            .and_then(|d| d.cache_write_tokens.max(d.cache_creation_input_tokens))
             .unwrap_or(0)
             .min(input - cache_read);
         let long = details
@@ -156,6 +165,8 @@ pub(crate) struct ResponseReply {
     /// What the provider did and bills one by one, by id: an item is told when it begins, when it ends, and in the whole
     /// response.
     actions: Vec<(Unit, String)>,
+    /// The tokens of the images that were made are told.
+    images_counted: bool,
     output: Output,
 }
 
@@ -224,10 +235,18 @@ impl ResponseReply {
         }
         if let Some(usage) = response.usage {
             self.facts.usage = usage.buckets();
+            let stated = Stated {
+                cost: usage.cost.as_deref(),
+                ticks: usage.cost_in_usd_ticks.as_deref(),
+                is_byok: usage.is_byok.as_deref(),
+                details: usage.cost_details.as_deref(),
+            };
+            self.facts.reported_cost = stated.amount().filter(|_| self.facts.usage.is_some());
         }
         // Images are made by another model, at its prices.
         let images = response.tool_usage.and_then(|tools| tools.image_gen?.buckets());
         if let Some(usage) = images.filter(|usage| *usage != Usage::default()) {
+            self.images_counted = true;
             let model = "image_generation".to_owned();
             self.facts.others = vec![OtherUsage { model, usage }];
         }
@@ -265,15 +284,16 @@ impl ResponseReply {
             ("mcp_call", None) => {}
             _ => calls.by_provider(tool),
         }
-        // Opening a page is free.
-        let search = item
-            .action
-            .and_then(|action| action.r#type)
-            .is_some_and(|action| action == "search");
+        // Opening a page is free. In 2025 there was no word for what was done, and all of it was searches.
+        let search = match item.action.and_then(|action| action.r#type) {
+            Some(action) => action == "search",
+            None => item.status.as_deref() == Some("completed"),
+        };
         let id = item.id.unwrap_or_default();
         match kind {
             "web_search_call" if search => self.did(Unit::WebSearch, id),
             "file_search_call" => self.did(Unit::FileSearch, id),
+            "image_generation_call" => self.did(Unit::Image, id),
             "code_interpreter_call" => self.did(Unit::CodeSession, item.container_id.unwrap_or(id)),
             _ => {}
         }
@@ -335,6 +355,10 @@ impl Format for ResponseReply {
         calls::without(event, calls)
     }
 
+    fn without_in_whole(&mut self, reply: Value, calls: &mut Calls) -> Edit {
+        calls::without_in_whole(reply, calls)
+    }
+
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         let event = self.failed(refusal, request_id);
         Bytes::from(sse_event(Some("response.failed"), event.to_string().as_bytes()))
@@ -353,12 +377,14 @@ impl Format for ResponseReply {
 
     fn unread(&mut self) {
         self.facts.usage = None;
+        self.facts.reported_cost = None;
     }
 
     fn facts(&mut self) -> ReplyFacts {
         let mut facts = std::mem::take(&mut self.facts);
         if let Some(usage) = &mut facts.usage {
-            for (unit, _) in &self.actions {
+            let told = |unit| unit == Unit::Image && self.images_counted;
+            for (unit, _) in self.actions.iter().filter(|(unit, _)| !told(*unit)) {
                 usage.units.set(*unit, usage.units.get(*unit).saturating_add(1));
             }
         }

@@ -20,7 +20,8 @@ mod families;
 mod fees;
 mod scale;
 
-use amounts::{Dollars, factor};
+pub(in crate::llm) use amounts::Dollars;
+use amounts::factor;
 use families::{model_name, provider};
 use scale::times;
 

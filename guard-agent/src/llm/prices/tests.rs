@@ -298,3 +298,73 @@ fn an_imported_list_is_above_the_embedded_tables_and_below_the_overlay() {
     let (table, problem) = store::load(dir.path(), None).unwrap();
     assert!(problem.unwrap().contains("import it again") && input(&table) == Pico(1_250_000));
 }
+
+#[test]
+fn tiers_regions_and_fees_that_a_reply_names_are_in_the_price() {
+    let table = table();
+    let cost = |provider: &str, model: &str, usage: &Usage, tier: Option<&str>, region: Option<&str>| {
+        table.find(provider, model).unwrap().cost_in(usage, tier, region)
+    };
+    let some = usage(1_000, 0, 0, 100);
+    // 1,000 x $5 and 100 x $25 a million; a tenth more within the United States; twice as much in fast mode.
+    for (tier, region, wanted) in [
+        (Some("standard"), Some("global"), "0.0075"),
+        (Some("standard"), Some("not_available"), "0.0075"),
+        (Some("standard"), Some("us"), "0.00825"),
+        // A region that is not known costs what the dearest one does.
+        (Some("standard"), Some("elsewhere"), "0.00825"),
+        (Some("fast"), Some("global"), "0.015"),
+        (Some("fast"), Some("us"), "0.0165"),
+    ] {
+        let found = cost("anthropic", "claude-opus-5", &some, tier, region);
+        assert_eq!(found, Some(usd(wanted)), "{tier:?} {region:?}");
+    }
+    // A search is no token: the region says nothing about it.
+    let mut searched = some;
+    searched.units.set(Unit::WebSearch, 2);
+    assert_eq!(
+        cost("anthropic", "claude-opus-5", &searched, None, Some("us")),
+        Some(usd("0.02825"))
+    );
+    // OpenAI's fast mode is what was called priority before; where that is not sold, neither is this.
+    let priority = cost("openai", "gpt-5.4", &some, Some("priority"), None);
+    assert!(priority.is_some());
+    assert_eq!(cost("openai", "gpt-5.4", &some, Some("fast"), None), priority);
+    assert_eq!(cost("openai", "gpt-5.4-nano", &some, Some("fast"), None), None);
+    for (unit, wanted) in [
+        (Unit::WebSearch, "0.01"),
+        (Unit::FileSearch, "0.0025"),
+        (Unit::CodeSession, "0.03"),
+    ] {
+        assert_eq!(
+            table.find("openai", "gpt-5.4").unwrap().fee(unit),
+            Some(usd(wanted))
+        );
+    }
+    // An image that a tool made has no price among the model's own.
+    let mut drawn = some;
+    drawn.units.set(Unit::Image, 1);
+    assert_eq!(cost("openai", "gpt-5.4", &drawn, None, None), None);
+}
+
+#[test]
+fn models_that_their_makers_have_retired_keep_their_prices() {
+    let table = table();
+    for (provider, model, wanted) in [
+        ("anthropic", "claude-sonnet-4-20250514", "0.0045"),
+        ("anthropic", "claude-3-5-haiku-latest", "0.0012"),
+        ("anthropic", "claude-3-opus-20240229", "0.0225"),
+        ("bedrock", "us.anthropic.claude-3-haiku-20240307-v1:0", "0.000375"),
+        ("gemini", "models/gemini-2.0-flash", "0.00014"),
+        ("xai", "grok-2-1212", "0.003"),
+        ("groq", "llama3-8b-8192", "0.000058"),
+        ("openai", "o1-preview-2024-09-12", "0.021"),
+        ("cohere", "command-r", "0.00065"),
+    ] {
+        let found = table
+            .find(provider, model)
+            .unwrap()
+            .cost(&usage(1_000, 0, 0, 100), None);
+        assert_eq!(found, Some(usd(wanted)), "{model}");
+    }
+}

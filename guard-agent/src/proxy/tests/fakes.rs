@@ -25,10 +25,11 @@ use crate::keys::Secret;
 use crate::llm::detect::{self, Endpoint};
 use crate::llm::provider::Mount;
 use crate::llm::{
-    BodyEdits, Dialect, DialectKind, Malformed, RefusalReply, ReplyFacts, ReplyHead, ReplyReader,
-    RequestFacts, Seen, Usage,
+    BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, RefusalReply, ReplyFacts, ReplyHead,
+    ReplyReader, RequestFacts, Seen, Usage,
 };
 use crate::policy::{Credential, Deadline, Outcome, Permit, Settle};
+use crate::refusal::Reason;
 use crate::report::ConnectionReport;
 use crate::route::addresses::ProviderAddresses;
 use crate::route::tests::provider;

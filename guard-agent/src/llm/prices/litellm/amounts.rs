@@ -3,11 +3,11 @@
 use crate::money::Pico;
 
 /// The text of a JSON number: dollars, a count or a factor.
-pub(super) struct Dollars<'a>(pub(super) &'a str);
+pub(in crate::llm) struct Dollars<'a>(pub(in crate::llm) &'a str);
 
 impl Dollars<'_> {
     /// In pico-dollars, rounded up to a whole number of them.
-    pub(super) fn pico(&self) -> Option<Pico> {
+    pub(in crate::llm) fn pico(&self) -> Option<Pico> {
         self.scaled(12)
             .and_then(|pico| u64::try_from(pico).ok())
             .map(Pico)
