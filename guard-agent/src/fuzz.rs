@@ -22,6 +22,8 @@ mod requests;
 mod rules;
 #[cfg(test)]
 mod seeds;
+mod setup;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
@@ -39,18 +41,24 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them, in the order of the path.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 29] = [
+    target("config", setup::config),
+    target("ledger", setup::ledger),
     target("client_hello", connection::client_hello),
     target("http_head", connection::http_head),
     target("dns", names::dns),
     target("seam", connection::seam),
+    target("socket_frames", sockets::frames),
+    target("socket_responses", sockets::responses),
     target("gzip", |input| coded::check(coded::Codec::Gzip, input)),
     target("deflate", |input| coded::check(coded::Codec::Deflate, input)),
     target("brotli", |input| coded::check(coded::Codec::Brotli, input)),
     target("zstd", |input| coded::check(coded::Codec::Zstd, input)),
     target("sse", framing::sse),
     target("event_stream", framing::event_stream),
+    target("lines", framing::lines),
     target("json_edit", edits::json_edit),
+    target("body_edits", requests::body_edits),
     target("tool_gate", rules::tool_gate),
     target("openai_chat", |input| dialect(DialectKind::OpenaiChat, input)),
     target("openai_completions", |input| {

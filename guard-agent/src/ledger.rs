@@ -58,6 +58,8 @@ pub use facts::{Buckets, Caller, Ended};
 pub use reservation::{OnDisk, Reservation};
 pub use window::Window;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use codec::again;
 use files::Files;
 use opening::Ground;
 use record::Outcome;

@@ -8,9 +8,10 @@
 //! calls to be read to their end, in bounds; a provider that goes away leaves their usage unknown.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -24,9 +25,11 @@ use crate::refusal::Refusal;
 use crate::share::Room;
 
 mod caller;
-mod client;
+pub(crate) mod client;
 mod replies;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 pub use caller::Caller;
 pub use client::Client;
@@ -151,7 +154,7 @@ impl Socket {
             let woken = tokio::select! {
                 message = Client::next(&mut self.client) => Woken::Client(message),
                 message = self.upstream.next() => Woken::Provider(message),
-                () = tokio::time::sleep_until(wake.into()) => Woken::Look,
+                () = tokio::time::sleep_until(wake) => Woken::Look,
                 () = draining.as_mut(), if !told => Woken::Draining,
                 () = last_words.as_mut() => Woken::LastWords,
             };
@@ -191,7 +194,9 @@ impl Socket {
     /// When to look next: at the latest when a reply's time is over.
     fn wake(&self) -> Instant {
         let calls = self.lanes.iter().filter_map(|lane| lane.call.as_ref());
-        let deadlines = calls.filter_map(|call| call.tab.deadline());
+        let deadlines = calls
+            .filter_map(|call| call.tab.deadline())
+            .map(Instant::from_std);
         deadlines.fold(Instant::now() + LOOK, Instant::min)
     }
 

@@ -2,13 +2,14 @@
 //! mistake of its kind.
 //!
 //! In: the targets of `fuzz/Cargo.toml`, their seeds and everything found before. Out: a line for each: how many inputs
-//! held, or what does not. On failure: the input is kept in `fuzz/artifacts/TARGET/`; put it into `fuzz/found/TARGET/`,
-//! where the ordinary tests try it for ever, and mend what it shows.
+//! held in how much processor time, or what does not. On failure: the input is kept in `fuzz/artifacts/TARGET/`; put it
+//! into `fuzz/found/TARGET/`, where the ordinary tests try it for ever, and mend what it shows.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Child, Command, ExitStatus};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -20,9 +21,13 @@ use crate::setup;
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "fuzzing")]
 pub(crate) struct Options {
-    /// With --fuzz: how long each target runs
+    /// With --fuzz: how many seconds of processor time each target takes; a busy machine makes the run longer, not the
+    /// search shorter
     #[arg(long, default_value_t = 30, requires = "fuzz")]
-    pub(crate) seconds: u32,
+    pub(crate) seconds: u64,
+    /// With --fuzz: run the targets only while nothing else wants the processor (SCHED_IDLE)
+    #[arg(long, requires = "fuzz")]
+    pub(crate) idle: bool,
     /// With --fuzz: build with the mistakes of fuzz/planted.toml, and fail unless each target finds its own
     #[arg(long, requires = "fuzz")]
     pub(crate) planted: bool,
@@ -71,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     build(&root, &source, &targets)?;
     let mut wrong = Vec::new();
     for target in &targets {
-        if !one(&root, &source, target, options)? {
+        if !one(&root, target, options)? {
             wrong.push(target.as_str());
         }
     }
@@ -151,12 +156,43 @@ fn build(root: &Path, source: &Path, targets: &[String]) -> Result<()> {
 }
 
 /// Runs one target; whether it went as it should.
-fn one(root: &Path, source: &Path, target: &str, options: &Options) -> Result<bool> {
+fn one(root: &Path, target: &str, options: &Options) -> Result<bool> {
     let fuzz = root.join("fuzz");
     let artifacts = match options.planted {
         true => fuzz.join("target/planted-artifacts").join(target),
         false => fuzz.join("artifacts").join(target),
     };
+    fs::create_dir_all(&artifacts)?;
+    let log = artifacts.with_extension("log");
+    let output = File::create(&log)?;
+    let mut command = program(&fuzz, target, &artifacts, options)?;
+    command.stdout(output.try_clone()?).stderr(output);
+    let child = command
+        .spawn()
+        .with_context(|| format!("{target} does not start"))?;
+    let (status, used) = until(child, Duration::from_secs(options.seconds))?;
+    let said = fs::read(&log)?;
+    let said = String::from_utf8_lossy(&said);
+    let tried = said
+        .lines()
+        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
+        .map_or("an unknown number of", str::trim);
+    let panicked = said.contains("panicked at");
+    let (good, word) = match (options.planted, status.success()) {
+        (true, false) if panicked => (true, "found the planted mistake"),
+        (true, _) => (false, "did NOT find the planted mistake"),
+        (false, true) => (true, "held"),
+        (false, false) => (false, "FOUND SOMETHING"),
+    };
+    println!("{target:<20} {word}: {tried} inputs, {} s", used.as_secs());
+    if !good {
+        println!("  {}", log.display());
+    }
+    Ok(good)
+}
+
+/// A target's program, with its inputs and bounds.
+fn program(fuzz: &Path, target: &str, artifacts: &Path, options: &Options) -> Result<Command> {
     // A planted mistake is looked for from the seeds on.
     let corpus = match options.planted {
         true => fuzz.join("target/planted-corpus").join(target),
@@ -165,50 +201,76 @@ fn one(root: &Path, source: &Path, target: &str, options: &Options) -> Result<bo
     if options.planted && corpus.exists() {
         fs::remove_dir_all(&corpus)?;
     }
-    let found = fuzz.join("found").join(target);
-    for directory in [&artifacts, &corpus] {
-        fs::create_dir_all(directory)?;
+    fs::create_dir_all(&corpus)?;
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let program = fuzz.join("target").join(triple).join("release").join(target);
+    let mut command = Command::new(if options.idle { Path::new("chrt") } else { &program });
+    if options.idle {
+        command.args(["--idle", "0"]).arg(&program);
     }
-    let log = artifacts.with_extension("log");
-    let mut command = cargo_fuzz(root, source, "run");
-    command
-        .arg(target)
-        .args([&corpus, &fuzz.join("seeds").join(target)]);
+    let found = fuzz.join("found").join(target);
+    command.args([&corpus, &fuzz.join("seeds").join(target)]);
     command.args(found.is_dir().then_some(found));
-    command.arg("--").args([
-        format!("-max_total_time={}", options.seconds),
-        format!("-artifact_prefix={}/", artifacts.display()),
-    ]);
-    command.args([
-        "-max_len=16384",
-        "-timeout=20",
-        "-rss_limit_mb=1024",
-        "-print_final_stats=1",
-    ]);
+    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.arg(format!("-dict={}", fuzz.join("dictionary").display()));
+    // By the clock on the wall, so one that waits for the processor is not taken for one that is stuck.
+    command.arg(if options.idle {
+        "-timeout=300"
+    } else {
+        "-timeout=60"
+    });
+    command.args(["-max_len=16384", "-rss_limit_mb=1024", "-print_final_stats=1"]);
     if options.planted {
         command.env("GUARD_PLANTED", target);
     }
-    let output = File::create(&log)?;
-    command.stdout(output.try_clone()?).stderr(output);
-    let began = Instant::now();
-    let status = command.status().context("rustup does not start")?;
-    let said = fs::read(&log)?;
-    let said = String::from_utf8_lossy(&said);
-    let tried = said
-        .lines()
-        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
-        .map_or("an unknown number of", str::trim);
-    let seconds = began.elapsed().as_secs();
-    let panicked = said.contains("panicked at");
-    let (good, word) = match (options.planted, status.success()) {
-        (true, false) if panicked => (true, "found the planted mistake"),
-        (true, _) => (false, "did NOT find the planted mistake"),
-        (false, true) => (true, "held"),
-        (false, false) => (false, "FOUND SOMETHING"),
-    };
-    println!("{target:<20} {word}: {tried} inputs, {seconds} s");
-    if !good {
-        println!("  {}", log.display());
+    Ok(command)
+}
+
+/// Waits until the program has ended or taken so much processor time; then it is asked to end in good order. Gives how it
+/// ended, and the time that it had taken.
+fn until(mut child: Child, most: Duration) -> Result<(ExitStatus, Duration)> {
+    let mut used = Duration::ZERO;
+    let mut asked = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, used));
+        }
+        used = processor_time(child.id()).unwrap_or(used);
+        if used >= most && !asked {
+            asked = true;
+            setup::execute(Command::new("kill").arg("-USR1").arg(child.id().to_string()))?;
+        }
+        sleep(Duration::from_millis(200));
     }
-    Ok(good)
+}
+
+/// What a process has taken of the processor, in user and kernel mode (proc(5): fields 14 and 15, in hundredths of a
+/// second). None once it has ended.
+fn processor_time(id: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name before may have anything in it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields
+        .split_ascii_whitespace()
+        .skip(11)
+        .map(|field| field.parse::<u64>().ok());
+    let ticks = times.next()?? + times.next()??;
+    Some(Duration::from_millis(ticks * 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_runs_for_its_time_on_the_processor_and_is_then_asked_to_end() {
+        let busy = |script: &str| Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let most = Duration::from_millis(300);
+        let (status, used) = until(busy("trap 'exit 3' USR1; while :; do :; done"), most).unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert!(used >= most, "{used:?}");
+        // Waiting is no work.
+        let (status, used) = until(busy("sleep 0.5"), most).unwrap();
+        assert!(status.success() && used < most, "{used:?}");
+    }
 }

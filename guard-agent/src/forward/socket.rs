@@ -120,9 +120,10 @@ pub async fn open(
         Err(error) => return Err(failed(&mut tab, error.to_string())),
     };
     tab.switched(StatusCode::SWITCHING_PROTOCOLS);
-    let socket =
-        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config(LARGEST))).await;
-    Ok(Opened::Socket(Box::new(Upstream(socket)), parts.headers))
+    Ok(Opened::Socket(
+        Box::new(Upstream::over(upgraded).await),
+        parts.headers,
+    ))
 }
 
 /// Bounds of one side.
@@ -234,6 +235,12 @@ fn agreed(headers: &HeaderMap, nonce: &str) -> Result<(), &'static str> {
 }
 
 impl Upstream {
+    /// The socket on a connection that has become one.
+    pub(crate) async fn over(stream: Upgraded) -> Self {
+        let config = Some(config(LARGEST));
+        Self(WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Client, config).await)
+    }
+
     /// The provider's next message; `None` when the socket has ended. Losing the future loses no message.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         self.0.next().await

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{alike, controls, pieces};
 use crate::llm::eventstream;
-use crate::llm::frames::Frames;
+use crate::llm::frames::{Frames, Lines};
 use crate::llm::sse::{Found, Scanner};
 
 /// Everything that a framing finds: data and the place behind it, in the whole stream.
@@ -123,4 +123,24 @@ pub(super) fn event_stream(input: &[u8]) {
         let told: Vec<Option<Vec<u8>>> = whole.into_iter().map(|(data, _)| data).collect();
         alike(&wanted, &told, "what was sent");
     }
+}
+
+/// Lines, each an event.
+pub(super) fn lines(input: &[u8]) {
+    let Some((&how, rest)) = input.split_first() else {
+        return;
+    };
+    let whole = found(&mut Lines::default(), &[rest]);
+    alike(
+        &whole,
+        &found(&mut Lines::default(), &pieces(rest, how)),
+        "in pieces",
+    );
+    let mut wanted: Vec<Option<&[u8]>> = rest
+        .split(|byte| *byte == b'\n')
+        .map(|line| Some(line.trim_ascii()))
+        .collect();
+    // What stands behind the last end of a line is an event only if there is something.
+    wanted.pop_if(|last| *last == Some(b""));
+    alike(&wanted, &data_only(&whole), "the lines are");
 }

@@ -52,7 +52,7 @@ fn media(kind: DialectKind, mode: u8) -> &'static str {
 /// Lets `Read` pass, `Bash` when its arguments are without `DENIED`, and nothing else; remembers what it was asked.
 pub(crate) struct Rules {
     how: InReply,
-    denied: Mutex<Vec<String>>,
+    pub(super) denied: Mutex<Vec<String>>,
 }
 
 impl Rules {

@@ -8,6 +8,7 @@ use simple_dns::{CLASS, CharacterString, Name, Packet, QCLASS, QTYPE, Question, 
 
 use super::coded::Codec;
 use super::replies::{BINARY, mode};
+use super::sockets::framed;
 
 type Seeds = Vec<(String, Vec<u8>)>;
 
@@ -17,17 +18,23 @@ const LARGEST: usize = 12 * 1024;
 /// The seeds of a target, by name, sorted.
 pub(super) fn of(target: &str) -> Seeds {
     let mut all = match target {
+        "config" => configurations(),
+        "ledger" => records(),
         "client_hello" => hellos(),
         "http_head" => heads(),
         "dns" => queries(),
         "seam" => messages(),
+        "socket_frames" => frames(),
+        "socket_responses" => socket(),
         "gzip" => coded(Codec::Gzip),
         "deflate" => coded(Codec::Deflate),
         "brotli" => coded(Codec::Brotli),
         "zstd" => coded(Codec::Zstd),
         "sse" => with(&[0], fixtures("openai-chat", ".reply.sse"), "sse"),
         "event_stream" => with(&[1, 0], fixtures("bedrock-converse", ".reply.events"), "events"),
+        "lines" => with(&[7], fixtures("ollama", ".reply.ndjson"), "lines"),
         "json_edit" => with(&[0b10, 0x21], fixtures("openai-chat", ".request.json"), "json"),
+        "body_edits" => edited(),
         "tool_gate" => arguments(),
         format => calls(&format.replace('_', "-")),
     };
@@ -64,11 +71,44 @@ fn named(all: &[(&str, Vec<u8>)]) -> Seeds {
         .collect()
 }
 
-/// Requests, as they are and with every edit; replies, free and under tool rules.
+/// The same with other numbers: the values of members, in the order of the text.
+fn counted(all: &Seeds, number: impl Fn(u64) -> u64) -> Seeds {
+    let other = |bytes: &[u8]| {
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        let mut rest = bytes.iter().peekable();
+        let mut value = false;
+        while let Some(&byte) = rest.next() {
+            if value && byte.is_ascii_digit() {
+                while rest.next_if(|next| next.is_ascii_digit()).is_some() {}
+                at += 1;
+                out.extend_from_slice(number(at).to_string().as_bytes());
+            } else {
+                out.push(byte);
+            }
+            value = byte == b':' || value && byte == b' ';
+        }
+        out
+    };
+    all.iter()
+        .map(|(name, bytes)| (name.clone(), other(bytes)))
+        .collect()
+}
+
+/// Requests, as they are and with every edit; replies, free and under tool rules. Each too with numbers that nobody sends.
 fn calls(format: &str) -> Seeds {
     let requests = fixtures(format, ".request.json");
     let mut all = with(&[0, 0], requests.clone(), "request");
+    all.extend(with(&[0, 0], counted(&requests, |_| u64::MAX), "large"));
+    all.extend(with(&[0b1110, 200, b'\n', b' '], requests.clone(), "spaced"));
     all.extend(with(&[0b1110, 200], requests, "edited"));
+    let mut plain = fixtures(format, ".reply.json");
+    plain.retain(|(name, _)| name == "plain");
+    let json = mode("application/json", false, 0);
+    let large = counted(&plain, |_| u64::MAX);
+    all.extend(with(&[json, 0], large, "_reply_large"));
+    let rising = counted(&plain, |at| at * 100);
+    all.extend(with(&[json, 0], rising, "_reply_rising"));
     for (ending, media) in [
         (".reply.json", "application/json"),
         (".reply.sse", "text/event-stream; charset=utf-8"),
@@ -232,6 +272,7 @@ fn queries() -> Seeds {
 fn messages() -> Seeds {
     let keeper = [
         r#"{"Start":{"version":2,"since":"2026-11-24T00:00:00Z","restarts":1,"last_end":null}}"#,
+        r#"{"Start":{"version":2,"since":"2026-11-24T00:00:00Z","restarts":1000,"last_end":"signal 9"}}"#,
         r#"{"Listen":{"netns_cookie":7,"sockets":["redirect-v4","dns-v6"]}}"#,
         r#"{"Answer":{"id":3,"answer":{"IsGoverned":true}}}"#,
         r#"{"Answer":{"id":3,"answer":{"Run":{"Ok":{"id":"r","cgroup":"/a/b"}}}}}"#,
@@ -263,6 +304,7 @@ fn coded(codec: Codec) -> Seeds {
         let packed = codec.coded(&bytes).unwrap();
         all.push((format!("{name}.coded"), [&[0, 5][..], &packed].concat()));
         all.push((format!("{name}.plain"), [&[1, 9][..], &bytes].concat()));
+        all.push((format!("{name}.followed"), [&[2, 9][..], &bytes].concat()));
     }
     all
 }
@@ -276,6 +318,168 @@ fn arguments() -> Seeds {
         ("free", one(2, "*** Begin Patch\n+rm -rf x")),
         ("twice", one(0, r#"{"command":"ls","comm\u0061nd":"ls"}"#)),
     ])
+}
+
+/// Bodies of the formats that take every edit.
+fn edited() -> Seeds {
+    let mut all = Seeds::new();
+    for (pick, format) in (0..).zip([
+        "openai-chat",
+        "anthropic-messages",
+        "openai-responses",
+        "openai-completions",
+    ]) {
+        let bodies = fixtures(format, ".request.json");
+        all.extend(with(
+            &[pick, 0b0011_0000, 7],
+            bodies.clone(),
+            &format!("{format}.said"),
+        ));
+        all.extend(with(&[pick, 0b0011_1110, 8], bodies, &format!("{format}.all")));
+    }
+    all
+}
+
+/// Frames as they come, and texts to be framed.
+fn frames() -> Seeds {
+    let hello = br#"{"type":"response.create","model":"gpt-5","input":"hi"}"#;
+    let close = [0x88, 0x82, 0, 0, 0, 0, 3, 0xe8];
+    named(&[
+        ("one", [&[0, 0][..], &framed(hello, 1)].concat()),
+        ("parts", [&[0, 3][..], &framed(hello, 3), &close].concat()),
+        ("texts", [&[0b111, 5][..], hello, b"\n", hello, b"\n"].concat()),
+        ("long", [&[0b101, 200][..], &[b'x'; 1000]].concat()),
+    ])
+}
+
+/// Messages of either side.
+fn socket() -> Seeds {
+    let mut all = Seeds::new();
+    for (name, body) in fixtures("openai-responses", ".request.json") {
+        let rest = body.strip_prefix(b"{").unwrap_or_default();
+        let create = [br#"{"type":"response.create","stream_id":"a","#.as_slice(), rest].concat();
+        all.push((
+            format!("{name}.create"),
+            [&[0b0011_1110, 8][..], &create].concat(),
+        ));
+    }
+    for (name, stream) in fixtures("openai-responses", ".reply.sse") {
+        let lines = stream.split(|byte| *byte == b'\n');
+        let data: Vec<&[u8]> = lines.filter_map(|line| line.strip_prefix(b"data: ")).collect();
+        let lines = data.join(&b"\n"[..]);
+        all.push((format!("{name}.told"), [&[1, 0][..], &lines].concat()));
+        all.push((format!("{name}.judged"), [&[3, 5][..], &lines].concat()));
+    }
+    let said = |text: &str| [&[0, 0][..], text.as_bytes()].concat();
+    all.extend(named(&[
+        (
+            "cancel",
+            said(r#"{"type":"response.cancel","response_id":"resp_1","event_id":null}"#),
+        ),
+        (
+            "interrupt",
+            said(r#"{"stream_id":"a","type":"response.interrupt","why":{}}"#),
+        ),
+        (
+            "steer",
+            said(r#"{"type":"response.steer","stream_id":"b","input":[]}"#),
+        ),
+    ]));
+    all
+}
+
+fn configurations() -> Seeds {
+    let text = |text: &str| text.as_bytes().to_vec();
+    named(&[
+        (
+            "agent",
+            text(
+                "[[agent]]\nname = \"coder\"\nowner = \"team\" # é\nmatch = [{ cgroup = \"/coder/**\" }]\n\
+                 providers = [\"openai\"]\nmodels = [\"gpt-5*\"]\nbudget = [{ window = \"day\", usd = 5.0 }]\n\n\
+                 [agent.tools]\nallow = [\"*\"]\narguments = [{ tool = \"Bash\", at = \"/command\", deny = [\"*rm *\"] }]\n",
+            ),
+        ),
+        (
+            "unknown",
+            text("[host]\nnmae = \"é\"\n[[agent]]\nname = 7\nowner = \"\"\nmatch = []\n"),
+        ),
+        (
+            "broken",
+            text("[[agent]\nname = \"a\nmodels = [\"[\"]\n[agent]\nname = \"b\"\n"),
+        ),
+    ])
+}
+
+/// Payloads of the ledger's records.
+fn records() -> Seeds {
+    let text = |text: &str| {
+        [
+            &u32::try_from(text.len()).unwrap().to_le_bytes()[..],
+            text.as_bytes(),
+        ]
+        .concat()
+    };
+    let head = |kind: u8| [&[kind][..], &7_u64.to_le_bytes(), &9_i64.to_le_bytes()].concat();
+    let amounts = [5_u64, 6, 1].map(u64::to_le_bytes).concat();
+    let account = [&[0][..], &text("coder"), &60_u32.to_le_bytes(), &[0], &[0; 16]].concat();
+    let one = 1_u32.to_le_bytes();
+    let posting = [&[3; 16][..], &amounts, &one, &account].concat();
+    let names: Vec<u8> = ["coder", "team", "run", "openai", "gpt-5"]
+        .iter()
+        .flat_map(|name| text(name))
+        .collect();
+    let none = [0; 4];
+    let boot = [2; 24];
+    named(&[
+        (
+            "checkpoint",
+            [
+                &head(1),
+                &one[..],
+                &account,
+                &[9; 8],
+                &none,
+                &none,
+                &none,
+                &one,
+                &boot,
+            ]
+            .concat(),
+        ),
+        (
+            "reserve",
+            [&head(2), &posting, &[1][..], &names, &[0, 0]].concat(),
+        ),
+        (
+            "close",
+            [
+                &head(3),
+                &[1; 8][..],
+                &amounts,
+                &[0],
+                &posting,
+                &[1, 0],
+                &200_u16.to_le_bytes(),
+                &[1],
+                &[4; 40],
+                &one,
+                &text("Read"),
+            ]
+            .concat(),
+        ),
+        ("forget", [&head(4), &[0][..], &text("run")].concat()),
+        ("extend", [&head(5), &[1; 8][..], &posting].concat()),
+        ("lease", [&head(6), &one[..], &account, &[1; 8]].concat()),
+        ("opened", [&head(7), &boot[..]].concat()),
+        ("stopped", head(8)),
+    ])
+}
+
+#[test]
+fn every_record_that_the_ledger_starts_from_is_one() {
+    for (name, payload) in records() {
+        assert_eq!(crate::ledger::again(&payload).as_ref(), Some(&payload), "{name}");
+    }
 }
 
 #[test]

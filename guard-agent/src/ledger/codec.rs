@@ -66,6 +66,15 @@ pub(super) fn decode(payload: &[u8], checksum: u32) -> Option<Numbered> {
     reader.0.is_empty().then_some(numbered)
 }
 
+/// The frame's payload written again, if it can be read; the checksum is the one that it ought to have.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn again(payload: &[u8]) -> Option<Vec<u8>> {
+    let Numbered { seq, record } = decode(payload, crc32fast::hash(payload))?;
+    let mut frame = Vec::new();
+    encode(seq, &record, &mut frame);
+    frame.get(HEAD..).map(<[u8]>::to_vec)
+}
+
 mod reader;
 
 use reader::Reader;

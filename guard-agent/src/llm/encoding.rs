@@ -13,6 +13,8 @@ use http::header::CONTENT_ENCODING;
 use crate::llm::{Dialect, Malformed, ReplyFacts, ReplyHead, ReplyReader, Seen};
 use crate::refusal::{Reason, Refusal};
 
+mod br;
+
 /// Largest zstd window, as a power of two: 8 MB, the most that RFC 9659 §3 allows for this content coding.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
@@ -107,7 +109,7 @@ pub fn decode_request(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result
             let mut decoder = flate2::bufread::ZlibDecoder::new(body.as_ref());
             (read_bounded(&mut decoder, limit)?, decoder.into_inner().len())
         }
-        Coding::Brotli => brotli_bounded(body, limit)?,
+        Coding::Brotli => br::decode(body, limit)?,
         Coding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body.as_ref())
                 .map_err(undecodable)?
@@ -135,19 +137,6 @@ fn read_bounded(decoder: &mut impl Read, limit: usize) -> Result<Vec<u8>, Decode
         return Err(DecodeError::TooLarge(limit));
     }
     Ok(out)
-}
-
-fn brotli_bounded(body: &[u8], limit: usize) -> Result<(Vec<u8>, usize), DecodeError> {
-    let mut decoder = brotli::DecompressorWriter::new(Sink::new(limit), 16 * 1024);
-    // One write takes everything up to the stream's end.
-    let taken = decoder.write(body);
-    let whole = taken.is_ok() && decoder.close().is_ok();
-    let sink = decoder.into_inner().unwrap_or_else(|sink| sink);
-    match taken {
-        _ if sink.full => Err(DecodeError::TooLarge(limit)),
-        Ok(taken) if whole => Ok((sink.out, body.len() - taken)),
-        _ => Err(DecodeError::Malformed),
-    }
 }
 
 /// Takes decoded bytes up to a bound.
@@ -192,8 +181,8 @@ pub struct ReplyDecoder {
 
 enum Inner {
     Identity,
-    /// `deflate`, before its first byte shows which form it is.
-    Undecided,
+    /// `deflate` or `br`, before the first byte shows which form it is.
+    Undecided(Coding),
     Gzip(Box<flate2::write::MultiGzDecoder<Sink>>),
     Zlib(Box<flate2::write::ZlibDecoder<Sink>>),
     Raw(Box<flate2::write::DeflateDecoder<Sink>>),
@@ -209,8 +198,7 @@ impl ReplyDecoder {
         let inner = match coding(headers)? {
             Coding::Identity => Inner::Identity,
             Coding::Gzip => Inner::Gzip(Box::new(flate2::write::MultiGzDecoder::new(Sink::new(0)))),
-            Coding::Deflate => Inner::Undecided,
-            Coding::Brotli => Inner::Brotli(Box::new(brotli::DecompressorWriter::new(Sink::new(0), 4096))),
+            undecided @ (Coding::Deflate | Coding::Brotli) => Inner::Undecided(undecided),
             Coding::Zstd => {
                 let mut decoder = zstd::stream::write::Decoder::new(Sink::new(0)).ok()?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG).ok()?;
@@ -231,21 +219,15 @@ impl ReplyDecoder {
     /// Takes the next bytes as they came and gives what they decode to. `None`: they can't be decoded, or to far
     /// more than a reply does; from then on it is always `None`.
     pub fn feed(&mut self, chunk: &Bytes) -> Option<Bytes> {
-        if let (Inner::Undecided, Some(&first)) = (&self.inner, chunk.first()) {
-            // A zlib header has compression method 8 in its low four bits (RFC 1950 §2.2); a bare deflate stream
-            // that begins so would be a stored block with a reserved pattern, which encoders do not write.
-            self.inner = if first & 0x0f == 8 {
-                Inner::Zlib(Box::new(flate2::write::ZlibDecoder::new(Sink::new(0))))
-            } else {
-                Inner::Raw(Box::new(flate2::write::DeflateDecoder::new(Sink::new(0))))
-            };
+        if let (Inner::Undecided(coding), Some(&first)) = (&self.inner, chunk.first()) {
+            self.inner = decided(*coding, first);
         }
         let came = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
         self.credit = self.credit.saturating_add(came.saturating_mul(REPLY_RATIO));
         let bound = usize::try_from(self.credit).unwrap_or(usize::MAX);
         let out = match &mut self.inner {
             Inner::Identity => return Some(chunk.clone()),
-            Inner::Undecided => return Some(Bytes::new()),
+            Inner::Undecided(_) => return Some(Bytes::new()),
             Inner::Lost => return None,
             Inner::Gzip(decoder) => push(decoder, |d| d.get_mut(), chunk, bound),
             Inner::Zlib(decoder) => push(decoder, |d| d.get_mut(), chunk, bound),
@@ -265,6 +247,18 @@ impl ReplyDecoder {
                 None
             }
         }
+    }
+}
+
+/// The decoder for what begins with this byte.
+fn decided(coding: Coding, first: u8) -> Inner {
+    match coding {
+        Coding::Brotli if br::beyond(first) => Inner::Lost,
+        Coding::Brotli => Inner::Brotli(Box::new(brotli::DecompressorWriter::new(Sink::new(0), 4096))),
+        // A zlib header has compression method 8 in its low four bits (RFC 1950 §2.2); a bare deflate stream that begins
+        // so would be a stored block with a reserved pattern, which encoders do not write.
+        _ if first & 0x0f == 8 => Inner::Zlib(Box::new(flate2::write::ZlibDecoder::new(Sink::new(0)))),
+        _ => Inner::Raw(Box::new(flate2::write::DeflateDecoder::new(Sink::new(0)))),
     }
 }
 

@@ -19,13 +19,20 @@ use crate::refusal::{Reason, Refusal};
 use crate::share::{Room, Share};
 
 /// The agent's side.
-pub struct Client(WebSocketStream<Counted<TokioIo<Upgraded>>>);
+pub struct Client<S = TokioIo<Upgraded>>(WebSocketStream<Counted<S>>);
 
 impl Client {
     /// The side that was opened so. Messages beyond `largest` bytes end the socket.
     pub async fn new(stream: Upgraded, share: Share, largest: usize) -> Self {
+        Self::over(TokioIo::new(stream), share, largest).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// The same, over any stream.
+    pub(crate) async fn over(stream: S, share: Share, largest: usize) -> Self {
         let counted = Counted {
-            inner: TokioIo::new(stream),
+            inner: stream,
             room: share.room(),
             share,
             since: 0,
@@ -34,7 +41,7 @@ impl Client {
     }
 
     /// The client's next message; never one when there is no client. Losing the future loses no message.
-    pub(super) async fn next(this: &mut Option<Self>) -> Option<Result<Message, Error>> {
+    pub(crate) async fn next(this: &mut Option<Self>) -> Option<Result<Message, Error>> {
         match this {
             Some(client) => client.0.next().await,
             None => std::future::pending().await,
@@ -42,7 +49,7 @@ impl Client {
     }
 
     /// The room that the message that came last takes; what comes next is counted anew.
-    pub(super) fn take_room(&mut self, bytes: usize) -> Result<Room, Refusal> {
+    pub(crate) fn take_room(&mut self, bytes: usize) -> Result<Room, Refusal> {
         let counted = self.0.get_mut();
         counted.since = 0;
         counted.room = counted.share.room();
@@ -66,7 +73,7 @@ impl Client {
 }
 
 /// What a client did wrong: how the socket is closed, and what is said before. Nothing, when it is just gone.
-pub(super) fn fault(error: &Error) -> (Option<CloseCode>, Option<Refusal>) {
+pub(crate) fn fault(error: &Error) -> (Option<CloseCode>, Option<Refusal>) {
     let malformed = |message: &str| Some(Refusal::new(Reason::Malformed, message));
     match error {
         Error::Capacity(_) => {

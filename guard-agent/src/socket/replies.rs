@@ -1,9 +1,8 @@
 //! The provider's side of a socket: each message is metered on the account of the call that it belongs to.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use http::StatusCode;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -102,7 +101,11 @@ impl Socket {
         let mut over = false;
         for at in 0..self.lanes.len() {
             let call = self.lanes.get_mut(at).and_then(|lane| lane.call.as_mut());
-            let late = call.filter(|call| call.tab.deadline().is_some_and(|deadline| deadline <= now));
+            let late = call.filter(|call| {
+                call.tab
+                    .deadline()
+                    .is_some_and(|deadline| deadline <= now.into_std())
+            });
             if let Some(call) = late {
                 let words = call.tab.expire_messages();
                 self.say_all(words, false).await;

@@ -1,8 +1,7 @@
 //! The agent's side of a socket: each message is read; one that asks for a response becomes a call when its lane is free.
 
-use std::time::Instant;
-
 use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 

@@ -29,7 +29,11 @@ impl<'a> Reader<'a> {
                 held: self.list(|r| Some((r.u64()?, r.posting()?.into())))?,
                 floors: self.list(|r| Some((r.window()?, r.i64()?, r.i64()?)))?,
                 leases: self.leases()?,
-                boot: self.list(Self::boot)?.pop(),
+                boot: match self.list(Self::boot)?.as_slice() {
+                    [] => None,
+                    [one] => Some(*one),
+                    _ => return None,
+                },
             },
             RESERVE => Record::Reserve {
                 at,

@@ -85,6 +85,12 @@ fn start(at: At, calls: &mut Calls) -> Vec<Value> {
     ]
 }
 
+/// The message without its denied calls.
+pub(super) fn without_in_whole(mut message: Value, calls: &mut Calls) -> Edit {
+    whole(&mut message, calls);
+    Edit::Events(vec![message])
+}
+
 fn whole(message: &mut Value, calls: &mut Calls) {
     if let Some(Value::Array(blocks)) = message.get_mut("content") {
         let mut kept = Vec::with_capacity(blocks.len());

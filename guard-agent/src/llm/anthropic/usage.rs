@@ -344,6 +344,10 @@ impl Format for MessageReply {
         calls::without(event, calls)
     }
 
+    fn without_in_whole(&mut self, reply: serde_json::Value, calls: &mut Calls) -> Edit {
+        calls::without_in_whole(reply, calls)
+    }
+
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         Bytes::from(sse_event(Some("error"), &self.instead(refusal, request_id)))
     }

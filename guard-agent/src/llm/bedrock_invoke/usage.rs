@@ -159,6 +159,13 @@ impl Format for InvokeReply {
         }
     }
 
+    fn without_in_whole(&mut self, reply: Value, calls: &mut Calls) -> Edit {
+        match &mut self.maker {
+            Some(maker) => maker.without_in_whole(reply, calls),
+            None => Edit::Cannot,
+        }
+    }
+
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         bedrock_converse::exception(refusal, request_id)
     }

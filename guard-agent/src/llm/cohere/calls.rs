@@ -61,6 +61,12 @@ fn said(index: u64, note: &str) -> Vec<Value> {
     ]
 }
 
+/// The reply without its denied calls.
+pub(super) fn without_in_whole(mut reply: Value, calls: &mut Calls) -> Edit {
+    whole(&mut reply, calls);
+    Edit::Events(vec![reply])
+}
+
 fn whole(reply: &mut Value, calls: &mut Calls) {
     let mut notes = Vec::new();
     if let Some(Value::Array(list)) = reply.pointer_mut("/message/tool_calls") {

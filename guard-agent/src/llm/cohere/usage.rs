@@ -236,6 +236,10 @@ impl Format for CohereReply {
         super::calls::without(event, calls)
     }
 
+    fn without_in_whole(&mut self, reply: Value, calls: &mut Calls) -> Edit {
+        super::calls::without_in_whole(reply, calls)
+    }
+
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         let message = refusal_reply::message(refusal, request_id);
         let event = json!({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}});

@@ -158,6 +158,37 @@ fn a_bomb_stops_decoding_without_being_unpacked() {
 }
 
 #[test]
+fn a_window_that_the_coding_does_not_have_is_not_set_up() {
+    let plain = text();
+    let mut coded = Vec::new();
+    let parameters = brotli::enc::BrotliEncoderParams {
+        large_window: true,
+        lgwin: 30,
+        ..Default::default()
+    };
+    brotli::BrotliCompress(&mut plain.as_slice(), &mut coded, &parameters).unwrap();
+    let headers = headers(&["br"]);
+    let body = Bytes::from(coded);
+    assert_eq!(
+        decode_request(&headers, &body, 1 << 20),
+        Err(DecodeError::Malformed)
+    );
+    let mut decoder = ReplyDecoder::new(&headers).unwrap();
+    assert_eq!(decoder.feed(&body), None);
+    // The largest that it has.
+    let mut coded = Vec::new();
+    let parameters = brotli::enc::BrotliEncoderParams {
+        lgwin: 24,
+        ..Default::default()
+    };
+    brotli::BrotliCompress(&mut plain.as_slice(), &mut coded, &parameters).unwrap();
+    let body = Bytes::from(coded);
+    assert_eq!(decode_request(&headers, &body, 1 << 20).unwrap(), plain);
+    let mut decoder = ReplyDecoder::new(&headers).unwrap();
+    assert_eq!(decoder.feed(&body).unwrap(), plain);
+}
+
+#[test]
 fn garbage_stops_decoding() {
     for name in ["gzip", "deflate", "br", "zstd"] {
         let mut decoder = ReplyDecoder::new(&headers(&[name])).unwrap();

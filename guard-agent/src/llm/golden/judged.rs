@@ -112,3 +112,38 @@ fn white_space_before_a_reply_of_no_known_kind_passes_in_one_way_only() {
     let (out, _) = passed(DialectKind::OpenaiChat, "", chat);
     assert!(!out.contains("Evil"), "{out}");
 }
+
+#[test]
+fn a_denied_call_in_a_whole_reply_of_another_type_does_not_pass() {
+    const JSON: &str = "application/json";
+    let message = |kind: &str| {
+        let block = |name: &str| format!(r#"{{"type":"tool_use","id":"t","name":"{name}","input":{{}}}}"#);
+        format!(
+            r#"{{"type":"{kind}","index":0,"content":[{},{}]}}"#,
+            block("Read"),
+            block("Evil")
+        )
+    };
+    let items = r#""output":[{"type":"function_call","name":"Evil","arguments":"{}"}]"#;
+    let cohere = |kind: &str| {
+        format!(
+            r#"{{"type":"{kind}","message":{{"tool_calls":[{{"id":"t","function":{{"name":"Evil","arguments":"{{}}"}}}}]}}}}"#
+        )
+    };
+    let replies = [
+        (DialectKind::AnthropicMessages, message("message2")),
+        (DialectKind::AnthropicMessages, message("content_block_start")),
+        (DialectKind::AnthropicMessages, message("message_delta")),
+        (DialectKind::BedrockInvoke, message("content_block_stop")),
+        (OpenaiResponses, format!("{{{items}}}")),
+        (OpenaiResponses, format!(r#"{{"object":"response2",{items}}}"#)),
+        (OpenaiResponses, format!(r#"{{"response":{{}},{items}}}"#)),
+        (Cohere, cohere("message-end")),
+        (Cohere, cohere("tool-call-end")),
+    ];
+    for (kind, reply) in replies {
+        let (out, denied) = passed(kind, JSON, reply.as_bytes());
+        assert!(!out.contains("Evil"), "{kind:?} {reply}: {out}");
+        assert_eq!(denied, ["Evil"], "{kind:?} {reply}");
+    }
+}

@@ -89,6 +89,12 @@ fn said(begun: &Value, index: u64, note: &str) -> Vec<Value> {
     ]
 }
 
+/// The response without its denied calls.
+pub(super) fn without_in_whole(mut response: Value, calls: &mut Calls) -> Edit {
+    whole(&mut response, calls);
+    Edit::Events(vec![response])
+}
+
 /// A response's own list of what it put out.
 fn whole(response: &mut Value, calls: &mut Calls) {
     let Some(Value::Array(items)) = response.get_mut("output") else {

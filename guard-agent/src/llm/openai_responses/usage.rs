@@ -355,6 +355,10 @@ impl Format for ResponseReply {
         calls::without(event, calls)
     }
 
+    fn without_in_whole(&mut self, reply: Value, calls: &mut Calls) -> Edit {
+        calls::without_in_whole(reply, calls)
+    }
+
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         let event = self.failed(refusal, request_id);
         Bytes::from(sse_event(Some("response.failed"), event.to_string().as_bytes()))

@@ -39,9 +39,14 @@ pub(crate) trait Format: Send {
     fn event(&mut self, data: &[u8], calls: &mut Calls) -> Verdict;
     /// Takes a whole plain JSON reply, and tells the tool calls in it. `false`: it could not be read.
     fn whole(&mut self, body: &[u8], calls: &mut Calls) -> bool;
-    /// Takes the denied calls out of one event, or of a whole reply. Every call in it is decided.
+    /// Takes the denied calls out of one event. Every call in it is decided.
     fn without(&mut self, _event: Value, _calls: &mut Calls) -> Edit {
         Edit::Cannot
+    }
+    /// Takes the denied calls out of a whole reply, in which there are some: wherever `whole` reads calls, and whatever
+    /// kind of event the reply says that it is.
+    fn without_in_whole(&mut self, reply: Value, calls: &mut Calls) -> Edit {
+        self.without(reply, calls)
     }
     /// The bytes that end a stream with this refusal.
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes;

@@ -31,13 +31,13 @@ impl<F: Format> Reader<F> {
             return Bytes::from(body);
         }
         let edit = match few_values(&body).then(|| serde_json::from_slice(&body)) {
-            Some(Ok(value)) => self.format.without(value, &mut self.calls),
+            Some(Ok(value)) => self.format.without_in_whole(value, &mut self.calls),
             _ => Edit::Cannot,
         };
         match edit {
-            Edit::Same => Bytes::from(body),
             Edit::Events(values) => Bytes::from(values.iter().map(Value::to_string).collect::<String>()),
-            Edit::Cannot => self.replaced(gate.unjudged(Unjudged::Call).refusal, gate.as_ref()),
+            // A denied call was read in it: what has stayed the same still has it.
+            Edit::Same | Edit::Cannot => self.replaced(gate.unjudged(Unjudged::Call).refusal, gate.as_ref()),
         }
     }
 
