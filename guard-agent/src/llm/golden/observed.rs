@@ -196,17 +196,11 @@ fn a_preset_stands_for_a_model_and_for_tools_of_the_providers() {
 fn what_is_billed_by_number_is_counted_as_the_provider_bills_it() {
     const CHAT: &str = r#"{"model":"MODEL","choices":[{"index":0,"delta":{"content":"hi"},"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12EXTRA}}"#;
     let chat = |model: &str, extra: &str| CHAT.replace("MODEL", model).replace("EXTRA", extra);
-    let ground = |model: &str, metadata: &str| {
-        format!(
-            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"hi"}}]}},"finishReason":"STOP","groundingMetadata":{metadata}}}],"usageMetadata":{{"promptTokenCount":9,"candidatesTokenCount":3,"totalTokenCount":12}},"modelVersion":"{model}"}}"#
-        )
-    };
     let responses = |output: &str, extra: &str| {
         format!(
             r#"{{"object":"response","status":"completed","model":"m","output":[{output}],"usage":{{"input_tokens":10,"output_tokens":2}}{extra}}}"#
         )
     };
-    const TWO: &str = r#"{"webSearchQueries":["a","b"]}"#;
     const IMAGE: &str = r#"{"type":"image_generation_call","id":"ig_1","status":"completed"}"#;
     const IMAGE_TOKENS: &str = r#","tool_usage":{"image_gen":{"input_tokens":50,"output_tokens":272}}"#;
     for (kind, body, unit, wanted) in [
@@ -226,33 +220,6 @@ fn what_is_billed_by_number_is_counted_as_the_provider_bills_it() {
             18,
         ),
         (OpenaiChat, chat("gpt-4o", ""), Unit::WebSearch, 0),
-        // Before the third generation a prompt is billed once, however often it was searched for.
-        (Gemini, ground("gemini-2.5-flash", TWO), Unit::WebSearch, 1),
-        (Gemini, ground("gemini-3.5-flash", TWO), Unit::WebSearch, 2),
-        (
-            Gemini,
-            ground("gemini-2.5-flash", r#"{"webSearchQueries":[]}"#),
-            Unit::WebSearch,
-            0,
-        ),
-        (
-            Gemini,
-            ground(
-                "gemini-2.5-flash",
-                r#"{"groundingChunks":[{"web":{"uri":"u"}},{"maps":{"uri":"u"}}]}"#,
-            ),
-            Unit::WebSearch,
-            1,
-        ),
-        (
-            Gemini,
-            ground(
-                "gemini-3.1-flash-image",
-                r#"{"webSearchQueries":["a"],"imageSearchQueries":["b","c"]}"#,
-            ),
-            Unit::WebSearch,
-            3,
-        ),
         // In the first half of 2025 a search had no action.
         (
             OpenaiResponses,
@@ -283,6 +250,39 @@ fn what_is_billed_by_number_is_counted_as_the_provider_bills_it() {
             let streamed = learnt(kind, media(true), stream.as_bytes()).usage;
             assert_eq!(streamed, Some(usage), "{stream}");
         }
+    }
+}
+
+#[test]
+fn what_google_searched_is_counted_as_google_bills_it() {
+    let ground = |model: &str, metadata: &str| {
+        format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"hi"}}]}},"finishReason":"STOP","groundingMetadata":{metadata}}}],"usageMetadata":{{"promptTokenCount":9,"candidatesTokenCount":3,"totalTokenCount":12}},"modelVersion":"{model}"}}"#
+        )
+    };
+    const TWO: &str = r#"{"webSearchQueries":["a","b"]}"#;
+    for (body, wanted) in [
+        // Before the third generation a prompt is billed once, however often it was searched for.
+        (ground("gemini-2.5-flash", TWO), 1),
+        (ground("gemini-3.5-flash", TWO), 2),
+        (ground("gemini-2.5-flash", r#"{"webSearchQueries":[]}"#), 0),
+        (
+            ground(
+                "gemini-2.5-flash",
+                r#"{"groundingChunks":[{"web":{"uri":"u"}},{"maps":{"uri":"u"}}]}"#,
+            ),
+            1,
+        ),
+        (
+            ground(
+                "gemini-3.1-flash-image",
+                r#"{"webSearchQueries":["a"],"imageSearchQueries":["b","c"]}"#,
+            ),
+            3,
+        ),
+    ] {
+        let usage = learnt(Gemini, media(false), body.as_bytes()).usage.unwrap();
+        assert_eq!(usage.units.get(Unit::WebSearch), wanted, "{body}");
     }
 }
 

@@ -54,6 +54,8 @@ fn expected(file: &str, native: &Value) -> Option<Usage> {
         },
         _ => Usage {
             input: count("/input_tokens"),
+            cache_read: count("/cache_read_input_tokens"),
+            cache_write_5m: count("/cache_creation_input_tokens"),
             output: count("/output_tokens"),
             ..Usage::default()
         },
