@@ -319,6 +319,35 @@ fn an_ordinary_site_is_passed_through_with_its_own_certificate_and_counted() -> 
 }
 
 #[test]
+fn a_large_transfer_with_an_ordinary_site_arrives_whole_and_is_counted() -> Result<()> {
+    const SIZE: usize = 5_000_000;
+    let lab = Lab::builder().start()?;
+    let (worker, body) = (lab.worker()?, tempfile::NamedTempFile::new()?);
+    let text: String = (0..SIZE / 10).map(|line| format!("{line:09}\n")).collect();
+    std::fs::write(body.path(), &text)?;
+    let data = format!("@{}", body.path().display());
+    // Both directions are long enough to be spliced, in a process that may make few system calls.
+    let done = lab
+        .coder()
+        .curl(["--data-binary", &data, "https://www.example.org/echo"])?
+        .run()?
+        .ok()?;
+    let echo: Value = serde_json::from_str(&done.stdout)?;
+    assert!(echo["body"] == text.as_str(), "{} bytes", done.stdout.len());
+    let counted = || -> Result<u64> {
+        let labels = [("agent", "coder")];
+        lab.metrics()?.count("guard_passthrough_bytes_total", &labels)
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while counted()? < 2 * u64::try_from(SIZE)? {
+        ensure!(Instant::now() < deadline, "{} bytes were counted", counted()?);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(lab.worker()?, worker, "its filter lets it");
+    Ok(())
+}
+
+#[test]
 fn every_event_of_a_stream_arrives_when_it_is_sent() -> Result<()> {
     let lab = Lab::builder().start()?;
     let body =

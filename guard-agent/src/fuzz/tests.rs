@@ -84,5 +84,13 @@ fn every_target_has_its_program_and_a_planted_mistake() {
             .collect()
     };
     assert_eq!(listed(&read("Cargo.toml"), "bin", "name"), names);
-    assert_eq!(listed(&read("planted.toml"), "mistake", "target"), names);
+    let planted = read("planted.toml");
+    assert_eq!(listed(&planted, "mistake", "target"), names);
+    for mistake in planted["mistake"].as_array().unwrap() {
+        let told = |field: &str| mistake[field].as_str().unwrap();
+        let file = directory().join("..").join(told("file"));
+        let text = std::fs::read_to_string(file).unwrap();
+        let target = told("target");
+        assert_eq!(text.matches(told("find")).count(), 1, "the mistake for {target}");
+    }
 }

@@ -86,6 +86,8 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::llm::detect::endpoint;
+    use crate::llm::provider::builtin;
 
     fn verdict(uri: &str, headers: &[(&str, &str)]) -> Result<(), Reason> {
         let mut request = Request::builder().uri(uri);
@@ -145,5 +147,32 @@ mod tests {
             assert_eq!(verdict(path, &[host]), Err(Reason::Malformed), "{path}");
         }
         assert_eq!(verdict("/v1/models/gpt-5.1?x=..//", &[host]), Ok(()));
+    }
+
+    #[test]
+    fn a_socket_whose_format_is_not_read_is_told_what_to_use_instead() {
+        let live = "google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
+        for (provider, path) in [
+            ("openai", "/v1/realtime?model=gpt-realtime".to_owned()),
+            ("gemini", format!("/ws/{live}?key=k")),
+        ] {
+            let provider = builtin().into_iter().find(|known| known.name == provider);
+            let provider = provider.unwrap();
+            let host = provider.hosts[0].clone();
+            let (parts, ()) = Request::get(path)
+                .header("host", &host)
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .body(())
+                .unwrap()
+                .into_parts();
+            let kind = endpoint(&provider, &parts.method, parts.uri.path()).kind;
+            let refusal = admit(&parts, &host, 443, kind).unwrap_err();
+            assert_eq!(refusal.reason, Reason::UpgradeRequired, "{host}");
+            assert!(
+                refusal.message.contains("Use plain HTTPS requests instead"),
+                "{refusal:?}"
+            );
+        }
     }
 }

@@ -19,6 +19,16 @@ impl<S> Rewind<S> {
     pub fn new(prefix: Bytes, stream: S) -> Self {
         Self { prefix, stream }
     }
+
+    /// The stream, and what has not been given of the bytes in front of it.
+    pub fn into_parts(self) -> (Bytes, S) {
+        (self.prefix, self.stream)
+    }
+
+    /// The stream itself, once nothing is in front of it.
+    pub fn bare(&self) -> Option<&S> {
+        self.prefix.is_empty().then_some(&self.stream)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {

@@ -1,5 +1,6 @@
-//! What it costs to relay a byte: `cargo xtask bench --passthrough`. The relay of the daemon (a copy loop), splice(2)
-//! through a pipe, and a sockmap, one after the other over loopback TCP. Writes its table into `docs/performance.md`.
+//! What it costs to relay a byte: `cargo xtask bench --passthrough`. A copy loop, splice(2) through pipes of several sizes,
+//! the relay of the daemon (which copies first, and splices what is much), and a sockmap, one after the other over loopback
+//! TCP. Writes its table into `docs/performance.md`.
 //!
 //! The processor time is that of the relaying thread alone. A sockmap has none: the kernel does its work in the time of
 //! the sender and of its own threads, so the whole machine's busy time stands beside it, which says something only on a
@@ -20,7 +21,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use guard_agent::passthrough::{Counted, relay};
+use guard_agent::passthrough::{Counted, relay, relay_halves};
+use guard_agent::peek::Rewind;
 use tokio::io::Interest;
 use tokio::net::TcpStream as Stream;
 
@@ -29,8 +31,6 @@ const BYTES: u64 = 2 << 30;
 /// The middle one of so many counts.
 const ROUNDS: usize = 5;
 const CHUNK: usize = 64 * 1024;
-/// What a pipe may be made to hold without privileges.
-const PIPE: usize = 1 << 20;
 const DOCUMENT: &str = "docs/performance.md";
 const BEGIN: &str = "<!-- written by `cargo xtask bench --passthrough` -->\n";
 const END: &str = "<!-- end -->\n";
@@ -38,14 +38,21 @@ const END: &str = "<!-- end -->\n";
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Copy,
-    Splice,
+    Splice(usize),
+    Daemon,
     Sockmap,
 }
 
 impl Way {
-    const ALL: [(Self, &str); 3] = [
-        (Self::Copy, "copy loop (what the daemon does)"),
-        (Self::Splice, "splice(2), a pipe of 1 MiB a direction"),
+    const ALL: [(Self, &str); 6] = [
+        (Self::Copy, "copy loop, 64 KiB at a time"),
+        (Self::Splice(64 << 10), "splice(2) through a pipe of 64 KiB"),
+        (Self::Splice(256 << 10), "splice(2) through a pipe of 256 KiB"),
+        (Self::Splice(1 << 20), "splice(2) through a pipe of 1 MiB"),
+        (
+            Self::Daemon,
+            "what the daemon does: copy 1 MiB, then splice through 1 MiB",
+        ),
         (Self::Sockmap, "sockmap, redirected by a program"),
     ];
 }
@@ -123,15 +130,21 @@ fn measure(way: Way) -> Result<Round> {
     let (began, own, machine) = (Instant::now(), own_time()?, machine_time()?);
     let sink = thread::spawn(move || receive(server));
     match way {
-        Way::Copy | Way::Splice => {
+        Way::Copy | Way::Splice(_) | Way::Daemon => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             runtime.block_on(async {
                 let (client, upstream) = (Stream::from_std(client)?, Stream::from_std(upstream)?);
+                let counted = Counted::default();
+                let (judge, split) = (|_: &_| Ok(()), tokio::io::split);
                 match way {
-                    Way::Splice => splice_all(&client, &upstream).await?,
-                    _ => relay(client, upstream, false, |_| Ok(()), &Counted::default()).await?,
+                    Way::Splice(pipe) => splice_all(&client, &upstream, pipe).await?,
+                    Way::Daemon => {
+                        let client = Rewind::new(bytes::Bytes::new(), client);
+                        relay(client, upstream, false, judge, &counted).await?;
+                    }
+                    _ => relay_halves(split(client), split(upstream), false, judge, &counted).await?,
                 }
                 anyhow::Ok(())
             })?;
@@ -179,11 +192,12 @@ fn receive(mut from: TcpStream) -> io::Result<()> {
 }
 
 /// One direction is all that is measured.
-async fn splice_all(from: &Stream, to: &Stream) -> io::Result<()> {
-    let (out, into) = pipe()?;
+async fn splice_all(from: &Stream, to: &Stream, most: usize) -> io::Result<()> {
+    let (out, into) = pipe(most)?;
     loop {
         from.readable().await?;
-        let Some(mut held) = would_block(from.try_io(Interest::READABLE, || splice(from, &into)))? else {
+        let Some(mut held) = would_block(from.try_io(Interest::READABLE, || splice(from, &into, most)))?
+        else {
             continue;
         };
         if held == 0 {
@@ -191,7 +205,7 @@ async fn splice_all(from: &Stream, to: &Stream) -> io::Result<()> {
         }
         while held > 0 {
             to.writable().await?;
-            if let Some(gone) = would_block(to.try_io(Interest::WRITABLE, || splice(&out, to)))? {
+            if let Some(gone) = would_block(to.try_io(Interest::WRITABLE, || splice(&out, to, most)))? {
                 held = held.saturating_sub(gone);
             }
         }
@@ -205,21 +219,21 @@ fn would_block(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-fn splice(from: &impl AsRawFd, to: &impl AsRawFd) -> io::Result<usize> {
+fn splice(from: &impl AsRawFd, to: &impl AsRawFd, most: usize) -> io::Result<usize> {
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
     let (none, nowhere) = (std::ptr::null_mut(), std::ptr::null_mut());
     // SAFETY: both descriptors are open; no offsets are given.
-    let moved = unsafe { libc::splice(from.as_raw_fd(), none, to.as_raw_fd(), nowhere, PIPE, flags) };
+    let moved = unsafe { libc::splice(from.as_raw_fd(), none, to.as_raw_fd(), nowhere, most, flags) };
     usize::try_from(moved).map_err(|_negative| io::Error::last_os_error())
 }
 
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+fn pipe(size: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: there is room for both descriptors.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) })?;
     // SAFETY: the kernel has just given both to us alone.
     let [out, into] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
-    let size = i32::try_from(PIPE).map_err(io::Error::other)?;
+    let size = i32::try_from(size).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open.
     check(unsafe { libc::fcntl(into.as_raw_fd(), libc::F_SETPIPE_SZ, size) })?;
     Ok((out, into))

