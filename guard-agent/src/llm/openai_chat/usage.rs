@@ -87,8 +87,9 @@ impl Answer {
 }
 
 impl Called {
+    /// A name that the request made the model call is not billed as output.
     fn weight(&self) -> u64 {
-        let text = [&self.name, &self.arguments, &self.input];
+        let text = [&self.arguments, &self.input];
         text.into_iter().flatten().map(|text| text.len() as u64).sum()
     }
 

@@ -136,8 +136,15 @@ fn recorded_replies_of_the_other_formats_are_metered_exactly() {
         let request = record["request_body"].as_str().unwrap_or_default();
         if !request.is_empty() {
             let facts = dialect.request_at(&endpoint.place, request.as_bytes());
-            let facts = facts.unwrap_or_else(|error| panic!("{id}: {error}: {request}"));
-            assert!(!facts.model.is_empty(), "{id}");
+            match facts {
+                Ok(facts) => assert!(!facts.model.is_empty(), "{id}"),
+                Err(error) => {
+                    let refused = error.to_string();
+                    assert!(refused.contains("use Converse"), "{id}: {refused}: {request}");
+                    eprintln!("{id}: {path} is refused: {refused}");
+                    continue;
+                }
+            }
         }
         let body = record["response_body"].as_str().unwrap();
         let sse = record["stream"].as_bool().unwrap();
