@@ -36,22 +36,26 @@ pub(super) fn config(input: &[u8]) {
         return;
     }
     let again = check_text(&format!("# é\n{text}"), "guard.toml", known());
-    let said = |problems: &[Problem]| -> Vec<String> {
+    // They come in the order of their places, and one that has none is at the top.
+    let (before, after) = (by_message(&checked.problems), by_message(&again.problems));
+    let said = |problems: &[&Problem]| -> Vec<String> {
         let each = problems.iter().map(|problem| problem.message.clone());
         each.collect()
     };
-    alike(
-        &said(&checked.problems),
-        &said(&again.problems),
-        "behind a comment",
-    );
-    for (before, after) in checked.problems.iter().zip(&again.problems) {
+    alike(&said(&before), &said(&after), "behind a comment");
+    for (before, after) in before.iter().zip(&after) {
         let top = (before.line, before.column) == (1, 1) && (after.line, after.column) == (1, 1);
         assert!(
             top || (before.line + 1, before.column) == (after.line, after.column),
             "{before} is {after} behind a comment"
         );
     }
+}
+
+fn by_message(problems: &[Problem]) -> Vec<&Problem> {
+    let mut all: Vec<&Problem> = problems.iter().collect();
+    all.sort_by_key(|problem| (&problem.message, problem.line, problem.column));
+    all
 }
 
 /// A record of the ledger: what is read is what was written, to the byte.
