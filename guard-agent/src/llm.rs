@@ -153,6 +153,8 @@ impl DialectKind {
 pub struct Place {
     /// The model, where the provider's base path names it (Azure's deployments).
     pub model: Option<String>,
+    /// The region that serves the call, where the base path names it (Vertex AI's locations).
+    pub region: Option<String>,
     /// The path below the base path.
     pub tail: String,
 }

@@ -153,7 +153,7 @@ pub const KEYS: &[Key] = &[
 
     key("provider.speaks", "dialect", "name of a format", "required", "The wire format."),
     key("provider.speaks", "base_path", "path", "empty",
-        "What stands before the format's own paths. A segment `*` stands for any one, `{model}` for one that names the model."),
+        "What stands before the format's own paths. A segment `*` stands for any one, `{model}` for one that names the model, `{region}` for one that names the region that serves the call."),
 
     key("provider.keys", "name", "name", "required", "Name of the key in the audit log; never the key itself."),
     key("provider.keys", "from", "source", "required",

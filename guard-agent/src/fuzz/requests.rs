@@ -96,6 +96,7 @@ pub(super) fn check(kind: DialectKind, mode: u8, how: u8, body: &[u8]) {
         .unwrap_or_default();
     let place = Place {
         model: None,
+        region: None,
         tail: tail.to_owned(),
     };
     let dialect = dialect_of(kind);

@@ -16,6 +16,8 @@ use percent::decoded;
 
 /// The mark of a base path's segment that names the model.
 const MODEL: &str = "{model}";
+/// What stands in a base path for the region that serves the call.
+const REGION: &str = "{region}";
 
 /// An endpoint.
 #[derive(Clone)]
@@ -87,12 +89,13 @@ fn nearest(provider: &Provider, path: &str) -> &'static dyn Dialect {
 /// What a path says below a mount.
 fn below(mount: &Mount, path: &str) -> Option<Place> {
     let mut rest = path;
-    let mut model = None;
+    let (mut model, mut region) = (None, None);
     for wanted in mount.base.split('/').skip(1) {
         let after = rest.strip_prefix('/')?;
         let (segment, tail) = after.find('/').map_or((after, ""), |at| after.split_at(at));
         match wanted {
             MODEL => model = Some(decoded(segment)?),
+            REGION if !segment.is_empty() => region = Some(segment.to_owned()),
             "*" if !segment.is_empty() => {}
             exact if exact == segment => {}
             _ => return None,
@@ -101,6 +104,7 @@ fn below(mount: &Mount, path: &str) -> Option<Place> {
     }
     rest.starts_with('/').then(|| Place {
         model,
+        region,
         tail: rest.to_owned(),
     })
 }

@@ -82,7 +82,8 @@ impl Auth {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// What stands before the format's own paths, e.g. `/openai` for Groq; empty for most. A segment `*` stands for
-    /// any one segment, and `{model}` for one that names the model (Azure's deployments).
+    /// any one segment, `{model}` for one that names the model (Azure's deployments), `{region}` for one that names the
+    /// region that serves the call (Vertex AI's locations).
     pub base: String,
     /// What is spoken there.
     pub dialect: DialectKind,

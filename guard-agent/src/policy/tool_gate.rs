@@ -315,6 +315,9 @@ mod tests {
             let no = says(gate.by_arguments("Bash", &arguments));
             assert!(no.contains("cannot be read"), "{no}");
         }
+        // As a format gives arguments that came in pieces.
+        let pieces = r#"[pieces [{"jsonPath":"$.command","stringValue":"ls"}]"#;
+        assert!(says(gate.by_arguments("Bash", pieces)).contains("cannot be read"));
         let many = format!("{{\"x\":[{}0]}}", "{\"\":0},".repeat(200_000));
         assert!(says(gate.by_arguments("Bash", &many)).contains("too many"));
     }

@@ -169,7 +169,9 @@ impl Ticket {
             .model
             .as_deref()
             .and_then(|served| prices.find(provider, served));
-        let (tier, region) = (facts.service_tier.as_deref(), facts.region.as_deref());
+        let tier = facts.service_tier.as_deref();
+        // Not every provider says in its reply where it served the call.
+        let region = facts.region.as_deref().or(self.draft.region.as_deref());
         let price = served.or(price);
         // Of several models in one reply each has its own price; one without makes the whole unknown.
         let of_others = facts.others.iter().try_fold(Pico::ZERO, |sum, other| {

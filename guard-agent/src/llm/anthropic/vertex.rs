@@ -43,6 +43,8 @@ impl Dialect for AnthropicVertex {
             Operation::read(&place.tail).ok_or_else(|| Malformed("the path names no model".to_owned()))?;
         let mut facts = hosted(body, &operation.model)?;
         facts.stream |= operation.method == "streamRawPredict";
+        // Its replies name none. Whatever the body says, it is the path that chooses.
+        facts.region = place.region.clone();
         Ok(facts)
     }
 

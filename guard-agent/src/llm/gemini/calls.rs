@@ -39,11 +39,12 @@ fn chunk_without(chunk: &mut Value, calls: &mut Calls, places: &mut Places) -> b
         };
         let mut kept = Vec::with_capacity(parts.len());
         for part in std::mem::take(parts) {
-            if part.get("functionCall").is_none_or(Value::is_null) {
+            let Some(call) = part.get("functionCall").filter(|call| !call.is_null()) else {
                 kept.push(part);
                 continue;
-            }
-            let at = places.next(choice);
+            };
+            let goes_on = call.get("willContinue").and_then(Value::as_bool) == Some(true);
+            let at = places.next(choice, call.get("name").and_then(Value::as_str), goes_on);
             if !calls.is_denied(at) {
                 kept.push(part);
                 continue;

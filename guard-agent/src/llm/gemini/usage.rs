@@ -62,10 +62,19 @@ struct Part {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Call {
     name: Option<String>,
     args: Option<Box<RawValue>>,
+    /// Pieces of the arguments, each with its place in them, where the request asked for such.
+    partial_args: Option<Box<RawValue>>,
+    /// More pieces come, in parts without a name.
+    will_continue: Option<bool>,
 }
+
+/// What stands before arguments that come in pieces, each with its path. They are not put together, and this makes them
+/// no JSON: where a rule looks at arguments, the call is denied as one that cannot be read.
+const PIECES: &str = "[pieces ";
 
 impl Part {
     /// Bytes of output in it.
@@ -74,7 +83,9 @@ impl Part {
         let name = call.and_then(|call| call.name.as_ref());
         let name = name.map_or(0, |name| name.len() as u64);
         let arguments = seen::raw(call.and_then(|call| call.args.as_deref()));
-        self.text.0.saturating_add(name).saturating_add(arguments)
+        let pieces = seen::raw(call.and_then(|call| call.partial_args.as_deref()));
+        let call = name.saturating_add(arguments).saturating_add(pieces);
+        self.text.0.saturating_add(call)
     }
 }
 
@@ -155,24 +166,27 @@ impl WireUsage {
 /// Most candidates whose calls are told apart; a reply has at most eight.
 const CHOICES: usize = 256;
 
-/// How many calls each candidate has had.
+/// How many calls each candidate has had, and whether the last one goes on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Places(Vec<(u64, u64)>);
+pub(super) struct Places(Vec<(u64, u64, bool)>);
 
 impl Places {
-    /// The place of a candidate's next call.
-    pub(super) fn next(&mut self, choice: u64) -> At {
+    /// The place of a candidate's next part of this name: a part without one belongs to the call before it, if that goes
+    /// on. `goes_on`: whether more of this call comes.
+    pub(super) fn next(&mut self, choice: u64, name: Option<&str>, goes_on: bool) -> At {
         let full = self.0.len() >= CHOICES;
-        let found = self.0.iter_mut().find(|(known, _)| *known == choice);
+        let found = self.0.iter_mut().find(|(known, ..)| *known == choice);
         let index = match found {
-            Some((_, count)) => {
-                *count += 1;
+            Some((_, count, open)) => {
+                let more = *open && name.is_none_or(str::is_empty);
+                *count += u64::from(!more);
+                *open = goes_on;
                 *count
             }
             // More candidates than any reply has share one place, beyond which nothing is judged separately.
             None if full => u64::MAX,
             None => {
-                self.0.push((choice, 0));
+                self.0.push((choice, 0, goes_on));
                 0
             }
         };
@@ -188,7 +202,7 @@ pub(super) struct GeminiReply {
     last_word: bool,
     searches: u64,
     output: Output,
-    /// Calls so far, by candidate: each has a place of its own, and comes whole in one chunk.
+    /// Calls so far, by candidate: each has a place of its own.
     placed: Places,
     /// The same for the chunks that were edited, which are the same ones in the same order.
     edited: Places,
@@ -209,10 +223,17 @@ impl GeminiReply {
             {
                 self.output.piece(part.weight());
                 if let Some(call) = part.function_call {
-                    let at = self.placed.next(choice);
+                    let goes_on = call.will_continue == Some(true);
+                    let at = self.placed.next(choice, call.name.as_deref(), goes_on);
                     let args = call.args.as_deref().map(RawValue::get);
                     calls.part(at, call.name.as_deref(), args);
-                    calls.end(at);
+                    if let Some(pieces) = &call.partial_args {
+                        calls.part(at, None, Some(PIECES));
+                        calls.part(at, None, Some(pieces.get()));
+                    }
+                    if !goes_on {
+                        calls.end(at);
+                    }
                 }
                 if part.executable_code.is_some() {
                     calls.by_provider("codeExecution");

@@ -35,6 +35,7 @@ pub(super) const FORMATS: [(DialectKind, &str); 9] = [
 
 pub(super) fn place(tail: &str) -> Place {
     Place {
+        region: None,
         model: None,
         tail: tail.to_owned(),
     }

@@ -64,6 +64,42 @@ fn a_denied_call_behind_one_that_has_passed_does_not_pass() {
 }
 
 #[test]
+fn arguments_that_gemini_sends_in_pieces_share_the_fate_of_their_call() {
+    let parts = |name: &str| {
+        [
+            format!(r#"{{"functionCall":{{"name":"{name}","willContinue":true}}}}"#),
+            r#"{"functionCall":{"partialArgs":[{"jsonPath":"$.command","stringValue":"DEN"}],"willContinue":true}}"#.to_owned(),
+            r#"{"functionCall":{"partialArgs":[{"jsonPath":"$.command","stringValue":"DENIED"}],"willContinue":true}}"#.to_owned(),
+            r#"{"functionCall":{}}"#.to_owned(),
+            r#"{"functionCall":{"name":"Read","args":{"path":"/x"}}}"#.to_owned(),
+        ]
+        .map(|part| format!("data: {{\"candidates\":[{{\"content\":{{\"parts\":[{part}]}}}}]}}\n\n"))
+        .concat()
+    };
+    for name in ["Evil", "Bash"] {
+        let (out, denied) = passed(Gemini, SSE, parts(name).as_bytes());
+        assert!(
+            !out.contains(name) && !out.contains("DEN") && !out.contains("willContinue"),
+            "{out}"
+        );
+        assert_eq!(
+            (out.matches("functionCall").count(), denied),
+            (1, vec![name.to_owned()]),
+            "{out}"
+        );
+    }
+    let (out, denied) = passed(Gemini, SSE, parts("Read").as_bytes());
+    assert_eq!((out, denied), (parts("Read"), Vec::new()));
+    // A part without a name that goes on from nothing is a call of its own, and of no allowed name.
+    let (out, _) = passed(
+        Gemini,
+        SSE,
+        parts("Read").replace(r#","willContinue":true"#, "").as_bytes(),
+    );
+    assert!(!out.contains("DEN"), "{out}");
+}
+
+#[test]
 fn a_denied_call_whose_place_or_kind_is_not_told_does_not_pass() {
     let converse = binary(
         b"messageStart {\"role\":\"assistant\"}\ncontentBlockStart {\"start\":{\"toolUse\":{\"toolUseId\":\"t\",\"name\":\"Evil\"}}}\ncontentBlockDelta {\"delta\":{\"toolUse\":{\"input\":\"Evil\"}}}",

@@ -172,6 +172,7 @@ fn the_model_of_the_path_is_the_one_that_counts() {
     assert!(fim.include_usage, "nothing is to be injected");
     let azure = Place {
         model: Some("my-deployment".to_owned()),
+        region: None,
         tail: "/chat/completions".to_owned(),
     };
     let chat = dialect_of(DialectKind::OpenaiChat);

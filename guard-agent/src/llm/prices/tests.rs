@@ -319,6 +319,24 @@ fn tiers_regions_and_fees_that_a_reply_names_are_in_the_price() {
         let found = cost("anthropic", "claude-opus-5", &some, tier, region);
         assert_eq!(found, Some(usd(wanted)), "{tier:?} {region:?}");
     }
+    // A region of Vertex AI costs a tenth more than its global endpoint, for the models of which Anthropic says so.
+    for (model, region, wanted) in [
+        ("claude-sonnet-4-5@20250929", "global", "0.0045"),
+        ("claude-sonnet-4-5@20250929", "us-east5", "0.00495"),
+        ("claude-3-haiku@20240307", "us-east5", "0.000375"),
+    ] {
+        let found = cost("vertex", model, &some, None, Some(region));
+        assert_eq!(found, Some(usd(wanted)), "{model} {region}");
+    }
+    // Gemini's tiers: 1,000 x $1.25 and 100 x $10 a million, 1.8 times as much, half as much.
+    for (tier, wanted) in [
+        (None, "0.00225"),
+        (Some("priority"), "0.00405"),
+        (Some("flex"), "0.001125"),
+    ] {
+        let found = cost("gemini", "gemini-2.5-pro", &some, tier, None);
+        assert_eq!(found, Some(usd(wanted)), "{tier:?}");
+    }
     // A search is no token: the region says nothing about it.
     let mut searched = some;
     searched.units.set(Unit::WebSearch, 2);

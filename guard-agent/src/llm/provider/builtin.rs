@@ -120,8 +120,8 @@ const TABLE: [Row; 39] = [
         &[("/v1/projects/*/locations/*/publishers/google", &[Gemini]),
           ("/v1beta1/projects/*/locations/*/publishers/google", &[Gemini]),
           ("/v1/publishers/google", &[Gemini]), ("/v1beta1/publishers/google", &[Gemini]),
-          ("/v1/projects/*/locations/*/publishers/anthropic", &[AnthropicVertex]),
-          ("/v1beta1/projects/*/locations/*/publishers/anthropic", &[AnthropicVertex]),
+          ("/v1/projects/*/locations/{region}/publishers/anthropic", &[AnthropicVertex]),
+          ("/v1beta1/projects/*/locations/{region}/publishers/anthropic", &[AnthropicVertex]),
           ("/v1/projects/*/locations/*/endpoints/openapi", &[OpenaiChat]),
           ("/v1beta1/projects/*/locations/*/endpoints/openapi", &[OpenaiChat])])
         .auth(Auth::GoogleKeyOrBearer),

@@ -23,7 +23,7 @@ fn names_and_hosts_are_unique_and_lower_case() {
     for provider in &all {
         for mount in &provider.formats {
             let segments = mount.base.split('/').skip(1);
-            let odd = segments.filter(|part| !matches!(*part, "*" | "{model}"));
+            let odd = segments.filter(|part| !matches!(*part, "*" | "{model}" | "{region}"));
             assert!(
                 odd.clone().all(|part| detect::is_plain(&format!("/{part}"))),
                 "{mount:?}"
