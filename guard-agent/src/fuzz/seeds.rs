@@ -109,6 +109,8 @@ fn calls(format: &str) -> Seeds {
     all.extend(with(&[json, 0], large, "_reply_large"));
     let rising = counted(&plain, |at| at * 100);
     all.extend(with(&[json, 0], rising, "_reply_rising"));
+    let uneven = counted(&plain, |at| if at % 2 == 0 { 1 } else { 1_000_000 });
+    all.extend(with(&[json, 0], uneven, "_reply_uneven"));
     for (ending, media) in [
         (".reply.json", "application/json"),
         (".reply.sse", "text/event-stream; charset=utf-8"),

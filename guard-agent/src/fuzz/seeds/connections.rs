@@ -87,6 +87,10 @@ pub(super) fn heads() -> Seeds {
             text(1, 17, "/model/us.anthropic.claude-v1%3A0/converse-stream"),
         ),
         (
+            "escape",
+            text(1, 17, "/model/us.anthropic.claude-v1%253A0/converse"),
+        ),
+        (
             "gemini",
             text(1, 3, "/v1beta/models/gemini-2.5-flash:generateContent"),
         ),
