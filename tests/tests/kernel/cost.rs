@@ -6,18 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guard_tests::{cgroup::Cgroup, process::Spawn};
+use guard_agent::kernel::{self, Listeners};
+use guard_tests::{cgroup::Cgroup, netns::NetNs, process::Spawn};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
     life::Stop,
     range::{FAR4, Range},
-    world::{AGENT, PORT},
+    world::{AGENT, PORT, World},
 };
 
 /// Short rounds, many of them: on a busy machine a long one is always interrupted.
 const ROUNDS: usize = 600;
 const CALLS: u32 = 20;
+/// Network namespaces that are listened in.
+const SPACES: u32 = 100;
 
 /// Not a test of its own: what [`the_cost_of_the_programs`] measures, in the cgroup in question.
 #[test]
@@ -115,4 +118,36 @@ fn the_cost_of_the_programs() {
         let each = governing.as_micros() / u128::try_from(many.len()).unwrap();
         println!("\ngoverning a cgroup: {each} us each");
     });
+    let (took, kib) = namespaces(world);
+    println!("listening in a network namespace: {took} us and {kib} KiB of the kernel's memory each");
+}
+
+/// What one network namespace costs that is listened in: microseconds to enter it, to open its sockets and to tell the
+/// programs, and KiB that the kernel keeps for them.
+fn namespaces(world: &World) -> (u128, u64) {
+    let spaces: Vec<NetNs> = (0..SPACES).map(|_| NetNs::new().unwrap()).collect();
+    let before = kept();
+    let start = Instant::now();
+    let open: Vec<Listeners> = spaces
+        .iter()
+        .map(|space| {
+            let listeners = space.run(|| Ok(kernel::open_listeners(PORT)?)).unwrap();
+            world
+                .kernel
+                .set_listener(space.cookie().unwrap(), PORT, true)
+                .unwrap();
+            listeners
+        })
+        .collect();
+    let took = start.elapsed().as_micros() / u128::from(SPACES);
+    let grown = kept().saturating_sub(before) / u64::from(SPACES);
+    drop(open);
+    (took, grown)
+}
+
+/// KiB of kernel memory that cannot be taken back.
+fn kept() -> u64 {
+    let all = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = all.lines().find_map(|line| line.strip_prefix("SUnreclaim:"));
+    line.unwrap().trim().split(' ').next().unwrap().parse().unwrap()
 }
