@@ -25,6 +25,7 @@ mod load;
 mod names;
 mod netlink;
 mod netns;
+mod pinned;
 mod policy;
 pub mod probe;
 mod relays;
@@ -76,7 +77,7 @@ pub struct KernelSettings {
 pub struct Kernel {
     links: attach::Links,
     /// None where the kernel cannot.
-    family: Option<family::Family>,
+    family: Option<pinned::Pinned>,
     /// None where the kernel cannot.
     names: Option<names::Names>,
     edge: edge::EdgeLinks,
@@ -103,7 +104,7 @@ impl Kernel {
         let links = attach::attach(&loaded.programs, &pins, settings).map_err(probe::explain)?;
         let attached = loaded
             .family
-            .and_then(|program| family::Family::attach(program, &pins.links()));
+            .and_then(|program| pinned::Pinned::attach(family::PLACE, program, &pins.links()));
         let family = attached
             .inspect_err(|error| {
                 tracing::warn!(%error, "packet sockets and other families are not refused to agents: see docs/kernels.md");
@@ -288,7 +289,7 @@ impl Kernel {
             attached.programs.push((family::PROGRAM, family.holds()));
         }
         if let Some(names) = &self.names {
-            attached.programs.push((names::PROGRAM, names.holds()));
+            attached.programs.push((names::PROGRAM, names.pinned.holds()));
         }
         if let Some(holds) = self.edge.hold() {
             attached.programs.push((edge::PROGRAM, holds));
@@ -310,9 +311,9 @@ impl Kernel {
             repaired.push((family::PROGRAM, family.repair()));
         }
         if let Some(names) = &self.names
-            && !names.holds()
+            && !names.pinned.holds()
         {
-            repaired.push((names::PROGRAM, names.repair()));
+            repaired.push((names::PROGRAM, names.pinned.repair()));
         }
         if self.edge.hold() == Some(false) {
             repaired.push((edge::PROGRAM, self.guard_devices().map(drop)));

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod docker;
 pub mod lab;
 pub mod matrix;
+pub mod measured;
 pub mod mounts;
 pub mod netns;
 pub mod patience;

@@ -160,6 +160,16 @@ impl OnDisk {
         Ok(())
     }
 
+    /// What a call is settled with, once the first one is.
+    fn first_call(&self) -> Result<Pico> {
+        ensure!(self.lab.coder().call(CALL)?["ok"] == true);
+        eventually("it is settled", || {
+            let settled = self.settled()?;
+            ensure!(settled != Pico::ZERO);
+            Ok(settled)
+        })
+    }
+
     /// A stream of which the first event has been delivered.
     fn stream(&self) -> Result<Running> {
         let openai = self.lab.openai();
@@ -198,12 +208,7 @@ fn on_a_full_disk_the_daemon_refuses_with_the_reason_ends_what_is_open_and_goes_
 
 fn full(on: &OnDisk) -> Result<()> {
     let lab = &on.lab;
-    ensure!(lab.coder().call(CALL)?["ok"] == true);
-    let each = eventually("it is settled", || {
-        let settled = on.settled()?;
-        ensure!(settled != Pico::ZERO);
-        Ok(settled)
-    })?;
+    let each = on.first_call()?;
     let stream = on.stream()?;
     let filler = lab.state_dir().join("filler");
     fill(&filler)?;
@@ -252,12 +257,7 @@ fn on_a_disk_that_became_read_only_the_daemon_refuses_and_after_its_repair_no_bi
 
 fn read_only(on: &OnDisk) -> Result<()> {
     let lab = &on.lab;
-    ensure!(lab.coder().call(CALL)?["ok"] == true);
-    let each = eventually("it is settled", || {
-        let settled = on.settled()?;
-        ensure!(settled != Pico::ZERO);
-        Ok(settled)
-    })?;
+    let each = on.first_call()?;
     let stream = on.stream()?;
     // what the kernel does by itself when the device reports errors
     on.inside(

@@ -9,9 +9,7 @@
 
 use std::{
     collections::HashMap,
-    io,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -20,19 +18,18 @@ use aya::{
 };
 use aya_obj::{Object, btf::BtfKind};
 
-use super::{KernelError, load, sys};
+use super::{KernelError, load, pinned::Place, sys};
 
 /// The program.
 pub(super) const PROGRAM: &str = "fw_family";
 const FUNCTION: &str = "security_socket_create";
 
-/// The program, attached.
-#[derive(Debug)]
-pub(super) struct Family {
-    program: OwnedFd,
-    program_id: u32,
-    pin: PathBuf,
-}
+/// Where it goes.
+pub(super) const PLACE: Place = Place {
+    program: PROGRAM,
+    at: FUNCTION,
+    link: sys::link_function,
+};
 
 /// Loads the program over the maps of an object that is loaded already.
 pub(super) fn load(object: &[u8], loaded: &Ebpf) -> Result<OwnedFd, KernelError> {
@@ -84,43 +81,4 @@ pub(super) fn try_out(program: &OwnedFd) -> Result<(), KernelError> {
     sys::link_function(program.as_fd())
         .map(drop)
         .map_err(|error| load::refused(PROGRAM, &error.to_string()))
-}
-
-impl Family {
-    /// Attaches the program. One of an earlier daemon goes only when this one is in force.
-    pub(super) fn attach(program: OwnedFd, links: &Path) -> Result<Self, KernelError> {
-        let failed = |source| KernelError::Attach {
-            program: PROGRAM,
-            cgroup: PathBuf::from(FUNCTION),
-            source,
-        };
-        let family = Self {
-            program_id: sys::program_id(program.as_fd()).map_err(failed)?,
-            program,
-            pin: links.join(PROGRAM),
-        };
-        family.put().map_err(failed)?;
-        Ok(family)
-    }
-
-    fn put(&self) -> io::Result<()> {
-        let link = sys::link_function(self.program.as_fd())?;
-        sys::replace_pin(link.as_fd(), &self.pin)
-    }
-
-    /// Whether the pin still leads to this program: a link of this kind holds as long as it is there.
-    pub(super) fn holds(&self) -> bool {
-        sys::get(&self.pin)
-            .and_then(|link| sys::link_info(link.as_fd()))
-            .is_ok_and(|info| info.program_id == self.program_id)
-    }
-
-    /// Puts it back.
-    pub(super) fn repair(&self) -> Result<(), KernelError> {
-        self.put().map_err(|source| KernelError::Attach {
-            program: PROGRAM,
-            cgroup: PathBuf::from(FUNCTION),
-            source,
-        })
-    }
 }

@@ -7,15 +7,20 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::fd::OwnedFd,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use guard_common::policy::{Layout, NAME_LEN};
 
-use super::{KernelError, sys, types::Types};
+use super::{
+    KernelError,
+    pinned::{Pinned, Place},
+    sys,
+    types::Types,
+};
 
 /// The program.
 pub(super) const PROGRAM: &str = "fw_names";
@@ -31,55 +36,28 @@ pub(super) struct NameMaps {
 
 /// The program, attached.
 pub(super) struct Names {
-    program: OwnedFd,
-    program_id: u32,
-    pin: PathBuf,
+    pub(super) pinned: Pinned,
     maps: Mutex<NameMaps>,
 }
 
 impl Names {
-    /// Attaches the program. One of an earlier daemon goes only when this one is in force.
+    /// Tells the program how the kernel keeps cgroups, and attaches it.
     pub(super) fn attach(program: OwnedFd, mut maps: NameMaps, links: &Path) -> Result<Self, KernelError> {
         let layout = layout().map_err(KernelError::path("cannot read the kernel's types in", TYPES))?;
         maps.layout.set(0, layout, 0).map_err(changing("LAYOUT"))?;
-        let failed = |source| KernelError::Attach {
+        let place = Place {
             program: PROGRAM,
-            cgroup: PathBuf::from(TRACEPOINT),
-            source,
+            at: TRACEPOINT,
+            link: |program| sys::link_tracepoint(program, TRACEPOINT),
         };
-        let names = Self {
-            program_id: sys::program_id(program.as_fd()).map_err(failed)?,
-            program,
-            pin: links.join(PROGRAM),
+        Ok(Self {
+            pinned: Pinned::attach(place, program, links)?,
             maps: Mutex::new(maps),
-        };
-        names.put().map_err(failed)?;
-        Ok(names)
-    }
-
-    fn put(&self) -> io::Result<()> {
-        let link = sys::link_tracepoint(self.program.as_fd(), TRACEPOINT)?;
-        sys::replace_pin(link.as_fd(), &self.pin)
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, NameMaps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the pin still leads to this program: a link of this kind holds as long as it is there.
-    pub(super) fn holds(&self) -> bool {
-        sys::get(&self.pin)
-            .and_then(|link| sys::link_info(link.as_fd()))
-            .is_ok_and(|info| info.program_id == self.program_id)
-    }
-
-    /// Puts it back.
-    pub(super) fn repair(&self) -> Result<(), KernelError> {
-        self.put().map_err(|source| KernelError::Attach {
-            program: PROGRAM,
-            cgroup: PathBuf::from(TRACEPOINT),
-            source,
-        })
     }
 
     /// Names that begin so are held back from now on; replaces the earlier list.

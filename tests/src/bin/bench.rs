@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -14,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use guard_agent::clock;
 use guard_agent::ledger::{Charge, Ledger, LedgerSettings, Scope, ScopeKind, Window};
 use guard_agent::money::Pico;
+use guard_tests::measured;
 use jiff::tz::TimeZone;
 use ulid::Ulid;
 
@@ -25,9 +25,6 @@ const LASTS: Duration = Duration::from_millis(1500);
 const SAMPLED: u64 = 16;
 /// What the ledger promises on two processors, at every number of scopes and threads.
 const ENOUGH: u64 = 100_000;
-const DOCUMENT: &str = "docs/performance.md";
-const BEGIN: &str = "<!-- written by `cargo xtask bench --ledger` -->\n";
-const END: &str = "<!-- end -->\n";
 
 fn main() -> ExitCode {
     match run() {
@@ -60,7 +57,10 @@ fn run() -> Result<()> {
             )?;
         }
     }
-    document(&table)?;
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let processors = thread::available_parallelism()?;
+    let machine = format!("Linux {}, {processors} processors.\n\n", kernel.trim());
+    measured::write("ledger", &format!("{machine}{table}"))?;
     ensure!(
         slowest >= ENOUGH,
         "the slowest cell has {slowest} a second, fewer than {ENOUGH}"
@@ -167,20 +167,4 @@ fn nanos(sorted: &[u64], percent: usize) -> String {
         .copied()
         .unwrap_or(0);
     format!("{}.{} µs", value / 1000, value % 1000 / 100)
-}
-
-/// Replaces the table between the two marks.
-fn document(table: &str) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("no root")?;
-    let path = root.join(DOCUMENT);
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let (before, rest) = text.split_once(BEGIN).context("no place for the table")?;
-    let (_, after) = rest.split_once(END).context("no end of the table")?;
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let processors = thread::available_parallelism()?;
-    let machine = format!("Linux {}, {processors} processors.\n\n", kernel.trim());
-    fs::write(&path, format!("{before}{BEGIN}{machine}{table}{END}{after}"))?;
-    Ok(())
 }

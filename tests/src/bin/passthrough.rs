@@ -15,14 +15,14 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use guard_agent::passthrough::{Counted, relay, relay_halves};
 use guard_agent::peek::Rewind;
+use guard_tests::measured;
 use tokio::io::Interest;
 use tokio::net::TcpStream as Stream;
 
@@ -31,9 +31,6 @@ const BYTES: u64 = 2 << 30;
 /// The middle one of so many counts.
 const ROUNDS: usize = 5;
 const CHUNK: usize = 64 * 1024;
-const DOCUMENT: &str = "docs/performance.md";
-const BEGIN: &str = "<!-- written by `cargo xtask bench --passthrough` -->\n";
-const END: &str = "<!-- end -->\n";
 
 #[derive(Debug, Clone, Copy)]
 enum Way {
@@ -107,7 +104,7 @@ fn run() -> Result<()> {
             per_gb(middle(|round| round.machine, rounds)),
         )?;
     }
-    document(&table)
+    measured::write("passthrough", &table)
 }
 
 /// A source and a sink on threads of their own, and the relay between them on this one.
@@ -327,20 +324,4 @@ fn machine_time() -> Result<Duration> {
     // user, nice, system, then idle and waiting, then interrupts.
     let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|at| all.get(*at)).sum();
     Ok(Duration::from_millis(busy * 10))
-}
-
-fn document(table: &str) -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(DOCUMENT);
-    let text = fs::read_to_string(&path).with_context(|| DOCUMENT.to_owned())?;
-    let begin = text
-        .find(BEGIN)
-        .context("the document has no place for the table")?
-        + BEGIN.len();
-    let length = text[begin..]
-        .find(END)
-        .context("the place for the table has no end")?;
-    let rest = &text[begin + length..];
-    ensure!(rest.starts_with(END), "the place for the table has no end");
-    fs::write(&path, format!("{}{table}{rest}", &text[..begin]))?;
-    Ok(())
 }
