@@ -204,6 +204,16 @@ pub struct Running {
     patience: Duration,
 }
 
+/// Copies a program that is to be started. A process of its own does it: whatever another thread of this one starts
+/// meanwhile would hold the copy open for writing for a moment, and the kernel starts no such file (ETXTBSY).
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn copy_program(program: &Path, to: &Path) -> Result<()> {
+    let copied = Spawn::new("cp").arg("--").arg(program).arg(to).run()?;
+    copied.ok().map(drop)
+}
+
 impl Running {
     fn feed(mut self, input: Vec<u8>) -> Result<Self> {
         if let Some(mut pipe) = self.child.stdin.take() {
