@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::money::Pico;
 use crate::refusal::Refusal;
 
+pub use bound::Bound;
 pub use edits::{BodyEdits, Takes};
 pub use gate::{Denial, Gate, InReply, Judgement};
 pub use seen::Seen;
@@ -51,6 +52,7 @@ pub mod provider;
 pub mod socket;
 
 // --- what the formats share ---------------------------------------------------------
+mod bound;
 pub mod conversation;
 mod edits;
 pub mod encoding;
@@ -66,6 +68,7 @@ pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
 pub(crate) mod request;
+mod rerank;
 mod seen;
 pub mod sse;
 mod stated;
@@ -214,6 +217,9 @@ pub struct RequestFacts {
     pub untouchable: bool,
     /// Where the request wants to be processed (`inference_geo`), when that changes the price.
     pub region: Option<String>,
+    /// The most that the call can be billed for, where not the length of its body says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
     /// What the request shows of the conversation so far, in hashes; `conversation.rs` says how a format fills it.
     #[serde(skip)]
     pub conversation: conversation::Conversation,

@@ -12,6 +12,9 @@
 //! billed at some thousand tokens at most, so its bytes count: what a small picture costs beyond them is booked when the
 //! call is settled, and raised as a finding when it goes beyond the whole reservation.
 //!
+//! Where the format can tell more from the body than its length (`llm::Bound`: reranking, audio, images), that counts, in
+//! tokens and in what else the provider may bill: the dearer one of those that have a price.
+//!
 //! The bound is not cut to the context window: a provider that truncates instead of refusing, or whose window
 //! grew since the table's date, must not make it too low.
 //!
@@ -57,6 +60,14 @@ pub enum NoBound {
         /// The tier asked for.
         tier: String,
     },
+    /// The price table has no price in any unit in which this call can be billed.
+    #[error("{model} has no price in a unit in which such a call can be billed ({units})")]
+    Unbilled {
+        /// The model.
+        model: String,
+        /// The units, tokens first.
+        units: String,
+    },
     /// The amount is beyond 18.4 million dollars.
     #[error("the worst case of this request is beyond what can be counted")]
     Overflow,
@@ -78,7 +89,9 @@ pub fn worst_case(
         },
         known => known?,
     };
-    let seen = body_bytes
+    let seen = facts
+        .bound
+        .map_or(body_bytes, |bound| bound.input)
         .checked_add(ADDED_BY_PROVIDER)
         .ok_or(NoBound::Overflow)?;
     let window = if facts.unseen_input || actions.passes > 0 {
@@ -87,9 +100,11 @@ pub fn worst_case(
         seen
     };
     let input_bound = window.checked_mul(actions.passes + 1).ok_or(NoBound::Overflow)?;
-    let output_bound = effective_output_cap
-        .checked_mul(facts.choices.max(1))
-        .ok_or(NoBound::Overflow)?;
+    let output_bound = match facts.bound {
+        Some(bound) => Some(bound.output),
+        None => effective_output_cap.checked_mul(facts.choices.max(1)),
+    };
+    let output_bound = output_bound.ok_or(NoBound::Overflow)?;
     if price.free {
         return Ok(WorstCase {
             amount: Pico::ZERO,
@@ -128,6 +143,13 @@ pub fn worst_case(
         input_rate = input_rate.max(in_region(input)?);
         output_rate = output_rate.max(in_region(output)?);
     }
+    let by_number = by_number(price, facts)?;
+    // What is bounded by its kind has to have a price for what it brings forth; an embedding's output is none.
+    let wrote = facts.bound.is_some_and(|bound| bound.output > 0);
+    if by_number.is_none() && (input_rate == Pico::ZERO || wrote && output_rate == Pico::ZERO) {
+        return Err(unbilled(price, facts));
+    }
+    let dearest = dearest.max(by_number.unwrap_or(Pico::ZERO));
     Ok(WorstCase {
         amount: dearest.checked_add(actions.fees).ok_or(NoBound::Overflow)?,
         input_bound,
@@ -135,6 +157,35 @@ pub fn worst_case(
         input_rate,
         output_rate,
     })
+}
+
+/// What the call costs where it is billed by number: by the dearest of the things that have a price.
+fn by_number(price: &ModelPrice, facts: &RequestFacts) -> Result<Option<Pico>, NoBound> {
+    let units = facts.bound.map(|bound| bound.units).unwrap_or_default();
+    let mut dearest = None;
+    for (unit, count) in units.iter() {
+        let Some(fee) = price.fee(unit).filter(|fee| *fee > Pico::ZERO) else {
+            continue;
+        };
+        let amount = fee.checked_mul(count).ok_or(NoBound::Overflow)?;
+        let amount = price
+            .in_region(amount, facts.region.as_deref())
+            .ok_or(NoBound::Overflow)?;
+        dearest = dearest.max(Some(amount));
+    }
+    Ok(dearest)
+}
+
+fn unbilled(price: &ModelPrice, facts: &RequestFacts) -> NoBound {
+    let units = facts.bound.map(|bound| bound.units).unwrap_or_default();
+    let units = units.iter().map(|(unit, _)| unit.label());
+    NoBound::Unbilled {
+        model: price.label.clone(),
+        units: std::iter::once("token")
+            .chain(units)
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
 }
 
 /// What the provider may do by itself.
@@ -357,7 +408,15 @@ mod tests {
             let price = &table.models()[row % table.models().len()];
             let cache_write = if long { CacheWrite::OneHour } else { CacheWrite::FiveMinutes };
             let asked = RequestFacts { cache_write, ..facts() };
-            let worst = worst_case(price, &asked, body, cap).unwrap();
+            let worst = match worst_case(price, &asked, body, cap) {
+                Ok(worst) => worst,
+                // A model that is billed by number alone has no price for text.
+                Err(why) => {
+                    let by_token = price.tier(None).unwrap().rates.input > Pico::ZERO;
+                    prop_assert!(!by_token && matches!(why, NoBound::Unbilled { .. }), "{why}");
+                    return Ok(());
+                }
+            };
             let mut left = worst.input_bound;
             let mut take = |percent: u64| {
                 let taken = left * percent / 100;
