@@ -55,7 +55,7 @@ fn a_hello_in_many_pieces_or_padded_leads_to_guard_all_the_same() -> Result<()> 
 #[test]
 fn no_tunnel_is_made_inside_a_connection_to_a_provider() -> Result<()> {
     let lab = Lab::builder().start()?;
-    for way in ["http-connect", "http-upgrade"] {
+    for way in ["http-upgrade", "http-connect"] {
         let result = raw(&lab.coder(), way)?;
         assert_eq!(result["status"], 426, "{way}: {result}");
         assert!(
