@@ -115,7 +115,8 @@ fn read(part: &[u8]) -> Result<Part<'_>, Malformed> {
     let end = memchr::memmem::find(window, b"\r\n\r\n")
         .ok_or_else(|| malformed("the headers of a part have no end, or are too long"))?;
     let (head, content) = part.split_at(end);
-    let head = std::str::from_utf8(head).map_err(|_| malformed("the headers of a part are no text"))?;
+    let head = std::str::from_utf8(head).ok();
+    let head = head.ok_or_else(|| malformed("the headers of a part are no text"))?;
     let (mut disposition, mut media, mut encoding) = (None, None, None);
     for line in head.split("\r\n") {
         let (name, value) = line
