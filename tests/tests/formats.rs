@@ -374,8 +374,8 @@ fn what_is_billed_in_a_way_that_cannot_be_reserved_is_refused_and_what_is_free_p
         .start()?;
     for (number, (arguments, words)) in [
         ("video --model sora-2", "no price"),
-        // A model of text has no price for images, and a model of speech none for text.
-        ("images --model text-embedding-3-small", "no price"),
+        // A model that hears has no price for images, and one that speaks none for text.
+        ("images --model whisper-1", "no price"),
         ("responses --model tts-1", "no price"),
     ]
     .into_iter()

@@ -298,9 +298,9 @@ fn what_is_reserved_is_no_less_than_what_such_a_call_costs() {
         (Pico(133_000_000_000)..Pico(400_000_000_000)).contains(high.as_ref().unwrap()),
         "{high:?}"
     );
-    // A model of text has no price for images.
+    // A model of speech has no price for images.
     assert!(matches!(
-        worst("openai", "text-embedding-3-small", &image("low")),
+        worst("openai", "tts-1", &image("low")),
         Err(NoBound::Unbilled { .. })
     ));
     let svg = br#"{"model":"gpt-image-2","prompt":"p","output_format":"svg"}"#;
