@@ -30,6 +30,7 @@ use crate::refusal::Refusal;
 pub use bound::Bound;
 pub use edits::{BodyEdits, Takes};
 pub use gate::{Denial, Gate, InReply, Judgement};
+pub use pictures::Pictures;
 pub use seen::Seen;
 pub use usage::{OtherUsage, Unit, Units, Usage};
 
@@ -65,6 +66,7 @@ pub(crate) mod json_strict;
 mod mentions;
 pub(crate) mod multipart;
 mod note;
+pub(crate) mod pictures;
 pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
@@ -220,6 +222,9 @@ pub struct RequestFacts {
     pub untouchable: bool,
     /// Where the request wants to be processed (`inference_geo`), when that changes the price.
     pub region: Option<String>,
+    /// Pictures in the body, which may take more tokens than they have bytes.
+    #[serde(skip_serializing_if = "Pictures::is_none")]
+    pub pictures: Pictures,
     /// The most that the call can be billed for, where not the length of its body says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bound: Option<Bound>,
