@@ -69,6 +69,16 @@ impl Ticket {
         }
     }
 
+    /// Adds what is billed and stands in the request alone.
+    fn count_sent(&self, outcome: &mut Outcome) {
+        let answered = outcome.status.is_some_and(|status| status.is_success()) && !outcome.facts.error;
+        if let Some(hold) = self.hold.as_ref().filter(|_| answered)
+            && let Some(bound) = hold.bound
+        {
+            outcome.facts.usage = bound.counted(outcome.facts.usage, hold.price.as_deref());
+        }
+    }
+
     /// Settles the reservation: what was never forwarded, and what the provider answered with an error, costs nothing;
     /// what is not known costs the reservation.
     fn bill(&mut self, outcome: &Outcome) -> Bill {
@@ -83,6 +93,7 @@ impl Ticket {
             price,
             reservation,
             growth,
+            ..
         }) = self.hold.take()
         else {
             return nothing;
@@ -329,7 +340,8 @@ impl Settle for Ticket {
         extended
     }
 
-    fn settle(mut self: Box<Self>, outcome: Outcome) {
+    fn settle(mut self: Box<Self>, mut outcome: Outcome) {
+        self.count_sent(&mut outcome);
         self.remember_cut();
         let bill = self.bill(&outcome);
         let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));
