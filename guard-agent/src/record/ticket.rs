@@ -69,16 +69,6 @@ impl Ticket {
         }
     }
 
-    /// Adds what is billed and stands in the request alone.
-    fn count_sent(&self, outcome: &mut Outcome) {
-        let answered = outcome.status.is_some_and(|status| status.is_success()) && !outcome.facts.error;
-        if let Some(hold) = self.hold.as_ref().filter(|_| answered)
-            && let Some(bound) = hold.bound
-        {
-            outcome.facts.usage = bound.counted(outcome.facts.usage, hold.price.as_deref());
-        }
-    }
-
     /// Settles the reservation: what was never forwarded, and what the provider answered with an error, costs nothing;
     /// what is not known costs the reservation.
     fn bill(&mut self, outcome: &Outcome) -> Bill {
@@ -341,7 +331,7 @@ impl Settle for Ticket {
     }
 
     fn settle(mut self: Box<Self>, mut outcome: Outcome) {
-        self.count_sent(&mut outcome);
+        outcome.count_sent(self.hold.as_ref());
         self.remember_cut();
         let bill = self.bill(&outcome);
         let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));
