@@ -33,7 +33,6 @@ pub struct Pictures {
 
 impl Pictures {
     /// None at all.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub(crate) fn is_none(&self) -> bool {
         self.count == 0
     }
@@ -69,7 +68,7 @@ fn encoded(text: &str) -> Option<&str> {
 }
 
 /// As far as it can be decoded, in either alphabet.
-fn decoded(data: &str) -> Vec<u8> {
+pub(crate) fn decoded(data: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(data.len() / 4 * 3);
     let (mut bits, mut held) = (0_u32, 0_u32);
     for byte in data.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
@@ -157,5 +156,7 @@ fn jpeg(file: &[u8]) -> Option<(u64, u64)> {
     }
 }
 
+#[cfg(test)]
+pub(crate) use tests::heads;
 #[cfg(test)]
 mod tests;

@@ -31,13 +31,25 @@ fn webp(kind: &[u8], rest: &[u8]) -> Vec<u8> {
     [b"RIFF\0\0\0\0WEBP", kind, b"\0\0\0\0", rest].concat()
 }
 
-#[test]
-fn the_size_of_a_picture_stands_in_its_head() {
+/// A picture of 640 × 480 pixels of each kind, as far as its size.
+pub(crate) fn heads() -> [(&'static str, Vec<u8>); 6] {
     let gif = [&b"GIF89a"[..], &640_u16.to_le_bytes(), &480_u16.to_le_bytes()].concat();
     let lossy = webp(b"VP8 ", &[0, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01]);
     let lossless = webp(b"VP8L", &[0x2f, 0x7f, 0xc2, 0x77, 0x00]);
     let extended = webp(b"VP8X", &[0, 0, 0, 0, 0x7f, 0x02, 0, 0xdf, 0x01, 0]);
-    for file in [png(640, 480), jpeg_of(640, 480), gif, lossy, lossless, extended] {
+    [
+        ("png", png(640, 480)),
+        ("jpeg", jpeg_of(640, 480)),
+        ("gif", gif),
+        ("webp_lossy", lossy),
+        ("webp_lossless", lossless),
+        ("webp_extended", extended),
+    ]
+}
+
+#[test]
+fn the_size_of_a_picture_stands_in_its_head() {
+    for (_, file) in heads() {
         assert_eq!(size(&file), Some((640, 480)), "{file:x?}");
         for end in 0..file.len() {
             assert!(size(&file[..end]).is_none_or(|(width, _)| width <= 640));
