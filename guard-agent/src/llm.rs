@@ -43,6 +43,7 @@ pub mod media;
 pub mod ollama;
 pub mod openai_chat;
 pub mod openai_completions;
+pub mod openai_realtime;
 pub mod openai_responses;
 
 // --- which provider, which endpoint -----------------------------------------------
@@ -110,11 +111,13 @@ pub enum DialectKind {
     Cohere,
     /// Ollama's own API.
     Ollama,
+    /// OpenAI's realtime, over WebSocket only.
+    OpenaiRealtime,
 }
 
 impl DialectKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OpenaiChat,
         Self::OpenaiCompletions,
         Self::OpenaiResponses,
@@ -127,6 +130,7 @@ impl DialectKind {
         Self::BedrockInvoke,
         Self::Cohere,
         Self::Ollama,
+        Self::OpenaiRealtime,
     ];
 
     /// Name in configuration, audit and documentation.
@@ -144,6 +148,7 @@ impl DialectKind {
             Self::BedrockInvoke => "bedrock-invoke",
             Self::Cohere => "cohere",
             Self::Ollama => "ollama",
+            Self::OpenaiRealtime => "openai-realtime",
         }
     }
 }
@@ -208,6 +213,12 @@ pub struct RequestFacts {
     pub unseen_input: bool,
     /// Beside the declared tools, the provider is asked to act by itself (compaction), at a cost the body does not bound.
     pub server_side: bool,
+    /// Tokens of input that the provider has of the same conversation, beside what this body shows; at most.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub carried: u64,
+    /// Audio that is heard or spoken, where a model without a price for it may not be used.
+    #[serde(skip_serializing_if = "Audio::is_unsaid")]
+    pub audio: Audio,
     /// Neither audio nor images can be in the request or in the reply, so that only prices of text count.
     pub text_only: bool,
     /// The body carries a checksum over itself (Claude Code's do): it is admitted or refused as it is, never rewritten.
@@ -217,6 +228,31 @@ pub struct RequestFacts {
     /// What the request shows of the conversation so far, in hashes; `conversation.rs` says how a format fills it.
     #[serde(skip)]
     pub conversation: conversation::Conversation,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_nothing(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Audio in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audio {
+    /// The format does not say.
+    #[default]
+    Unsaid,
+    /// Both sides may speak.
+    Spoken,
+    /// So many milliseconds of it are written down, at most.
+    Heard(u64),
+}
+
+impl Audio {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_unsaid(&self) -> bool {
+        *self == Self::Unsaid
+    }
 }
 
 /// The dearest kind of cache write that a request asks for.

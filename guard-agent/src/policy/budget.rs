@@ -19,7 +19,7 @@
 //! (or that the provider makes unasked); the long-context rate when the bound passes the mark; the tier asked for.
 
 use crate::llm::prices::{ModelPrice, Rates};
-use crate::llm::{CacheWrite, RequestFacts, Unit};
+use crate::llm::{Audio, CacheWrite, RequestFacts, Unit};
 use crate::money::Pico;
 
 /// Input tokens that a provider may add to what the client sent.
@@ -80,6 +80,8 @@ pub fn worst_case(
     };
     let seen = body_bytes
         .checked_add(ADDED_BY_PROVIDER)
+        // A conversation that lives at the provider is cut to what the model can read.
+        .and_then(|seen| seen.checked_add(facts.carried.min(price.context_window)))
         .ok_or(NoBound::Overflow)?;
     let window = if facts.unseen_input || actions.passes > 0 {
         seen.max(price.context_window)
@@ -128,8 +130,17 @@ pub fn worst_case(
         input_rate = input_rate.max(in_region(input)?);
         output_rate = output_rate.max(in_region(output)?);
     }
+    let heard = match facts.audio {
+        Audio::Heard(millis) => price
+            .fee(Unit::AudioMillis)
+            .unwrap_or(Pico::ZERO)
+            .checked_mul(millis)
+            .ok_or(NoBound::Overflow)?,
+        Audio::Unsaid | Audio::Spoken => Pico::ZERO,
+    };
+    let fees = actions.fees.checked_add(heard).ok_or(NoBound::Overflow)?;
     Ok(WorstCase {
-        amount: dearest.checked_add(actions.fees).ok_or(NoBound::Overflow)?,
+        amount: dearest.checked_add(fees).ok_or(NoBound::Overflow)?,
         input_bound,
         output_bound,
         input_rate,

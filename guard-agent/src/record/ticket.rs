@@ -325,6 +325,14 @@ impl Settle for Ticket {
         extended
     }
 
+    fn withdraw(mut self: Box<Self>) {
+        drop(self.places.place.take());
+        if let Some(reservation) = self.hold.take().and_then(|hold| hold.reservation) {
+            reservation.release();
+        }
+        self.slot.release();
+    }
+
     fn settle(mut self: Box<Self>, outcome: Outcome) {
         self.remember_cut();
         let bill = self.bill(&outcome);
@@ -384,7 +392,10 @@ impl Settle for Ticket {
         body.reply_bytes = Some(outcome.reply_bytes);
         body.first_token_ms = outcome.first_token.map(Into::into);
         body.duration_ms = Some(outcome.duration.into());
-        body.added_us = Some(micros(admitted.elapsed().saturating_sub(outcome.duration)));
+        body.added_us = Some(micros(admitted
+                .elapsed()
+                .saturating_sub(outcome.duration)
+                .saturating_sub(outcome.waited)));
         recorder.raise_findings(&draft);
         slot.record(draft.into_record());
     }

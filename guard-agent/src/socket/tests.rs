@@ -25,6 +25,7 @@ use crate::call::{Call, Origin};
 use crate::drain::Drain;
 use crate::forward::socket::Upstream;
 use crate::identity::{Identity, Process};
+use crate::llm::socket::Opening;
 use crate::llm::provider::{Provider, builtin, dialect_of};
 use crate::llm::{BodyEdits, DialectKind};
 use crate::policy::{Credential, Decide, Outcome, Permit, Settle};
@@ -115,7 +116,6 @@ fn caller(world: &Arc<World>) -> Caller {
             sni: "api.openai.com".to_owned(),
         },
         dialect,
-        format: dialect.socket("/v1/responses").unwrap(),
         target: "/v1/responses".parse().unwrap(),
         headers: HeaderMap::new(),
         judge: world.clone(),
@@ -139,7 +139,13 @@ impl Open {
         let (upstream, provider) = switched().await;
         let near = Client::new(stream, Share::default(), 1024 * 1024).await;
         let far = Upstream::over(upstream).await;
-        tokio::spawn(Socket::new(caller(&world), near, far, Drain::default()).run());
+        let caller = caller(&world);
+        let opening = Opening {
+            target: &caller.target,
+            headers: &caller.headers,
+        };
+        let session = caller.dialect.socket("/v1/responses").unwrap().open(&opening);
+        tokio::spawn(Socket::new(caller, session.unwrap(), near, far, Drain::default()).run());
         Self {
             client: WebSocketStream::from_raw_socket(client, Role::Client, None).await,
             provider: WebSocketStream::from_raw_socket(provider, Role::Server, None).await,
