@@ -249,7 +249,6 @@ pub enum Audio {
 }
 
 impl Audio {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_unsaid(&self) -> bool {
         *self == Self::Unsaid
     }

@@ -19,8 +19,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::drain::Drain;
 use crate::forward::socket::Upstream;
-use crate::llm::{DeclaredTool, RequestFacts};
 use crate::llm::socket::{Request, Session};
+use crate::llm::{DeclaredTool, RequestFacts};
 use crate::meter::{Tab, stopping};
 use crate::refusal::Refusal;
 use crate::share::Room;
@@ -248,7 +248,11 @@ impl Socket {
         let calls = self.lanes.iter().filter_map(|lane| lane.call.as_ref());
         let deadlines = calls
             .filter_map(|call| call.tab.deadline())
-            .chain(self.standing.iter().filter_map(|standing| standing.tab.deadline()))
+            .chain(
+                self.standing
+                    .iter()
+                    .filter_map(|standing| standing.tab.deadline()),
+            )
             .map(Instant::from_std);
         deadlines.fold(Instant::now() + LOOK, Instant::min)
     }

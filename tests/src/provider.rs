@@ -32,6 +32,7 @@ mod mistral;
 mod ollama;
 mod openai;
 mod outcome;
+mod realtime;
 mod responses;
 mod script;
 mod site;

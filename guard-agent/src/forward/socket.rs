@@ -312,11 +312,7 @@ pub async fn stand(call: Call, permit: Permit) -> Result<(Tab, BodyEdits), Refus
 }
 
 /// Opens the account of a call, and waits until it is on record.
-async fn account(
-    call: &Call,
-    permit: Permit,
-    standing: bool,
-) -> Result<(Tab, BodyEdits, Bytes), Refusal> {
+async fn account(call: &Call, permit: Permit, standing: bool) -> Result<(Tab, BodyEdits, Bytes), Refusal> {
     let Redeemed {
         edits,
         settlement,

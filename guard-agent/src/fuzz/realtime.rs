@@ -71,7 +71,9 @@ fn facts(text: &[u8]) -> Result<RequestFacts, String> {
 /// Whether every value is a name, a number or a flag.
 fn is_flat(value: &Value) -> bool {
     let flat = |value: &Value| !value.is_array() && !value.is_object();
-    value.as_object().is_some_and(|members| members.values().all(flat))
+    value
+        .as_object()
+        .is_some_and(|members| members.values().all(flat))
 }
 
 fn asked(session: &mut dyn Session, mode: u8, how: u8, text: &[u8]) {
@@ -132,6 +134,9 @@ fn edited(mode: u8, how: u8, text: &[u8]) {
         Err(why) => return broken(&format!("{why}: {}", String::from_utf8_lossy(&out))),
     };
     assert_eq!(after.output_cap, edits.output_cap.or(before.output_cap));
-    let kept = before.tools.iter().filter(|tool| !edits.strip_tools.contains(&tool.name));
+    let kept = before
+        .tools
+        .iter()
+        .filter(|tool| !edits.strip_tools.contains(&tool.name));
     assert!(kept.eq(&after.tools), "{:?} of {:?}", after.tools, before.tools);
 }

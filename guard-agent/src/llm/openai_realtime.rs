@@ -49,7 +49,9 @@ impl Dialect for OpenaiRealtime {
     }
 
     fn request(&self, _body: &[u8]) -> Result<RequestFacts, Malformed> {
-        Err(Malformed("calls of this format are made on a WebSocket".to_owned()))
+        Err(Malformed(
+            "calls of this format are made on a WebSocket".to_owned(),
+        ))
     }
 
     fn rewrite(&self, body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {

@@ -356,6 +356,45 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_conversation_at_the_provider_counts_up_to_what_the_model_can_read() {
+        let bound = |carried| {
+            let asked = RequestFacts { carried, ..facts() };
+            worst("openai", "gpt-realtime", &asked, 100, 10).unwrap()
+        };
+        assert_eq!(bound(5_000).input_bound, 100 + 1_024 + 5_000);
+        let table = PriceTable::embedded().unwrap();
+        let window = table.find("openai", "gpt-realtime").unwrap().context_window;
+        assert_eq!(bound(u64::MAX).input_bound, 100 + 1_024 + window);
+        // $32 a million heard, $64 spoken: the dearest kind of either.
+        assert_eq!(bound(0).amount, Pico(1_124 * 32_000_000 + 10 * 64_000_000));
+    }
+
+    #[test]
+    fn sound_that_is_written_down_has_its_own_price_by_length() {
+        let asked = RequestFacts {
+            audio: Audio::Heard(60_000),
+            ..facts()
+        };
+        // $0.006 a minute
+        assert_eq!(
+            worst("openai", "whisper-1", &asked, 0, 10).unwrap().amount,
+            Pico(6_000_000_000)
+        );
+        let table = PriceTable::embedded().unwrap();
+        for (model, heard, spoken) in [
+            ("whisper-1", true, false),
+            ("gpt-4o-transcribe", true, false),
+            ("gpt-realtime", true, true),
+            ("gpt-5", false, false),
+        ] {
+            let price = table.find("openai", model).unwrap();
+            assert_eq!(price.hears(Audio::Heard(1)), heard, "{model}");
+            assert_eq!(price.hears(Audio::Spoken), spoken, "{model}");
+            assert!(price.hears(Audio::Unsaid));
+        }
+    }
+
     proptest! {
         /// Whatever usage stays within the bounds, in whatever buckets, costs no more than was reserved.
         #[test]

@@ -336,9 +336,8 @@ impl<'a> Judging<'a> {
         self.policy.metrics.unpriced(&self.who.agent, provider);
         let ceiling = rules.prices.ceiling(provider);
         let ceiling = ceiling.or_else(|| rules.prices.ceiling(kin?));
-        let known = |price: &&Arc<ModelPrice>| {
-            rules.unpriced == Unpriced::Ceiling && price.hears(facts.audio)
-        };
+        let known =
+            |price: &&Arc<ModelPrice>| rules.unpriced == Unpriced::Ceiling && price.hears(facts.audio);
         match ceiling.filter(known) {
             Some(ceiling) => {
                 self.draft.finding("priced_by_ceiling");

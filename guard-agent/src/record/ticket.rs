@@ -392,10 +392,12 @@ impl Settle for Ticket {
         body.reply_bytes = Some(outcome.reply_bytes);
         body.first_token_ms = outcome.first_token.map(Into::into);
         body.duration_ms = Some(outcome.duration.into());
-        body.added_us = Some(micros(admitted
+        body.added_us = Some(micros(
+            admitted
                 .elapsed()
                 .saturating_sub(outcome.duration)
-                .saturating_sub(outcome.waited)));
+                .saturating_sub(outcome.waited),
+        ));
         recorder.raise_findings(&draft);
         slot.record(draft.into_record());
     }

@@ -51,7 +51,10 @@ impl Socket {
             }
         }
         match owner {
-            Some(at) if !matches!(told.mark, Mark::Aside | Mark::Due | Mark::Doubt) || self.session.busy().is_none() => {
+            Some(at)
+                if !matches!(told.mark, Mark::Aside | Mark::Due | Mark::Doubt)
+                    || self.session.busy().is_none() =>
+            {
                 self.reply(at, &told, &bytes, binary).await
             }
             _ => {

@@ -83,9 +83,7 @@ impl Socket {
                 self.line_up(waiting).await
             }
             Ok(_) if self.over.is_some() => Ok(()),
-            Ok(Asked::Setup(facts, request, beside)) => {
-                self.set_up(*facts, &request, beside, message).await
-            }
+            Ok(Asked::Setup(facts, request, beside)) => self.set_up(*facts, &request, beside, message).await,
             Ok(Asked::Input(input)) => self.put_in(input, message).await,
             Ok(Asked::Aside) => self.forward(message).await,
         }

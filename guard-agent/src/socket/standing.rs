@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{CUT, Current, Ended, Goes, Lane, Socket};
 use crate::forward::socket::stand;
@@ -70,7 +70,8 @@ impl Socket {
     ) -> Result<(), Refused> {
         let covers = facts.carried;
         if let Some(need) = beside {
-            self.standing.retain(|standing| standing.request.lane != need.lane);
+            self.standing
+                .retain(|standing| standing.request.lane != need.lane);
             self.reserve(&need).await?;
         }
         let call = self.caller.call(facts, message, request.turn);
@@ -108,7 +109,12 @@ impl Socket {
         for standing in &mut self.standing {
             standing.bytes = standing.bytes.saturating_add(message.len() as u64);
         }
-        if input.due && self.standing.iter().any(|standing| standing.request.lane.is_none()) {
+        if input.due
+            && self
+                .standing
+                .iter()
+                .any(|standing| standing.request.lane.is_none())
+        {
             self.due = Some(Instant::now() + super::DUE);
         }
         self.forward(message).await
@@ -116,7 +122,8 @@ impl Socket {
 
     /// The response that is under way goes on, if what that may cost can be reserved.
     fn prolong(&mut self, more: Option<Seen>) -> Result<(), Refused> {
-        let (Some(more), Some(call)) = (more, self.lanes.iter_mut().find_map(|lane| lane.call.as_mut())) else {
+        let (Some(more), Some(call)) = (more, self.lanes.iter_mut().find_map(|lane| lane.call.as_mut()))
+        else {
             return Ok(());
         };
         let prolonged = call.tab.reserve_more(more);
@@ -161,8 +168,9 @@ impl Socket {
         self.standing = others;
         let grown = self.grow(&mut held, need);
         // What cannot grow is held until there is a larger one.
-        let (large, small): (Vec<Standing>, Vec<Standing>) =
-            held.into_iter().partition(|standing| standing.covers >= need.covers);
+        let (large, small): (Vec<Standing>, Vec<Standing>) = held
+            .into_iter()
+            .partition(|standing| standing.covers >= need.covers);
         let missing = need.count.saturating_sub(large.len());
         self.standing.extend(large);
         if let Err(refused) = grown {
@@ -245,7 +253,11 @@ impl Socket {
         let of_lane = |standing: &Standing| standing.request.lane.as_deref() == lane;
         if lane.is_some() && !self.standing.iter().any(of_lane) {
             // More came at once than could be foreseen.
-            let more = self.session.needs().into_iter().find(|need| need.lane.as_deref() == lane);
+            let more = self
+                .session
+                .needs()
+                .into_iter()
+                .find(|need| need.lane.as_deref() == lane);
             if let Some(need) = more
                 && let Err((refusal, id)) = self.reserve(&need).await
             {
@@ -336,7 +348,10 @@ impl Socket {
         let calls = self.lanes.iter().filter_map(|lane| lane.call.as_ref());
         let late = |call: &Current| call.cut.is_some_and(|since| now.duration_since(since) > CUT);
         if calls.into_iter().any(late) {
-            return Err(self.provider_gone("the provider did not end a response that it was told to end", None));
+            return Err(self.provider_gone(
+                "the provider did not end a response that it was told to end",
+                None,
+            ));
         }
         Ok(())
     }
@@ -349,7 +364,10 @@ impl Socket {
     /// A response was to begin, and whether it has is not known: it is paid for.
     pub(super) fn owe(&mut self, why: &str) {
         self.due = None;
-        let next = self.standing.iter().position(|standing| standing.request.lane.is_none());
+        let next = self
+            .standing
+            .iter()
+            .position(|standing| standing.request.lane.is_none());
         if let Some(at) = next {
             let mut standing = self.standing.remove(at);
             standing.tab.begin_standing(standing.bytes);

@@ -15,7 +15,10 @@ pub(super) fn without(mut event: Value, calls: &mut Calls, places: &mut Places) 
         return Edit::Events(vec![event]);
     }
     let id = event.get("item").and_then(|item| item.get("id"));
-    let id = id.or(event.get("item_id")).and_then(Value::as_str).map(str::to_owned);
+    let id = id
+        .or(event.get("item_id"))
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     let index = event.get("output_index").and_then(Value::as_u64);
     if id.is_none() && index.is_none() {
         return Edit::Same;
@@ -29,7 +32,10 @@ pub(super) fn without(mut event: Value, calls: &mut Calls, places: &mut Places) 
             None => Edit::Events(Vec::new()),
         };
     }
-    let gone = calls.stripped_before(At { choice: 0, index: index.unwrap_or(0) });
+    let gone = calls.stripped_before(At {
+        choice: 0,
+        index: index.unwrap_or(0),
+    });
     match event.get_mut("output_index") {
         Some(number) if gone > 0 => {
             *number = Value::from(index.unwrap_or(0).saturating_sub(gone));
@@ -45,7 +51,10 @@ fn stand_in(index: u64) -> String {
 }
 
 fn item(index: u64, status: &str, note: Option<&str>) -> Value {
-    let content: Vec<Value> = note.map(|note| json!({"type": "text", "text": note})).into_iter().collect();
+    let content: Vec<Value> = note
+        .map(|note| json!({"type": "text", "text": note}))
+        .into_iter()
+        .collect();
     json!({"id": stand_in(index), "object": "realtime.item", "type": "message", "role": "assistant", "status": status,
         "content": content})
 }
@@ -63,12 +72,30 @@ fn said(begun: &Value, index: u64, note: &str) -> Vec<Value> {
     };
     let part = |text: &str| json!({"type": "text", "text": text});
     vec![
-        event("response.output_item.added", json!({"item": item(index, "in_progress", None)})),
-        event("response.content_part.added", json!({"item_id": id, "content_index": 0, "part": part("")})),
-        event("response.output_text.delta", json!({"item_id": id, "content_index": 0, "delta": note})),
-        event("response.output_text.done", json!({"item_id": id, "content_index": 0, "text": note})),
-        event("response.content_part.done", json!({"item_id": id, "content_index": 0, "part": part(note)})),
-        event("response.output_item.done", json!({"item": item(index, "completed", Some(note))})),
+        event(
+            "response.output_item.added",
+            json!({"item": item(index, "in_progress", None)}),
+        ),
+        event(
+            "response.content_part.added",
+            json!({"item_id": id, "content_index": 0, "part": part("")}),
+        ),
+        event(
+            "response.output_text.delta",
+            json!({"item_id": id, "content_index": 0, "delta": note}),
+        ),
+        event(
+            "response.output_text.done",
+            json!({"item_id": id, "content_index": 0, "text": note}),
+        ),
+        event(
+            "response.content_part.done",
+            json!({"item_id": id, "content_index": 0, "part": part(note)}),
+        ),
+        event(
+            "response.output_item.done",
+            json!({"item": item(index, "completed", Some(note))}),
+        ),
     ]
 }
 

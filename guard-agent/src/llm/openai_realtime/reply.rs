@@ -148,7 +148,10 @@ impl RealtimeReply {
         if let Some(response) = event.response {
             self.response(response, ended, calls);
         }
-        if matches!(&*event.r#type, "response.output_item.done" | "conversation.item.done") {
+        if matches!(
+            &*event.r#type,
+            "response.output_item.done" | "conversation.item.done"
+        ) {
             calls.end(at);
         }
         if let Some(usage) = event.usage {

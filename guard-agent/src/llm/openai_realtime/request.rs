@@ -12,7 +12,15 @@ use crate::llm::request::{declare, is_set, parts_of};
 use crate::llm::{DeclaredTool, Malformed, json_strict};
 
 /// Top-level names that decide what a message is.
-const KNOWN: [&str; 7] = ["type", "event_id", "session", "response", "item", "audio", "response_id"];
+const KNOWN: [&str; 7] = [
+    "type",
+    "event_id",
+    "session",
+    "response",
+    "item",
+    "audio",
+    "response_id",
+];
 /// Names in a session or a response that decide something.
 const INSIDE: [&str; 18] = [
     "type",
@@ -140,7 +148,11 @@ pub(super) fn read(message: &[u8]) -> (Option<String>, Result<Said, Malformed>) 
         Ok(frame) => frame,
         Err(error) => return (None, Err(json_strict::malformed(&error))),
     };
-    let named = frame.event_id.as_deref().filter(|name| name.len() <= NAME).map(str::to_owned);
+    let named = frame
+        .event_id
+        .as_deref()
+        .filter(|name| name.len() <= NAME)
+        .map(str::to_owned);
     if frame.event_id.is_some() && named.is_none() {
         return (None, Err(malformed("`event_id` is too long")));
     }
@@ -198,7 +210,11 @@ fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
     json_strict::survey(value.as_bytes(), &INSIDE)?;
     let editor = Editor::new(value);
     let root = editor.root()?;
-    if session && root.get("type").is_some_and(|kind| !matches!(kind.value, "\"realtime\"" | "null")) {
+    if session
+        && root
+            .get("type")
+            .is_some_and(|kind| !matches!(kind.value, "\"realtime\"" | "null"))
+    {
         return Err(malformed(
             "Guard meters sessions of the type `realtime` on this socket. Have sound written down with the endpoint for \
              transcriptions.",
@@ -223,7 +239,9 @@ fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
         out.tools = Some(vec![DeclaredTool::provider(STORED_PROMPT)]);
     }
     if !session {
-        out.apart = root.get("conversation").is_some_and(|named| named.value == "\"none\"");
+        out.apart = root
+            .get("conversation")
+            .is_some_and(|named| named.value == "\"none\"");
         if let Some(input) = root.get_set("input") {
             for item in &editor.array(input.value)?.items {
                 item_of(item.value, &mut out.input)?;
@@ -237,7 +255,9 @@ fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
 
 /// What a session says of how it hears, in the names of today and of the preview.
 fn hearing<'a>(out: &mut Settings, editor: &Editor<'a>, root: &Container<'a>) -> Result<(), Malformed> {
-    let format = root.get_set("input_audio_format").map(|format| format.value == "\"pcm16\"");
+    let format = root
+        .get_set("input_audio_format")
+        .map(|format| format.value == "\"pcm16\"");
     out.usual_sound = format;
     turns(out, editor, root)?;
     transcription(out, editor, root, "input_audio_transcription")?;
@@ -255,7 +275,9 @@ fn hearing<'a>(out: &mut Settings, editor: &Editor<'a>, root: &Container<'a>) ->
     transcription(out, editor, &input, "transcription")?;
     if let Some(format) = input.get_set("format") {
         let format = editor.object(format.value)?;
-        let kind = format.get("type").is_some_and(|kind| kind.value == "\"audio/pcm\"");
+        let kind = format
+            .get("type")
+            .is_some_and(|kind| kind.value == "\"audio/pcm\"");
         let rate = format.get_set("rate").is_none_or(|rate| rate.value == "24000");
         out.usual_sound = Some(kind && rate);
     }
@@ -279,7 +301,11 @@ fn turns<'a>(out: &mut Settings, editor: &Editor<'a>, place: &Container<'a>) -> 
              input, or ask for a response, instead.",
         ));
     }
-    out.begins = Some(detection.get("create_response").is_none_or(|answer| answer.value != "false"));
+    out.begins = Some(
+        detection
+            .get("create_response")
+            .is_none_or(|answer| answer.value != "false"),
+    );
     Ok(())
 }
 
@@ -298,7 +324,8 @@ fn transcription<'a>(
     }
     json_strict::survey(asked.value.as_bytes(), &["model"])?;
     let model = text_of(&editor.object(asked.value)?, "model")?;
-    let model = model.ok_or_else(|| malformed("name the model of the transcription, so that it can be priced"))?;
+    let model =
+        model.ok_or_else(|| malformed("name the model of the transcription, so that it can be priced"))?;
     out.transcription = Some(Some(model));
     Ok(())
 }
@@ -354,7 +381,9 @@ fn item_of(value: &str, found: &mut Item) -> Result<(), Malformed> {
     match item.r#type.as_deref() {
         Some("function_call") => {
             let ids = [item.call_id, item.id].into_iter().flatten();
-            found.calls.extend(ids.filter(|id| id.len() <= NAME).map(Cow::into_owned));
+            found
+                .calls
+                .extend(ids.filter(|id| id.len() <= NAME).map(Cow::into_owned));
         }
         // A reference is to what is in the conversation already.
         Some("message" | "function_call_output" | "item_reference") | None => {}
@@ -378,7 +407,10 @@ fn item_of(value: &str, found: &mut Item) -> Result<(), Malformed> {
             Some("\"input_text\"" | "\"text\"" | "\"output_text\"" | "\"output_audio\"") | None => {}
             Some("\"input_audio\"" | "\"audio\"") => found.sound = true,
             Some("\"input_image\"") => {
-                let inline = |url: &str| url.get(..6).is_some_and(|begin| begin.eq_ignore_ascii_case("\"data:"));
+                let inline = |url: &str| {
+                    url.get(..6)
+                        .is_some_and(|begin| begin.eq_ignore_ascii_case("\"data:"))
+                };
                 found.unseen |= part.get_set("image_url").is_none_or(|url| !inline(url.value));
             }
             Some(_) => found.unseen = true,

@@ -12,9 +12,15 @@ pub(super) fn rewrite(shape: Shape, body: &Bytes, edits: &BodyEdits) -> Result<B
     let (text, _) = json_strict::survey(body, &[])?;
     let mut editor = Editor::new(text);
     let root = editor.root()?;
-    let name = if root.get_set("session").is_some() { "session" } else { "response" };
+    let name = if root.get_set("session").is_some() {
+        "session"
+    } else {
+        "response"
+    };
     let Some(inner) = root.get_set(name) else {
-        let added = edits.output_cap.map(|cap| format!("{{\"{}\":{cap}}}", shape.cap()));
+        let added = edits
+            .output_cap
+            .map(|cap| format!("{{\"{}\":{cap}}}", shape.cap()));
         let added: Vec<_> = added.map(|value| (name, value)).into_iter().collect();
         editor.reshape(&root, |member| member.name == name, &added);
         return editor.apply().map(Bytes::from);

@@ -59,7 +59,9 @@ impl SocketFormat for RealtimeSocket {
             match name {
                 // A provider reads `%6dodel` as `model`.
                 name if name.contains(['%', '+']) => {
-                    return Err(Malformed("write the names in the address as they are documented".to_owned()));
+                    return Err(Malformed(
+                        "write the names in the address as they are documented".to_owned(),
+                    ));
                 }
                 "model" | "deployment" if model.is_none() => model = Some(value),
                 "model" | "deployment" => {
@@ -84,7 +86,10 @@ impl SocketFormat for RealtimeSocket {
             .and_then(crate::llm::detect::model_name)
             .ok_or_else(|| Malformed("the address names no model: add ?model=NAME".to_owned()))?;
         let preview = |value: &http::HeaderValue| value.as_bytes().starts_with(b"realtime=v1");
-        let deployment = opening.target.query().is_some_and(|query| query.contains("deployment="));
+        let deployment = opening
+            .target
+            .query()
+            .is_some_and(|query| query.contains("deployment="));
         let preview = deployment || opening.headers.get_all("openai-beta").iter().any(preview);
         Ok(Box::new(Realtime::new(
             model,
@@ -193,7 +198,10 @@ impl Realtime {
         set.slight_sound |= settings.usual_sound == Some(false);
         self.heard.asked(settings.begins);
         self.context.add(bytes);
-        let asked = set.transcription.clone().filter(|_| set.transcription != self.set.transcription);
+        let asked = set
+            .transcription
+            .clone()
+            .filter(|_| set.transcription != self.set.transcription);
         let beside = asked.map(|model| Need {
             lane: Some(TRANSCRIPTION.to_owned()),
             model: Some(model),

@@ -123,7 +123,10 @@ impl Heard {
             self.updates = self.updates.saturating_sub(1);
         }
         let begins = of("turn_detection", "turn_detection").map(|detection| {
-            !detection.is_null() && detection.get("create_response").is_none_or(|answer| answer != false)
+            !detection.is_null()
+                && detection
+                    .get("create_response")
+                    .is_none_or(|answer| answer != false)
         });
         match begins {
             Some(false) if self.updates > 0 => {}

@@ -142,7 +142,10 @@ mod tests {
         assert_eq!((usage.input, usage.cache_read, usage.output), (45, 44, 30));
         let media = usage.media;
         assert_eq!((media.input_audio, media.cache_read_audio), (21, 12));
-        assert_eq!((media.input_image, media.cache_read_image, media.output_audio), (2, 8, 91));
+        assert_eq!(
+            (media.input_image, media.cache_read_image, media.output_audio),
+            (2, 8, 91)
+        );
         assert_eq!((usage.total_input(), usage.total_output()), (132, 121));
     }
 
@@ -160,6 +163,11 @@ mod tests {
     fn sound_that_is_billed_by_its_length_is_counted_in_thousandths_rounded_up() {
         let found = told(r#"{"type":"duration","seconds":2.0004}"#);
         assert_eq!(found.usage.units, Units::of(Unit::AudioMillis, 2_001));
-        assert!(serde_json::from_str::<Wire>(r#"{"seconds":-1}"#).unwrap().buckets().is_none());
+        assert!(
+            serde_json::from_str::<Wire>(r#"{"seconds":-1}"#)
+                .unwrap()
+                .buckets()
+                .is_none()
+        );
     }
 }

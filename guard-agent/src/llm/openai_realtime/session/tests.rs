@@ -116,7 +116,10 @@ fn what_a_response_does_not_say_is_what_the_session_says() {
         &json!({"type": "realtime", "tools": [tool("Read")], "max_output_tokens": 500}),
     );
     let (facts, request) = create(session.as_mut(), &json!({}));
-    assert_eq!((facts.model.as_str(), facts.output_cap), ("gpt-realtime", Some(500)));
+    assert_eq!(
+        (facts.model.as_str(), facts.output_cap),
+        ("gpt-realtime", Some(500))
+    );
     assert_eq!(facts.tools[0].name, "Read");
     assert!(facts.stream && facts.audio == Audio::Spoken && !facts.unseen_input);
     assert_eq!((request.lane, request.named.as_deref()), (None, Some("e1")));
@@ -193,11 +196,20 @@ fn what_is_reserved_has_room_for_all_that_was_said() {
     assert_eq!(expected.facts.carried, expected.covers);
     // What a response says that it read and made takes the place of the guess.
     let usage = json!({"input_tokens": 500, "output_tokens": 100});
-    told(session.as_mut(), &json!({"type": "response.done", "response": {"id": "r", "usage": usage}}));
+    told(
+        session.as_mut(),
+        &json!({"type": "response.done", "response": {"id": "r", "usage": usage}}),
+    );
     assert_eq!(bound(session.as_ref()), 600 + 20 + item.len() as u64);
-    told(session.as_mut(), &json!({"type": "response.done", "response": {"id": "r", "usage": usage}}));
+    told(
+        session.as_mut(),
+        &json!({"type": "response.done", "response": {"id": "r", "usage": usage}}),
+    );
     assert_eq!(bound(session.as_ref()), 600);
-    told(session.as_mut(), &json!({"type": "response.done", "response": {"id": "r", "usage": null}}));
+    told(
+        session.as_mut(),
+        &json!({"type": "response.done", "response": {"id": "r", "usage": null}}),
+    );
     assert_eq!(bound(session.as_ref()), u64::MAX, "not known");
     // Telephone sound is shorter for the same speech.
     let mut session = socket();
@@ -226,7 +238,10 @@ fn each_turn_that_is_not_written_down_yet_has_a_reservation_of_its_own() {
     );
     append(session.as_mut(), 64_000);
     let need = session.needs().remove(0);
-    assert_eq!((need.lane.as_deref(), need.count, need.covers), (Some(TRANSCRIPTION), 1, 1_000));
+    assert_eq!(
+        (need.lane.as_deref(), need.count, need.covers),
+        (Some(TRANSCRIPTION), 1, 1_000)
+    );
     let expected = session.expected(&need).unwrap();
     assert_eq!(expected.facts.model, "whisper-1");
     assert_eq!(expected.facts.audio, Audio::Heard(SPEECH));
@@ -242,7 +257,7 @@ fn each_turn_that_is_not_written_down_yet_has_a_reservation_of_its_own() {
     );
     assert_eq!((session.needs()[0].count, session.needs()[0].covers), (1, 0));
     let request = session.expected(&need).unwrap().request;
-    let (said, facts) = read(session.as_ref(), &request, None, &[done.clone()]);
+    let (said, facts) = read(session.as_ref(), &request, None, std::slice::from_ref(&done));
     assert_eq!(said, [done]);
     assert_eq!(facts.model.as_deref(), Some("whisper-1"));
     assert_eq!(
@@ -256,7 +271,10 @@ fn an_event_has_one_owner() {
     let mut session = socket();
     let (_, plain) = create(session.as_mut(), &json!({}));
     let (_, apart) = create(session.as_mut(), &json!({"conversation": "none"}));
-    assert_eq!((plain.lane.as_deref(), apart.lane.as_deref()), (None, Some(APART)));
+    assert_eq!(
+        (plain.lane.as_deref(), apart.lane.as_deref()),
+        (None, Some(APART))
+    );
     let created = |id: &str, of: Value| json!({"type": "response.created", "response": {"id": id, "conversation_id": of}});
     let lane = |name: Option<&str>, mark| (name.map(str::to_owned), mark);
     let mut check = |event: Value, wanted| assert_eq!(told(session.as_mut(), &event), wanted, "{event}");
@@ -265,15 +283,27 @@ fn an_event_has_one_owner() {
     let delta = |id: &str| json!({"type": "response.output_text.delta", "response_id": id, "delta": "x"});
     check(delta("a"), lane(None, Mark::Part));
     check(delta("b"), lane(Some(APART), Mark::Part));
-    check(json!({"type": "response.done", "response": {"id": "b"}}), lane(Some(APART), Mark::End));
-    check(json!({"type": "response.done", "response": {"id": "a"}}), lane(None, Mark::End));
-    check(json!({"type": "input_audio_buffer.committed"}), lane(None, Mark::Due));
+    check(
+        json!({"type": "response.done", "response": {"id": "b"}}),
+        lane(Some(APART), Mark::End),
+    );
+    check(
+        json!({"type": "response.done", "response": {"id": "a"}}),
+        lane(None, Mark::End),
+    );
+    check(
+        json!({"type": "input_audio_buffer.committed"}),
+        lane(None, Mark::Due),
+    );
     check(json!({"type": "rate_limits.updated"}), lane(None, Mark::Aside));
     // A call among the items is part of a response, whoever tells it.
     let item = |kind: &str, id: &str| json!({"type": "conversation.item.added", "item": {"id": "i", "type": kind, "call_id": id}});
     check(item("message", "c"), lane(None, Mark::Aside));
     check(item("function_call", "c"), lane(None, Mark::Part));
-    check(json!({"type": "nonsense", "item": {"type": "function_call"}}), lane(None, Mark::Part));
+    check(
+        json!({"type": "nonsense", "item": {"type": "function_call"}}),
+        lane(None, Mark::Part),
+    );
 }
 
 #[test]
@@ -307,7 +337,10 @@ fn an_error_belongs_to_the_message_that_it_names() {
 fn a_response_can_be_ended_once_its_id_is_known() {
     let mut session = socket();
     assert_eq!(session.cancel(None), None);
-    told(session.as_mut(), &json!({"type": "response.created", "response": {"id": "r1", "conversation_id": "c"}}));
+    told(
+        session.as_mut(),
+        &json!({"type": "response.created", "response": {"id": "r1", "conversation_id": "c"}}),
+    );
     let cancel: Value = serde_json::from_str(&session.cancel(None).unwrap()).unwrap();
     assert_eq!(cancel, json!({"type": "response.cancel", "response_id": "r1"}));
     assert_eq!(session.cancel(Some(APART)), None);
@@ -317,11 +350,17 @@ fn a_response_can_be_ended_once_its_id_is_known() {
 fn a_refusal_is_the_providers_own_error_event() {
     let refusal = Refusal::new(Reason::BudgetExceeded, "The budget is used up.");
     let event: Value = serde_json::from_str(&socket().refusal(&refusal, "01ID", Some("e1"))).unwrap();
-    assert_eq!((&event["type"], &event["event_id"]), (&json!("error"), &json!("event_guard_01ID")));
+    assert_eq!(
+        (&event["type"], &event["event_id"]),
+        (&json!("error"), &json!("event_guard_01ID"))
+    );
     let error = &event["error"];
     assert_eq!(error["code"], "guard_budget_exceeded");
     assert_eq!(error["message"], "The budget is used up. (Guard request 01ID)");
-    assert_eq!((&error["event_id"], &error["param"]), (&json!("e1"), &Value::Null));
+    assert_eq!(
+        (&error["event_id"], &error["param"]),
+        (&json!("e1"), &Value::Null)
+    );
 }
 
 /// What passes of a response, and what was learnt.
@@ -339,8 +378,13 @@ fn read(
     }
     let (rest, facts) = reader.finish();
     out.extend_from_slice(&rest);
-    let each = out.split(|byte| *byte == MESSAGE_END).filter(|text| !text.is_empty());
-    (each.map(|text| serde_json::from_slice(text).unwrap()).collect(), facts)
+    let each = out
+        .split(|byte| *byte == MESSAGE_END)
+        .filter(|text| !text.is_empty());
+    (
+        each.map(|text| serde_json::from_slice(text).unwrap()).collect(),
+        facts,
+    )
 }
 
 /// The events of a golden response that belong to it.
@@ -379,7 +423,10 @@ fn no_byte_of_a_denied_call_passes_whatever_tells_of_it() {
         let events = response(session.as_mut(), "call");
         let (said, facts) = read(session.as_ref(), &Request::default(), Some(how), &events);
         let text = serde_json::to_string(&said).unwrap();
-        assert!(!text.contains("Bash") && !text.contains("function_call"), "{how:?} {text}");
+        assert!(
+            !text.contains("Bash") && !text.contains("function_call"),
+            "{how:?} {text}"
+        );
         assert!(text.contains("Let me see."));
         assert_eq!(said.last().unwrap()["type"], "response.done");
         let failed = said.last().unwrap()["response"]["status"] == "failed";
@@ -400,5 +447,8 @@ fn sound_is_counted_by_its_length_and_text_by_its_pieces() {
     };
     assert_eq!(feed("response.output_audio.delta", "A".repeat(6_400)), 2);
     assert_eq!(feed("response.audio.delta", "A".repeat(3_200)), 3);
-    assert_eq!(feed("response.output_audio_transcript.delta", "Hello".to_owned()), 4);
+    assert_eq!(
+        feed("response.output_audio_transcript.delta", "Hello".to_owned()),
+        4
+    );
 }
