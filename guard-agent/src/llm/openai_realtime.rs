@@ -20,6 +20,8 @@ use crate::llm::{
 use crate::refusal::Refusal;
 
 mod calls;
+mod item;
+mod open;
 pub(crate) mod reply;
 mod request;
 mod rewrite;
@@ -71,6 +73,6 @@ impl Dialect for OpenaiRealtime {
     }
 
     fn socket(&self, path: &str) -> Option<&'static dyn SocketFormat> {
-        matches!(path, "/realtime" | "/v1/realtime").then_some(&session::SOCKET)
+        matches!(path, "/realtime" | "/v1/realtime").then_some(&open::SOCKET)
     }
 }

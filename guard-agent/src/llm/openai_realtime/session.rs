@@ -10,16 +10,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::item::Item;
 use super::reply::{RealtimeReply, Sound, error};
-use super::request::{self, Item, Said, Settings, Shape};
+use super::request::{self, Said, Settings, Shape};
 use super::told::{self, Heard};
 use super::{PREVIEW, REALTIME};
-use crate::call::parameters;
 use crate::llm::reply::Reader;
 use crate::llm::socket::context::Context;
-use crate::llm::socket::{
-    Asked, Expected, Input, Need, Opening, Request, Session, SocketFormat, Told, Unfit,
-};
+use crate::llm::socket::{Asked, Expected, Input, Need, Request, Session, Told, Unfit};
 use crate::llm::{
     Audio, BodyEdits, DeclaredTool, Dialect, Gate, Malformed, ReplyHead, ReplyReader, RequestFacts,
 };
@@ -45,58 +43,6 @@ const SPEECH: u64 = 30_000;
 const WORDS_PER_SECOND: u64 = 20;
 /// Calls that a client says the model has made, by their ids.
 const OWN_CALLS: usize = 256;
-
-/// This format over WebSocket.
-pub(super) struct RealtimeSocket;
-
-/// The one value of it.
-pub(super) static SOCKET: RealtimeSocket = RealtimeSocket;
-
-impl SocketFormat for RealtimeSocket {
-    fn open(&self, opening: &Opening<'_>) -> Result<Box<dyn Session>, Malformed> {
-        let mut model = None;
-        for (name, value) in parameters(opening.target.query().unwrap_or_default()) {
-            match name {
-                // A provider reads `%6dodel` as `model`.
-                name if name.contains(['%', '+']) => {
-                    return Err(Malformed(
-                        "write the names in the address as they are documented".to_owned(),
-                    ));
-                }
-                "model" | "deployment" if model.is_none() => model = Some(value),
-                "model" | "deployment" => {
-                    return Err(Malformed("the address names a model twice".to_owned()));
-                }
-                "intent" if value != "conversation" => {
-                    return Err(Malformed(
-                        "Guard meters conversations on this socket; have sound written down with the endpoint for \
-                         transcriptions"
-                            .to_owned(),
-                    ));
-                }
-                "call_id" => {
-                    return Err(Malformed(
-                        "Guard cannot see what was said on a call that was opened elsewhere, so it joins none".to_owned(),
-                    ));
-                }
-                _ => {}
-            }
-        }
-        let model = model
-            .and_then(crate::llm::detect::model_name)
-            .ok_or_else(|| Malformed("the address names no model: add ?model=NAME".to_owned()))?;
-        let preview = |value: &http::HeaderValue| value.as_bytes().starts_with(b"realtime=v1");
-        let deployment = opening
-            .target
-            .query()
-            .is_some_and(|query| query.contains("deployment="));
-        let preview = deployment || opening.headers.get_all("openai-beta").iter().any(preview);
-        Ok(Box::new(Realtime::new(
-            model,
-            if preview { Shape::Preview } else { Shape::Current },
-        )))
-    }
-}
 
 /// What a session is set to.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +71,7 @@ pub(super) struct Realtime {
 }
 
 impl Realtime {
-    fn new(model: String, shape: Shape) -> Self {
+    pub(super) fn new(model: String, shape: Shape) -> Self {
         Self {
             shape,
             model,

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fuzz::replies::Rules;
 use crate::llm::frames::{MESSAGE_END, message};
-use crate::llm::socket::{Mark, Session};
+use crate::llm::openai_realtime::open::SOCKET;
+use crate::llm::socket::{Mark, Opening, SocketFormat};
 use crate::llm::{InReply, ReplyFacts};
 
 fn opened(target: &'static str) -> Result<Box<dyn Session>, Malformed> {
