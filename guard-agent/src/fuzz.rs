@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use crate::llm::DialectKind;
 
+mod billed;
 mod coded;
 mod connection;
 mod edits;
@@ -42,7 +43,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them, in the order of the path.
-pub const TARGETS: [Target; 30] = [
+pub const TARGETS: [Target; 31] = [
     target("config", setup::config),
     target("ledger", setup::ledger),
     target("client_hello", connection::client_hello),
@@ -84,6 +85,7 @@ pub const TARGETS: [Target; 30] = [
         dialect(DialectKind::BedrockInvoke, input);
     }),
     target("cohere", |input| dialect(DialectKind::Cohere, input)),
+    target("rerank", billed::rerank),
     target("ollama", |input| dialect(DialectKind::Ollama, input)),
 ];
 

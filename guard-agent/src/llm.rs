@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::money::Pico;
 use crate::refusal::Refusal;
 
+pub use bound::Bound;
 pub use edits::{BodyEdits, Takes};
 pub use facts::{Audio, CacheWrite, DeclaredTool, RequestFacts};
 pub use gate::{Denial, Gate, InReply, Judgement};
@@ -53,6 +54,7 @@ pub mod provider;
 pub mod socket;
 
 // --- what the formats share ---------------------------------------------------------
+mod bound;
 pub mod conversation;
 mod edits;
 pub mod encoding;
@@ -69,6 +71,7 @@ pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
 pub(crate) mod request;
+mod rerank;
 mod seen;
 pub mod sse;
 mod stated;

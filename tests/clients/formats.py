@@ -37,6 +37,7 @@ def arguments():
     parser.add_argument("--max-tokens", type=int, default=1000)
     parser.add_argument("--tools", default="", help="names of tools to declare, separated by commas")
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--number", type=int, default=2, help="documents to put in order, or images to make")
     return parser.parse_args()
 
 
@@ -179,7 +180,8 @@ def moderation(args):
 def rerank(args):
     import cohere
 
-    return str(cohere.ClientV2().rerank(model=args.model, query=PROMPT, documents=["a", "b"])), [], None
+    reply = cohere.ClientV2().rerank(model=args.model, query=PROMPT, documents=["a document"] * args.number)
+    return str(len(reply.results)), [], reply.meta.billed_units.search_units
 
 
 def bedrock():

@@ -372,13 +372,9 @@ fn what_is_billed_by_the_image_or_the_search_is_refused_and_what_is_free_passes(
         .coder(&AGENT.replace("\"gpt-*\"", "\"*\""))
         .other(&format!("{AGENT}\nendpoints = [\"/v1/images/generations\"]"))
         .start()?;
-    for (number, arguments) in [
-        "images --model gpt-image-1",
-        "speech --model tts-1",
-        "rerank --model rerank-v3.5",
-    ]
-    .into_iter()
-    .enumerate()
+    for (number, arguments) in ["images --model gpt-image-1", "speech --model tts-1"]
+        .into_iter()
+        .enumerate()
     {
         let said = call(lab.coder(), arguments)?;
         let message = said["message"].as_str().unwrap_or_default();

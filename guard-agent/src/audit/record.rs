@@ -212,16 +212,18 @@ pub struct Call {
 pub enum CallUsage {
     /// As the provider reported.
     Known(Usage),
-    /// Not reported: `{"known":false}` with nulls, never zeros.
+    /// Not reported: `{"known":false}` with nulls, never zeros. Tokens of a call that is billed by number alone are not
+    /// reported either; what was counted stands beside the nulls.
     Unknown,
 }
 
 impl Serialize for CallUsage {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let usage = match self {
+        let told = match self {
             Self::Known(usage) => Some(usage),
             Self::Unknown => None,
         };
+        let usage = told.and_then(|usage| usage.tokens_told());
         // The documented keys always stand there; what a call did not use beside them is left out.
         let mut out = serializer.serialize_map(None)?;
         out.serialize_entry("known", &usage.is_some())?;
@@ -236,7 +238,7 @@ impl Serialize for CallUsage {
                 out.serialize_entry(name, &count)?;
             }
         }
-        for (unit, count) in usage.iter().flat_map(|usage| usage.units.iter()) {
+        for (unit, count) in told.iter().flat_map(|usage| usage.units.iter()) {
             out.serialize_entry(unit.label(), &count)?;
         }
         out.end()

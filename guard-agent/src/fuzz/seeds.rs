@@ -38,6 +38,7 @@ pub(super) fn of(target: &str) -> Seeds {
         "json_edit" => with(&[0b10, 0x21], fixtures("openai-chat", ".request.json"), "json"),
         "body_edits" => edited(),
         "tool_gate" => arguments(),
+        "rerank" => reranks(),
         format => calls(&format.replace('_', "-")),
     };
     all.sort();
@@ -58,6 +59,21 @@ fn fixtures(format: &str, ending: &str) -> Seeds {
         })
         .filter(|(_, bytes)| bytes.len() <= LARGEST)
         .collect()
+}
+
+/// Queries with documents of every kind.
+fn reranks() -> Seeds {
+    let mut all = with(&[], fixtures("cohere", ".rerank.json"), "cohere");
+    all.extend(with(&[], fixtures("embeddings", ".rerank.json"), "voyage"));
+    let long = format!(
+        r#"{{"model":"m","query":"{}","documents":["{}",{{"text":"b","title":"\u0041"}},""]}}"#,
+        "q".repeat(40),
+        "x".repeat(700)
+    );
+    all.push(("long".to_owned(), long.into_bytes()));
+    let image = r#"{"model":"m","query":"q","documents":[{"image":"https://a"}]}"#;
+    all.push(("image".to_owned(), image.as_bytes().to_vec()));
+    all
 }
 
 /// The same behind these first bytes.

@@ -1,8 +1,8 @@
-//! Cohere's second API: chat and embed. Reranking is billed by searches, for which there is no price.
+//! Cohere's second API: chat, embed and rerank (the first API's rerank too, which has the same shape).
 //!
 //! In: requests, replies and refusals of the common vocabulary. Out: the same in this format. On failure: `Malformed`,
 //! which becomes a 400 in Cohere's own shape.
-//! Sources: docs.cohere.com/v2/reference (chat, chat-stream, embed) and the types of its SDK.
+//! Sources: docs.cohere.com/v2/reference (chat, chat-stream, embed, rerank) and the types of its SDK.
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::llm::reply::Reader;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyHead, ReplyReader,
-    RequestFacts, detect, refusal_reply,
+    RequestFacts, detect, refusal_reply, rerank,
 };
 use crate::refusal::Refusal;
 
@@ -41,8 +41,10 @@ impl Dialect for Cohere {
 
     fn endpoint(&self, method: &Method, path: &str) -> EndpointKind {
         match (method, path) {
-            (&Method::POST, "/v2/chat" | "/v2/embed") => EndpointKind::Inference,
-            (&Method::POST, "/v2/rerank" | "/v1/rerank" | "/v1/classify") => EndpointKind::Unpriced,
+            (&Method::POST, "/v2/chat" | "/v2/embed" | "/v2/rerank" | "/v1/rerank") => {
+                EndpointKind::Inference
+            }
+            (&Method::POST, "/v1/classify") => EndpointKind::Unpriced,
             (&Method::POST, "/v1/tokenize" | "/v1/detokenize") => EndpointKind::CountTokens,
             (&Method::GET, path) if path.strip_prefix("/v1").is_some_and(detect::is_models) => {
                 EndpointKind::Models
@@ -56,6 +58,9 @@ impl Dialect for Cohere {
     }
 
     fn request_at(&self, place: &Place, body: &[u8]) -> Result<RequestFacts, Malformed> {
+        if place.tail.ends_with("/rerank") {
+            return rerank::facts(body, None);
+        }
         request::facts(place.tail == "/v2/chat", body)
     }
 

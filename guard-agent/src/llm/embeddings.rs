@@ -1,10 +1,10 @@
-//! Embeddings of text in OpenAI's shape (Voyage's and Jina's too).
+//! Embeddings of text in OpenAI's shape (Voyage's and Jina's too), and reranking as Voyage, Jina, Together and others
+//! have it.
 //!
 //! In: requests, replies and refusals of the common vocabulary. Out: the same in this format. On failure: `Malformed`,
 //! which becomes a 400 in OpenAI's shape.
 //! Sources: OpenAI's SDK types (`embedding_create_params`, `create_embedding_response`); docs.voyageai.com/reference;
-//! docs.mistral.ai/api. Reranking multiplies the query by the documents and is billed by tokens or by searches, so it is
-//! not read here.
+//! docs.mistral.ai/api; docs.together.ai/reference/rerank; jina.ai/reranker; openrouter.ai/docs (rerank).
 
 use std::borrow::Cow;
 
@@ -17,9 +17,10 @@ use serde_json::value::RawValue;
 use crate::llm::openai_chat::COMPATIBLE;
 use crate::llm::reply::{Calls, Format, Reader, Verdict};
 use crate::llm::request::list_of;
+use crate::llm::stated::Stated;
 use crate::llm::{
     BodyEdits, Dialect, DialectKind, EndpointKind, Malformed, Place, RefusalReply, ReplyFacts, ReplyHead,
-    ReplyReader, RequestFacts, Usage, json_strict,
+    ReplyReader, RequestFacts, Unit, Usage, json_strict, rerank,
 };
 use crate::refusal::Refusal;
 
@@ -73,9 +74,11 @@ impl Dialect for Embeddings {
         let tail = path.strip_prefix("/v1").unwrap_or(path);
         match (method, tail) {
             (&Method::POST, "/embeddings") => EndpointKind::Inference,
+            // Cohere's models on other hosts have the path of its second API.
+            (&Method::POST, "/rerank" | "/v2/rerank") => EndpointKind::Inference,
             (
                 &Method::POST,
-                "/rerank" | "/multimodalembeddings" | "/contextualizedembeddings" | "/segment" | "/classify",
+                "/multimodalembeddings" | "/contextualizedembeddings" | "/segment" | "/classify",
             ) => EndpointKind::Unpriced,
             _ => EndpointKind::Other,
         }
@@ -86,6 +89,9 @@ impl Dialect for Embeddings {
     }
 
     fn request_at(&self, place: &Place, body: &[u8]) -> Result<RequestFacts, Malformed> {
+        if place.tail.ends_with("/rerank") {
+            return rerank::facts(body, place.model.as_deref());
+        }
         facts(body, place.model.as_deref())
     }
 
@@ -103,21 +109,58 @@ impl Dialect for Embeddings {
     }
 }
 
-/// A reply; vectors are not read.
+/// A reply; vectors and scores are not read.
 #[derive(Deserialize)]
-struct Reply {
-    model: Option<String>,
+struct Reply<'a> {
+    #[serde(borrow)]
+    model: Option<Cow<'a, str>>,
     data: Option<IgnoredAny>,
-    usage: Option<WireUsage>,
+    /// Of a rerank.
+    results: Option<IgnoredAny>,
+    #[serde(borrow)]
+    usage: Option<WireUsage<'a>>,
+    /// Cohere's models have their usage in here, on other hosts too.
+    meta: Option<Meta>,
     error: Option<IgnoredAny>,
     /// Mistral's and Jina's own error shape.
     detail: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
-struct WireUsage {
+struct WireUsage<'a> {
     prompt_tokens: Option<u64>,
     total_tokens: Option<u64>,
+    search_units: Option<u64>,
+    #[serde(borrow)]
+    cost: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    billed_units: Option<Billed>,
+}
+
+#[derive(Deserialize)]
+struct Billed {
+    search_units: Option<u64>,
+}
+
+impl Reply<'_> {
+    /// What was billed: searches where those are told, and tokens otherwise.
+    fn buckets(&self) -> Option<Usage> {
+        let billed = self.meta.as_ref().and_then(|meta| meta.billed_units.as_ref());
+        let searches = self.usage.as_ref().and_then(|usage| usage.search_units);
+        if let Some(count) = searches.or(billed.and_then(|billed| billed.search_units)) {
+            return Some(Usage::of_units(Unit::SearchUnit, count));
+        }
+        // The larger one: what a provider counts beyond the prompt is input too.
+        let usage = self.usage.as_ref()?;
+        let input = usage.total_tokens.max(usage.prompt_tokens)?;
+        Some(Usage {
+            input,
+            ..Usage::default()
+        })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -135,23 +178,23 @@ impl Format for EmbeddingReply {
     }
 
     fn whole(&mut self, body: &[u8], _calls: &mut Calls) -> bool {
-        let Ok(reply) = serde_json::from_slice::<Reply>(body) else {
+        let Ok(reply) = serde_json::from_slice::<Reply<'_>>(body) else {
             self.unread();
             return false;
         };
-        let answered = reply.data.is_some();
+        let answered = reply.data.is_some() || reply.results.is_some();
         self.facts.error = reply.error.is_some() || (reply.detail.is_some() && !answered);
         self.facts.complete = answered || self.facts.error;
-        self.facts.model = reply.model;
-        self.facts.finish = answered.then(|| "stop".to_owned());
-        // The larger one: what a provider counts beyond the prompt is input too.
-        let input = reply
-            .usage
-            .and_then(|usage| usage.total_tokens.max(usage.prompt_tokens));
-        self.facts.usage = input.map(|input| Usage {
-            input,
-            ..Usage::default()
+        self.facts.usage = reply.buckets();
+        self.facts.reported_cost = reply.usage.and_then(|usage| {
+            let stated = Stated {
+                cost: usage.cost,
+                ..Stated::default()
+            };
+            stated.amount()
         });
+        self.facts.model = reply.model.map(Cow::into_owned);
+        self.facts.finish = answered.then(|| "stop".to_owned());
         true
     }
 

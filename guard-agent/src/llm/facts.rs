@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::llm::conversation;
+use crate::llm::{Bound, conversation};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -41,6 +41,9 @@ pub struct RequestFacts {
     pub untouchable: bool,
     /// Where the request wants to be processed (`inference_geo`), when that changes the price.
     pub region: Option<String>,
+    /// The most that the call can be billed for, where not the length of its body says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
     /// What the request shows of the conversation so far, in hashes; `conversation.rs` says how a format fills it.
     #[serde(skip)]
     pub conversation: conversation::Conversation,
@@ -60,8 +63,8 @@ pub enum Audio {
     Unsaid,
     /// Both sides may speak.
     Spoken,
-    /// So many milliseconds of it are written down, at most.
-    Heard(u64),
+    /// It is written down.
+    Heard,
 }
 
 impl Audio {

@@ -12,6 +12,7 @@ use crate::fuzz::replies::drain;
 use crate::llm::provider::dialect_of;
 use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead, Seen};
 
+mod billed;
 mod calls;
 mod compressed;
 mod format_rewrites;

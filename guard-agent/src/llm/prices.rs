@@ -230,7 +230,7 @@ impl ModelPrice {
             || match audio {
                 Audio::Unsaid => true,
                 Audio::Spoken => input_audio.is_some() && output_audio.is_some(),
-                Audio::Heard(_) => input_audio.is_some() || self.fee(Unit::AudioMillis).is_some(),
+                Audio::Heard => input_audio.is_some() || self.fee(Unit::AudioMillis).is_some(),
             }
     }
 

@@ -24,6 +24,9 @@ pub struct Usage {
     /// Things that are billed by number.
     #[serde(skip_serializing_if = "Units::is_empty")]
     pub units: Units,
+    /// Billed by number alone: no tokens were told, so the counts of tokens above are blanks and not zeros.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_number: bool,
 }
 
 /// Tokens of audio and images; not part of the text buckets.
@@ -69,6 +72,20 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Usage {
+    /// So many of one thing, and no tokens told.
+    pub fn of_units(unit: Unit, count: u64) -> Self {
+        Self {
+            units: Units::of(unit, count),
+            by_number: true,
+            ..Self::default()
+        }
+    }
+
+    /// The same, where tokens were told.
+    pub fn tokens_told(self) -> Option<Self> {
+        (!self.by_number).then_some(self)
+    }
+
     /// All input: what decides whether a call is a long-context one.
     pub fn total_input(&self) -> u64 {
         [
@@ -134,6 +151,7 @@ impl Usage {
                 output_image: a.output_image.checked_add(b.output_image)?,
             },
             units,
+            by_number: self.by_number && other.by_number,
         })
     }
 }

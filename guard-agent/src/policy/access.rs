@@ -76,7 +76,7 @@ pub fn endpoint(agent: &Agent, provider: &str, kind: EndpointKind, path: &str) -
         EndpointKind::Unpriced => Err(Refusal::new(
             Reason::Unpriced,
             format!(
-                "{} of {provider:?} is billed in a unit for which Guard has no price (images, seconds, searches), so it \
+                "{} of {provider:?} is billed in a unit for which Guard has no price (images, seconds, pages), so it \
                  cannot hold a budget to it. To let agent {name:?} call it unmetered, the operator adds \
                  endpoints = [{}] to [[agent]] {name:?} in guard.toml.",
                 quoted(path),

@@ -12,6 +12,9 @@
 //! billed at some thousand tokens at most, so its bytes count: what a small picture costs beyond them is booked when the
 //! call is settled, and raised as a finding when it goes beyond the whole reservation.
 //!
+//! Where the format can tell more from the body than its length (`llm::Bound`: reranking, audio, images), that counts, in
+//! tokens and in what else the provider may bill: the dearer one of those that have a price.
+//!
 //! The bound is not cut to the context window: a provider that truncates instead of refusing, or whose window
 //! grew since the table's date, must not make it too low.
 //!
@@ -19,7 +22,7 @@
 //! (or that the provider makes unasked); the long-context rate when the bound passes the mark; the tier asked for.
 
 use crate::llm::prices::{ModelPrice, Rates};
-use crate::llm::{Audio, CacheWrite, RequestFacts, Unit};
+use crate::llm::{CacheWrite, RequestFacts, Unit};
 use crate::money::Pico;
 
 /// Input tokens that a provider may add to what the client sent.
@@ -57,6 +60,14 @@ pub enum NoBound {
         /// The tier asked for.
         tier: String,
     },
+    /// The price table has no price in any unit in which this call can be billed.
+    #[error("{model} has no price in a unit in which such a call can be billed ({units})")]
+    Unbilled {
+        /// The model.
+        model: String,
+        /// The units, tokens first.
+        units: String,
+    },
     /// The amount is beyond 18.4 million dollars.
     #[error("the worst case of this request is beyond what can be counted")]
     Overflow,
@@ -78,7 +89,9 @@ pub fn worst_case(
         },
         known => known?,
     };
-    let seen = body_bytes
+    let seen = facts
+        .bound
+        .map_or(body_bytes, |bound| bound.input)
         .checked_add(ADDED_BY_PROVIDER)
         // A conversation that lives at the provider is cut to what the model can read.
         .and_then(|seen| seen.checked_add(facts.carried.min(price.context_window)))
@@ -89,9 +102,11 @@ pub fn worst_case(
         seen
     };
     let input_bound = window.checked_mul(actions.passes + 1).ok_or(NoBound::Overflow)?;
-    let output_bound = effective_output_cap
-        .checked_mul(facts.choices.max(1))
-        .ok_or(NoBound::Overflow)?;
+    let output_bound = match facts.bound {
+        Some(bound) => Some(bound.output),
+        None => effective_output_cap.checked_mul(facts.choices.max(1)),
+    };
+    let output_bound = output_bound.ok_or(NoBound::Overflow)?;
     if price.free {
         return Ok(WorstCase {
             amount: Pico::ZERO,
@@ -130,22 +145,49 @@ pub fn worst_case(
         input_rate = input_rate.max(in_region(input)?);
         output_rate = output_rate.max(in_region(output)?);
     }
-    let heard = match facts.audio {
-        Audio::Heard(millis) => price
-            .fee(Unit::AudioMillis)
-            .unwrap_or(Pico::ZERO)
-            .checked_mul(millis)
-            .ok_or(NoBound::Overflow)?,
-        Audio::Unsaid | Audio::Spoken => Pico::ZERO,
-    };
-    let fees = actions.fees.checked_add(heard).ok_or(NoBound::Overflow)?;
+    let by_number = by_number(price, facts)?;
+    // What is bounded by its kind has to have a price for what it brings forth; an embedding's output is none.
+    let wrote = facts.bound.is_some_and(|bound| bound.output > 0);
+    if by_number.is_none() && (input_rate == Pico::ZERO || wrote && output_rate == Pico::ZERO) {
+        return Err(unbilled(price, facts));
+    }
+    let dearest = dearest.max(by_number.unwrap_or(Pico::ZERO));
     Ok(WorstCase {
-        amount: dearest.checked_add(fees).ok_or(NoBound::Overflow)?,
+        amount: dearest.checked_add(actions.fees).ok_or(NoBound::Overflow)?,
         input_bound,
         output_bound,
         input_rate,
         output_rate,
     })
+}
+
+/// What the call costs where it is billed by number: by the dearest of the things that have a price.
+fn by_number(price: &ModelPrice, facts: &RequestFacts) -> Result<Option<Pico>, NoBound> {
+    let units = facts.bound.map(|bound| bound.units).unwrap_or_default();
+    let mut dearest = None;
+    for (unit, count) in units.iter() {
+        let Some(fee) = price.fee(unit).filter(|fee| *fee > Pico::ZERO) else {
+            continue;
+        };
+        let amount = fee.checked_mul(count).ok_or(NoBound::Overflow)?;
+        let amount = price
+            .in_region(amount, facts.region.as_deref())
+            .ok_or(NoBound::Overflow)?;
+        dearest = dearest.max(Some(amount));
+    }
+    Ok(dearest)
+}
+
+fn unbilled(price: &ModelPrice, facts: &RequestFacts) -> NoBound {
+    let units = facts.bound.map(|bound| bound.units).unwrap_or_default();
+    let units = units.iter().map(|(unit, _)| unit.label());
+    NoBound::Unbilled {
+        model: price.label.clone(),
+        units: std::iter::once("token")
+            .chain(units)
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
 }
 
 /// What the provider may do by itself.
@@ -201,7 +243,7 @@ fn dearest_input(price: &ModelPrice, rates: &Rates, asked: CacheWrite) -> Pico {
 mod tests {
     use super::*;
     use crate::llm::prices::PriceTable;
-    use crate::llm::{DeclaredTool, Usage};
+    use crate::llm::{Audio, Bound, DeclaredTool, Units, Usage};
     use proptest::prelude::*;
     use std::sync::LazyLock;
 
@@ -372,15 +414,19 @@ mod tests {
 
     #[test]
     fn sound_that_is_written_down_has_its_own_price_by_length() {
+        let bound = Bound {
+            input: 20,
+            output: 20,
+            units: Units::of(Unit::AudioMillis, 60_000),
+        };
         let asked = RequestFacts {
-            audio: Audio::Heard(60_000),
+            bound: Some(bound),
+            audio: Audio::Heard,
             ..facts()
         };
         // $0.006 a minute
-        assert_eq!(
-            worst("openai", "whisper-1", &asked, 0, 10).unwrap().amount,
-            Pico(6_000_000_000)
-        );
+        let found = worst("openai", "whisper-1", &asked, 0, 10).unwrap();
+        assert_eq!(found.amount, Pico(6_000_000_000));
         let table = PriceTable::embedded().unwrap();
         for (model, heard, spoken) in [
             ("whisper-1", true, false),
@@ -389,7 +435,7 @@ mod tests {
             ("gpt-5", false, false),
         ] {
             let price = table.find("openai", model).unwrap();
-            assert_eq!(price.hears(Audio::Heard(1)), heard, "{model}");
+            assert_eq!(price.hears(Audio::Heard), heard, "{model}");
             assert_eq!(price.hears(Audio::Spoken), spoken, "{model}");
             assert!(price.hears(Audio::Unsaid));
         }
@@ -407,7 +453,15 @@ mod tests {
             let price = &table.models()[row % table.models().len()];
             let cache_write = if long { CacheWrite::OneHour } else { CacheWrite::FiveMinutes };
             let asked = RequestFacts { cache_write, ..facts() };
-            let worst = worst_case(price, &asked, body, cap).unwrap();
+            let worst = match worst_case(price, &asked, body, cap) {
+                Ok(worst) => worst,
+                // A model that is billed by number alone has no price for text.
+                Err(why) => {
+                    let by_token = price.tier(None).unwrap().rates.input > Pico::ZERO;
+                    prop_assert!(!by_token && matches!(why, NoBound::Unbilled { .. }), "{why}");
+                    return Ok(());
+                }
+            };
             let mut left = worst.input_bound;
             let mut take = |percent: u64| {
                 let taken = left * percent / 100;

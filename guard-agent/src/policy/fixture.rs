@@ -55,6 +55,13 @@ source = "https://provider.example/prices"
 rates = { input = "100.0", output = "1000.0" }
 
 [[model]]
+provider = "openai"
+model = "ranker"
+context_window = 4096
+max_output = 1
+fees = { search_unit = "0.002" }
+
+[[model]]
 provider = "anthropic"
 model = "big"
 context_window = 200000

@@ -306,11 +306,16 @@ fn words(unit: Unit) -> Words {
 }
 
 fn unbounded(why: &NoBound) -> Refusal {
-    let message =
-        format!("Guard cannot say what this call may cost at most: {why}. Send the request without that.");
+    let advice = match why {
+        NoBound::Unbilled { .. } => {
+            "Use another model; to price this one, the operator adds its fee to the overlay of [prices]"
+        }
+        _ => "Send the request without that",
+    };
+    let message = format!("Guard cannot say what this call may cost at most: {why}. {advice}.");
     let reason = match why {
         NoBound::ServerSideTools => Reason::ToolDenied,
-        NoBound::Tier { .. } => Reason::Unpriced,
+        NoBound::Tier { .. } | NoBound::Unbilled { .. } => Reason::Unpriced,
         NoBound::Overflow => Reason::CallTooLarge,
     };
     Refusal::new(reason, message)

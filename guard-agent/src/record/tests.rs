@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::ledger::Window;
-use crate::llm::{ReplyFacts, Usage};
+use crate::llm::{ReplyFacts, Unit, Usage};
 use crate::policy::Outcome;
 use crate::policy::fixture::{Asked, MICRO, REAL_KEY, USUAL, World, answered, settle, worst};
 
@@ -118,6 +118,29 @@ fn usage_that_is_not_known_is_charged_at_the_reservation_and_marked() {
     assert_eq!(record["usage"]["output"], Value::Null);
     assert_eq!(record["cost_pico_usd"], worst(ASKED, 100));
     assert_eq!(unknown(&world), 1);
+    assert_eq!(world.total("guard_tokens_total"), 0);
+}
+
+#[test]
+fn what_is_billed_by_number_has_a_cost_and_says_that_its_tokens_are_not_known() {
+    let mut outcome = answered(0, 0);
+    outcome.facts.model = Some("ranker".to_owned());
+    outcome.facts.usage = Some(Usage::of_units(Unit::SearchUnit, 3));
+    let world = ended(outcome);
+    assert_eq!(world.account(Window::Day).0, 3 * 2_000 * MICRO);
+    let record = world.record();
+    let usage = &record["usage"];
+    assert_eq!(
+        (
+            &usage["known"],
+            &usage["input"],
+            &usage["output"],
+            &usage["search_unit"]
+        ),
+        (&json!(false), &Value::Null, &Value::Null, &json!(3)),
+        "{record}"
+    );
+    assert_eq!(record["cost_pico_usd"], 3 * 2_000 * MICRO);
     assert_eq!(world.total("guard_tokens_total"), 0);
 }
 

@@ -118,7 +118,7 @@ impl Ticket {
         let beyond = growth.map_or(Amounts::ZERO, |growth| growth.beyond);
         let worst = reservation.amount().plus(&beyond);
         let reserved = worst.usd;
-        let tokens = usage.map(|usage| {
+        let tokens = usage.and_then(|usage| usage.tokens_told()).map(|usage| {
             let others = outcome
                 .facts
                 .others
@@ -220,13 +220,17 @@ impl Ticket {
         Ended {
             cause: watch.map_or(Cause::Useful, |watch| watch.cause(Self::failed(outcome))),
             status: outcome.status.map(|status| status.as_u16()),
-            tokens: outcome.facts.usage.map(|usage| Buckets {
-                input: usage.total_uncached(),
-                cache_read: usage.total_cache_read(),
-                cache_write: usage.cache_write_5m.saturating_add(usage.cache_write_1h),
-                output: usage.total_output(),
-                reasoning: usage.reasoning,
-            }),
+            tokens: outcome
+                .facts
+                .usage
+                .and_then(|usage| usage.tokens_told())
+                .map(|usage| Buckets {
+                    input: usage.total_uncached(),
+                    cache_read: usage.total_cache_read(),
+                    cache_write: usage.cache_write_5m.saturating_add(usage.cache_write_1h),
+                    output: usage.total_output(),
+                    reasoning: usage.reasoning,
+                }),
             tools: outcome
                 .facts
                 .tools_called
@@ -250,7 +254,7 @@ impl Ticket {
         let failed = Self::failed(outcome);
         let cause = watch.settle(&multipliers::Outcome {
             cost,
-            usage: outcome.facts.usage,
+            usage: outcome.facts.usage.and_then(|usage| usage.tokens_told()),
             failed,
             client_gone: outcome.client_gone,
             now: Instant::now(),

@@ -1,4 +1,4 @@
-//! Cohere's side of chat, as <https://docs.cohere.com/reference/chat> has it.
+//! Cohere's side of chat and rerank, as <https://docs.cohere.com/reference/chat> and `…/rerank` have them.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -7,6 +7,9 @@ use super::outcome::Content;
 use super::{Answer, Reply, Seen};
 
 pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
+    if seen.method == Method::POST && seen.path == "/v2/rerank" {
+        return rerank(seen);
+    }
     if seen.method != Method::POST || seen.path != "/v2/chat" {
         return Answer::json(404, json!({"message": "not found"}));
     }
@@ -23,6 +26,20 @@ pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
             json!({"id": "lab", "message": message, "finish_reason": finish(reply), "usage": usage(reply)}),
         )
     };
+    answer.billed_model = request["model"].as_str().map(str::to_owned);
+    answer
+}
+
+/// A search unit is a query with up to a hundred (short) documents; no tokens are told.
+fn rerank(seen: &Seen) -> Answer {
+    let request = seen.json();
+    let documents = request["documents"].as_array().map_or(0, Vec::len);
+    let result = |index| json!({"index": index, "relevance_score": 0.5});
+    let mut answer = Answer::json(
+        200,
+        json!({"id": "lab", "results": (0..documents).map(result).collect::<Vec<_>>(),
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": documents.div_ceil(100)}}}),
+    );
     answer.billed_model = request["model"].as_str().map(str::to_owned);
     answer
 }

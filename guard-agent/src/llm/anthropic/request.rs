@@ -201,6 +201,7 @@ pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Ma
         .or(body.model.map(Cow::into_owned))
         .ok_or_else(|| Malformed("missing field `model`".to_owned()))?;
     Ok(RequestFacts {
+        bound: None,
         model,
         stream: body.stream.unwrap_or(false),
         output_cap: body.max_tokens,

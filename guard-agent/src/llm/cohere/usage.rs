@@ -12,7 +12,7 @@ use crate::llm::frames::sse_event;
 use crate::llm::reply::{At, Calls, Edit, Format, Verdict};
 use crate::llm::request::lenient;
 use crate::llm::seen::{Output, Weight};
-use crate::llm::{Dialect, ReplyFacts, Seen, Usage, refusal_reply};
+use crate::llm::{Dialect, ReplyFacts, Seen, Unit, Usage, refusal_reply};
 use crate::refusal::Refusal;
 
 /// A whole reply, or what an event adds to it.
@@ -27,6 +27,8 @@ struct Reply<'a> {
     #[serde(borrow)]
     meta: Option<WireUsage<'a>>,
     embeddings: Option<IgnoredAny>,
+    /// Of a rerank.
+    results: Option<IgnoredAny>,
     /// Why a stream broke.
     error: Option<IgnoredAny>,
 }
@@ -113,6 +115,9 @@ struct Units<'a> {
     input_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
     output_tokens: Option<&'a RawValue>,
+    /// Of a rerank.
+    #[serde(borrow)]
+    search_units: Option<&'a RawValue>,
 }
 
 /// A count, which comes with or without a zero behind the point.
@@ -126,7 +131,12 @@ impl WireUsage<'_> {
     /// Cached tokens are counted among the model's: those beyond what is not billed were billed.
     fn buckets(&self, output_expected: bool) -> Option<Usage> {
         let billed = self.billed_units.as_ref().or(self.tokens.as_ref())?;
-        let input = count(billed.input_tokens)?;
+        let input = count(billed.input_tokens);
+        // A rerank is billed by searches, or by tokens where its model has such a price.
+        if let (None | Some(0), Some(searches)) = (input, count(billed.search_units)) {
+            return Some(Usage::of_units(Unit::SearchUnit, searches));
+        }
+        let input = input?;
         let output = match count(billed.output_tokens) {
             Some(output) => output,
             None if output_expected => return None,
@@ -177,7 +187,7 @@ impl CohereReply {
         }
         self.output.piece(weight);
         self.facts.finish = reply.finish_reason.or(self.facts.finish.take());
-        let embeds = reply.embeddings.is_some();
+        let embeds = reply.embeddings.is_some() || reply.results.is_some();
         if let Some(usage) = reply.usage.or(reply.meta) {
             self.facts.usage = usage.buckets(!embeds);
         }
@@ -217,7 +227,7 @@ impl Format for CohereReply {
             self.unread();
             return false;
         };
-        let embeds = reply.embeddings.is_some();
+        let embeds = reply.embeddings.is_some() || reply.results.is_some();
         // An error has a text where an answer has an object.
         let answered = embeds
             || reply

@@ -12,7 +12,7 @@ use crate::llm::{EndpointKind, Place};
 
 #[test]
 fn endpoints_of_each_format() {
-    use EndpointKind::{CountTokens, Free, Inference, Models, Other, Unpriced};
+    use EndpointKind::{CountTokens, Free, Inference, Models, Other};
     let post = &Method::POST;
     let get = &Method::GET;
     for (kind, method, path, wanted) in [
@@ -59,14 +59,14 @@ fn endpoints_of_each_format() {
         ),
         (BedrockInvoke, post, "/model/a/b/invoke", Other),
         (Cohere, post, "/v2/chat", Inference),
-        (Cohere, post, "/v2/rerank", Unpriced),
+        (Cohere, post, "/v2/rerank", Inference),
         (Cohere, post, "/v1/chat", Other),
         (Cohere, get, "/v1/models", Models),
         (Ollama, post, "/api/generate", Inference),
         (Ollama, post, "/api/pull", Other),
         (Ollama, get, "/api/tags", Models),
         (Embeddings, post, "/v1/embeddings", Inference),
-        (Embeddings, post, "/v1/rerank", Unpriced),
+        (Embeddings, post, "/v1/rerank", Inference),
         (OpenaiCompletions, post, "/v1/fim/completions", Inference),
         (
             AnthropicVertex,
@@ -81,15 +81,32 @@ fn endpoints_of_each_format() {
             CountTokens,
         ),
         (AnthropicVertex, post, "/models/claude@1:predict", Other),
-        (DialectKind::Media, post, "/v1/images/generations", Unpriced),
-        (DialectKind::Media, post, "/v1/audio/speech", Unpriced),
-        (DialectKind::Media, post, "/v1/moderations", Free),
     ] {
         assert_eq!(
             dialect_of(kind).endpoint(method, path),
             wanted,
             "{kind:?} {method} {path}"
         );
+    }
+}
+
+#[test]
+fn what_is_billed_by_something_that_cannot_be_reserved_is_known_as_such() {
+    use EndpointKind::{Free, Inference, Other, Unpriced};
+    let post = &Method::POST;
+    for (kind, method, path, wanted) in [
+        (Cohere, post, "/v1/rerank", Inference),
+        (Cohere, post, "/v1/classify", Unpriced),
+        (Embeddings, post, "/v1/multimodalembeddings", Unpriced),
+        (DialectKind::Media, post, "/v1/images/generations", Unpriced),
+        (DialectKind::Media, post, "/v1/audio/speech", Unpriced),
+        (DialectKind::Media, post, "/v1/moderations", Free),
+        (DialectKind::Media, post, "/v1/videos", Unpriced),
+        (DialectKind::Media, post, "/v1/ocr", Unpriced),
+        (DialectKind::Media, &Method::GET, "/v1/videos", Other),
+    ] {
+        let said = dialect_of(kind).endpoint(method, path);
+        assert_eq!(said, wanted, "{kind:?} {method} {path}");
     }
 }
 

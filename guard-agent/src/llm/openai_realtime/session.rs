@@ -19,7 +19,8 @@ use crate::llm::reply::Reader;
 use crate::llm::socket::context::Context;
 use crate::llm::socket::{Asked, Expected, Input, Need, Request, Session, Told, Unfit};
 use crate::llm::{
-    Audio, BodyEdits, DeclaredTool, Dialect, Gate, Malformed, ReplyHead, ReplyReader, RequestFacts,
+    Audio, BodyEdits, Bound, DeclaredTool, Dialect, Gate, Malformed, ReplyHead, ReplyReader, RequestFacts,
+    Unit, Units,
 };
 use crate::refusal::{Reason, Refusal};
 use http::{HeaderMap, StatusCode};
@@ -325,13 +326,18 @@ impl Session for Realtime {
         };
         let covers = need.covers.saturating_mul(2).max(SPEECH);
         let seconds = covers.div_ceil(1_000);
+        let tokens = seconds.saturating_mul(WORDS_PER_SECOND).saturating_add(HEADROOM);
         let facts = RequestFacts {
             model: model.clone(),
             stream: true,
-            output_cap: Some(seconds.saturating_mul(WORDS_PER_SECOND).saturating_add(HEADROOM)),
+            output_cap: Some(tokens),
             choices: 1,
-            carried: seconds.saturating_mul(WORDS_PER_SECOND).saturating_add(HEADROOM),
-            audio: Audio::Heard(covers),
+            bound: Some(Bound {
+                input: tokens,
+                output: tokens,
+                units: Units::of(Unit::AudioMillis, covers),
+            }),
+            audio: Audio::Heard,
             ..RequestFacts::default()
         };
         Some(Expected {

@@ -180,7 +180,17 @@ impl Row {
                 rates: Rates::default(),
                 long: Vec::new(),
             },
-            (None, false) => return Err(problem(model, "it has no rates and is not marked free")),
+            // Billed by number alone.
+            (None, false) if !self.fees.is_empty() => TierPrice {
+                rates: Rates::default(),
+                long: Vec::new(),
+            },
+            (None, false) => {
+                return Err(problem(
+                    model,
+                    "it has neither rates nor fees and is not marked free",
+                ));
+            }
             (Some(_), true) => return Err(problem(model, "it is marked free and has rates")),
         };
         if self.context_window == 0 || self.max_output == 0 || self.max_output > self.context_window {

@@ -245,7 +245,11 @@ fn each_turn_that_is_not_written_down_yet_has_a_reservation_of_its_own() {
     );
     let expected = session.expected(&need).unwrap();
     assert_eq!(expected.facts.model, "whisper-1");
-    assert_eq!(expected.facts.audio, Audio::Heard(SPEECH));
+    assert_eq!(expected.facts.audio, Audio::Heard);
+    assert_eq!(
+        expected.facts.bound.unwrap().units,
+        Units::of(Unit::AudioMillis, SPEECH)
+    );
     assert!(!expected.grows);
     let committed = json!({"type": "input_audio_buffer.committed", "item_id": "i"});
     assert_eq!(told(session.as_mut(), &committed).1, Mark::Aside);
