@@ -43,7 +43,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them, in the order of the path.
-pub const TARGETS: [Target; 31] = [
+pub const TARGETS: [Target; 33] = [
     target("config", setup::config),
     target("ledger", setup::ledger),
     target("client_hello", connection::client_hello),
@@ -86,6 +86,8 @@ pub const TARGETS: [Target; 31] = [
     }),
     target("cohere", |input| dialect(DialectKind::Cohere, input)),
     target("rerank", billed::rerank),
+    target("media", |input| dialect(DialectKind::Media, input)),
+    target("multipart", billed::multipart),
     target("ollama", |input| dialect(DialectKind::Ollama, input)),
 ];
 

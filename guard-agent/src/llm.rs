@@ -66,6 +66,7 @@ pub mod gate;
 pub(crate) mod json_edit;
 pub(crate) mod json_strict;
 mod mentions;
+pub(crate) mod multipart;
 mod note;
 pub mod prices;
 mod refusal_reply;
@@ -100,7 +101,7 @@ pub enum DialectKind {
     OpenaiResponses,
     /// Embeddings and reranking in OpenAI's shape.
     Embeddings,
-    /// Images, speech and video: recognised, so that they are refused as what cannot be priced.
+    /// Images, and speech heard and spoken; video and text recognition, which are refused as what cannot be reserved.
     Media,
     /// Anthropic messages.
     AnthropicMessages,
@@ -158,7 +159,7 @@ impl DialectKind {
     }
 }
 
-/// What the path of a request says, beside what kind of endpoint it is.
+/// What the path of a request says, beside what kind of endpoint it is; and what its body is said to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Place {
     /// The model, where the provider's base path names it (Azure's deployments).
@@ -167,6 +168,8 @@ pub struct Place {
     pub region: Option<String>,
     /// The path below the base path.
     pub tail: String,
+    /// The content type of the body, where the request has one. Several are joined, so that no format takes them for one.
+    pub content_type: Option<String>,
 }
 
 /// What a method and path of a provider host are.

@@ -28,6 +28,7 @@ mod anthropic;
 mod bedrock;
 mod cohere;
 mod gemini;
+mod media;
 mod mistral;
 mod ollama;
 mod openai;

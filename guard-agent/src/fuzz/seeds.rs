@@ -39,6 +39,8 @@ pub(super) fn of(target: &str) -> Seeds {
         "body_edits" => edited(),
         "tool_gate" => arguments(),
         "rerank" => reranks(),
+        "media" => media(),
+        "multipart" => forms(),
         format => calls(&format.replace('_', "-")),
     };
     all.sort();
@@ -73,6 +75,28 @@ fn reranks() -> Seeds {
     all.push(("long".to_owned(), long.into_bytes()));
     let image = r#"{"model":"m","query":"q","documents":[{"image":"https://a"}]}"#;
     all.push(("image".to_owned(), image.as_bytes().to_vec()));
+    all
+}
+
+/// Speech and images, asked for in JSON, and every reply.
+fn media() -> Seeds {
+    let mut all = calls("media");
+    for (how, ending) in [(0, "images"), (1, "speech"), (2, "edit")] {
+        all.extend(with(
+            &[0, how],
+            fixtures("media", &format!(".{ending}.json")),
+            ending,
+        ));
+    }
+    all
+}
+
+/// Forms.
+fn forms() -> Seeds {
+    let mut all = with(&[], fixtures("media", ".transcription.form"), "transcription");
+    all.extend(with(&[], fixtures("media", ".edit.form"), "edit"));
+    let two = "--guard0\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n--guard\r\n--guard0--\r\n";
+    all.push(("short".to_owned(), two.as_bytes().to_vec()));
     all
 }
 

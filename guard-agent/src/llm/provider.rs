@@ -195,13 +195,14 @@ pub fn dialect_of(kind: DialectKind) -> &'static dyn Dialect {
     }
 }
 
-/// The same, in the flavour of one provider: what differs is only the field for an output cap that the client did not
-/// set. For a provider that is not built in, the older and more widely known field.
+/// The same, in the flavour of one provider: what differs is the field for an output cap that the client did not set (for a
+/// provider that is not built in, the older and more widely known one), and what the shortest recording is billed as.
 pub fn dialect_at(provider: &Provider, kind: DialectKind) -> &'static dyn Dialect {
     match kind {
         DialectKind::OpenaiChat if !builtin::takes_max_completion_tokens(&provider.name) => {
             &openai_chat::COMPATIBLE
         }
+        DialectKind::Media if provider.name == "groq" => &media::GROQ,
         kind => dialect_of(kind),
     }
 }

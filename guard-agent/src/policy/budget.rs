@@ -418,6 +418,7 @@ mod tests {
             input: 20,
             output: 20,
             units: Units::of(Unit::AudioMillis, 60_000),
+            ..Bound::default()
         };
         let asked = RequestFacts {
             bound: Some(bound),

@@ -180,6 +180,7 @@ impl<'a> Judging<'a> {
             price: price.cloned(),
             reservation,
             growth,
+            bound: facts.bound,
         };
         Ok((edits, hold, watch))
     }

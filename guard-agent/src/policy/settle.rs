@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use crate::ledger::OnDisk;
 use crate::llm::{ReplyFacts, Seen};
+use crate::policy::Hold;
 use crate::refusal::{Reason, Refusal};
 
 /// What a permit has reserved. Consumed with the call's outcome, on every path.
@@ -81,4 +82,16 @@ pub struct Outcome {
     pub cut: Option<Reason>,
     /// Why there was no answer, or not all of it.
     pub upstream_error: Option<String>,
+}
+
+impl Outcome {
+    /// Adds what is billed and stands in the request alone, once it was answered.
+    pub(crate) fn count_sent(&mut self, hold: Option<&Hold>) {
+        let answered = self.status.is_some_and(|status| status.is_success()) && !self.facts.error;
+        if let Some(hold) = hold.filter(|_| answered)
+            && let Some(bound) = hold.bound
+        {
+            self.facts.usage = bound.counted(self.facts.usage, hold.price.as_deref());
+        }
+    }
 }

@@ -83,6 +83,7 @@ impl Ticket {
             price,
             reservation,
             growth,
+            ..
         }) = self.hold.take()
         else {
             return nothing;
@@ -337,7 +338,8 @@ impl Settle for Ticket {
         self.slot.release();
     }
 
-    fn settle(mut self: Box<Self>, outcome: Outcome) {
+    fn settle(mut self: Box<Self>, mut outcome: Outcome) {
+        outcome.count_sent(self.hold.as_ref());
         self.remember_cut();
         let bill = self.bill(&outcome);
         let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));

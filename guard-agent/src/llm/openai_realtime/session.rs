@@ -336,6 +336,7 @@ impl Session for Realtime {
                 input: tokens,
                 output: tokens,
                 units: Units::of(Unit::AudioMillis, covers),
+                ..Bound::default()
             }),
             audio: Audio::Heard,
             ..RequestFacts::default()

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::llm::prices::Dollars;
 use crate::llm::usage::Media;
-use crate::llm::{Unit, Units, Usage};
+use crate::llm::{Unit, Usage};
 
 /// Pico-units in a thousandth.
 const MILLI: u64 = 1_000_000_000;
@@ -54,12 +54,8 @@ impl Wire {
     pub(super) fn buckets(&self) -> Option<Told> {
         if let Some(seconds) = &self.seconds {
             let millis = Dollars(seconds.get()).pico()?.0.div_ceil(MILLI);
-            let units = Units::of(Unit::AudioMillis, millis);
             return Some(Told {
-                usage: Usage {
-                    units,
-                    ..Usage::default()
-                },
+                usage: Usage::of_units(Unit::AudioMillis, millis),
                 inconsistent: false,
             });
         }
@@ -124,6 +120,7 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::Units;
 
     fn told(json: &str) -> Told {
         serde_json::from_str::<Wire>(json).unwrap().buckets().unwrap()
