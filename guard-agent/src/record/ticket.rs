@@ -330,6 +330,14 @@ impl Settle for Ticket {
         extended
     }
 
+    fn withdraw(mut self: Box<Self>) {
+        drop(self.places.place.take());
+        if let Some(reservation) = self.hold.take().and_then(|hold| hold.reservation) {
+            reservation.release();
+        }
+        self.slot.release();
+    }
+
     fn settle(mut self: Box<Self>, mut outcome: Outcome) {
         outcome.count_sent(self.hold.as_ref());
         self.remember_cut();
@@ -390,7 +398,12 @@ impl Settle for Ticket {
         body.reply_bytes = Some(outcome.reply_bytes);
         body.first_token_ms = outcome.first_token.map(Into::into);
         body.duration_ms = Some(outcome.duration.into());
-        body.added_us = Some(micros(admitted.elapsed().saturating_sub(outcome.duration)));
+        body.added_us = Some(micros(
+            admitted
+                .elapsed()
+                .saturating_sub(outcome.duration)
+                .saturating_sub(outcome.waited),
+        ));
         recorder.raise_findings(&draft);
         slot.record(draft.into_record());
     }
