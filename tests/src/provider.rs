@@ -33,6 +33,7 @@ mod mistral;
 mod ollama;
 mod openai;
 mod outcome;
+mod realtime;
 mod responses;
 mod script;
 mod site;

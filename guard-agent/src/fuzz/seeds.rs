@@ -7,6 +7,7 @@ use super::replies::{BINARY, mode};
 use super::sockets::framed;
 
 mod connections;
+mod realtime;
 
 use connections::{heads, hellos, queries};
 
@@ -26,6 +27,7 @@ pub(super) fn of(target: &str) -> Seeds {
         "seam" => messages(),
         "socket_frames" => frames(),
         "socket_responses" => socket(),
+        "socket_realtime" => realtime::openai(),
         "gzip" => coded(Codec::Gzip),
         "deflate" => coded(Codec::Deflate),
         "brotli" => coded(Codec::Brotli),

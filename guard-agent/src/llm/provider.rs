@@ -11,7 +11,7 @@ use crate::call::Said;
 use crate::keys::KeySource;
 use crate::llm::{
     Dialect, DialectKind, anthropic, bedrock_converse, bedrock_invoke, cohere, embeddings, gemini, media,
-    ollama, openai_chat, openai_completions, openai_responses,
+    ollama, openai_chat, openai_completions, openai_realtime, openai_responses,
 };
 
 mod builtin;
@@ -191,6 +191,7 @@ pub fn dialect_of(kind: DialectKind) -> &'static dyn Dialect {
         DialectKind::BedrockInvoke => &bedrock_invoke::INVOKE,
         DialectKind::Cohere => &cohere::COHERE,
         DialectKind::Ollama => &ollama::OLLAMA,
+        DialectKind::OpenaiRealtime => &openai_realtime::REALTIME,
     }
 }
 

@@ -96,6 +96,8 @@ pub fn worst_case(
         .map_or(body_bytes, |bound| bound.input)
         .checked_add(ADDED_BY_PROVIDER)
         .and_then(|seen| seen.checked_add(pictures(price, facts)))
+        // A conversation that lives at the provider is cut to what the model can read.
+        .and_then(|seen| seen.checked_add(facts.carried.min(price.context_window)))
         .ok_or(NoBound::Overflow)?;
     let window = if facts.unseen_input || actions.passes > 0 {
         seen.max(price.context_window)
@@ -253,7 +255,7 @@ fn dearest_input(price: &ModelPrice, rates: &Rates, asked: CacheWrite) -> Pico {
 mod tests {
     use super::*;
     use crate::llm::prices::PriceTable;
-    use crate::llm::{DeclaredTool, Usage};
+    use crate::llm::{Audio, Bound, DeclaredTool, Units, Usage};
     use proptest::prelude::*;
     use std::sync::LazyLock;
 
@@ -405,6 +407,50 @@ mod tests {
                 worst("openai", "gpt-5", &asked, body, cap),
                 Err(NoBound::Overflow)
             );
+        }
+    }
+
+    #[test]
+    fn a_conversation_at_the_provider_counts_up_to_what_the_model_can_read() {
+        let bound = |carried| {
+            let asked = RequestFacts { carried, ..facts() };
+            worst("openai", "gpt-realtime", &asked, 100, 10).unwrap()
+        };
+        assert_eq!(bound(5_000).input_bound, 100 + 1_024 + 5_000);
+        let table = PriceTable::embedded().unwrap();
+        let window = table.find("openai", "gpt-realtime").unwrap().context_window;
+        assert_eq!(bound(u64::MAX).input_bound, 100 + 1_024 + window);
+        // $32 a million heard, $64 spoken: the dearest kind of either.
+        assert_eq!(bound(0).amount, Pico(1_124 * 32_000_000 + 10 * 64_000_000));
+    }
+
+    #[test]
+    fn sound_that_is_written_down_has_its_own_price_by_length() {
+        let bound = Bound {
+            input: 20,
+            output: 20,
+            units: Units::of(Unit::AudioMillis, 60_000),
+            ..Bound::default()
+        };
+        let asked = RequestFacts {
+            bound: Some(bound),
+            audio: Audio::Heard,
+            ..facts()
+        };
+        // $0.006 a minute
+        let found = worst("openai", "whisper-1", &asked, 0, 10).unwrap();
+        assert_eq!(found.amount, Pico(6_000_000_000));
+        let table = PriceTable::embedded().unwrap();
+        for (model, heard, spoken) in [
+            ("whisper-1", true, false),
+            ("gpt-4o-transcribe", true, false),
+            ("gpt-realtime", true, true),
+            ("gpt-5", false, false),
+        ] {
+            let price = table.find("openai", model).unwrap();
+            assert_eq!(price.hears(Audio::Heard), heard, "{model}");
+            assert_eq!(price.hears(Audio::Spoken), spoken, "{model}");
+            assert!(price.hears(Audio::Unsaid));
         }
     }
 

@@ -17,6 +17,11 @@ pub trait Settle: Send {
     /// Books the outcome.
     fn settle(self: Box<Self>, outcome: Outcome);
 
+    /// Nothing came of it: what was reserved is given back, and there is no call to be recorded.
+    fn withdraw(self: Box<Self>) {
+        self.settle(Outcome::default());
+    }
+
     /// What has to be on disk before the call is sent; none when all of it is.
     fn on_disk(&self) -> Option<OnDisk> {
         None
@@ -67,6 +72,8 @@ pub struct Outcome {
     pub first_token: Option<Duration>,
     /// From forwarding to the end.
     pub duration: Duration,
+    /// What is reserved for a response that nobody asks for waited so long before one began.
+    pub waited: Duration,
     /// Bytes of the request's body as forwarded.
     pub request_bytes: u64,
     /// Bytes of the reply's body as the provider sent them.

@@ -223,6 +223,7 @@ pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Ma
         untouchable,
         region,
         conversation: conversation::of(text),
+        ..RequestFacts::default()
     })
 }
 
