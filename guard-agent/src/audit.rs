@@ -256,6 +256,12 @@ impl AuditSlot {
         record.bound();
         self.shared.send(Message::Record(Box::new(record)));
     }
+
+    /// Gives the place back: what was to be told did not happen.
+    pub fn release(mut self) {
+        self.about = None;
+        self.shared.taken.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Drop for AuditSlot {

@@ -18,6 +18,7 @@ mod connection;
 mod edits;
 mod framing;
 mod names;
+mod realtime;
 pub(crate) mod replies;
 mod requests;
 mod rules;
@@ -42,7 +43,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them, in the order of the path.
-pub const TARGETS: [Target; 30] = [
+pub const TARGETS: [Target; 34] = [
     target("config", setup::config),
     target("ledger", setup::ledger),
     target("client_hello", connection::client_hello),
@@ -51,6 +52,7 @@ pub const TARGETS: [Target; 30] = [
     target("seam", connection::seam),
     target("socket_frames", sockets::frames),
     target("socket_responses", sockets::responses),
+    target("socket_realtime", realtime::openai),
     target("gzip", |input| coded::check(coded::Codec::Gzip, input)),
     target("deflate", |input| coded::check(coded::Codec::Deflate, input)),
     target("brotli", |input| coded::check(coded::Codec::Brotli, input)),
@@ -59,6 +61,7 @@ pub const TARGETS: [Target; 30] = [
     target("event_stream", framing::event_stream),
     target("lines", framing::lines),
     target("json_edit", edits::json_edit),
+    target("pictures", billed::pictures),
     target("body_edits", requests::body_edits),
     target("tool_gate", rules::tool_gate),
     target("openai_chat", |input| dialect(DialectKind::OpenaiChat, input)),
@@ -84,6 +87,8 @@ pub const TARGETS: [Target; 30] = [
     }),
     target("cohere", |input| dialect(DialectKind::Cohere, input)),
     target("rerank", billed::rerank),
+    target("media", |input| dialect(DialectKind::Media, input)),
+    target("multipart", billed::multipart),
     target("ollama", |input| dialect(DialectKind::Ollama, input)),
 ];
 

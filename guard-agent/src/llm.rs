@@ -29,7 +29,9 @@ use crate::refusal::Refusal;
 
 pub use bound::Bound;
 pub use edits::{BodyEdits, Takes};
+pub use facts::{Audio, CacheWrite, DeclaredTool, RequestFacts};
 pub use gate::{Denial, Gate, InReply, Judgement};
+pub use pictures::Pictures;
 pub use seen::Seen;
 pub use usage::{OtherUsage, Unit, Units, Usage};
 
@@ -44,6 +46,7 @@ pub mod media;
 pub mod ollama;
 pub mod openai_chat;
 pub mod openai_completions;
+pub mod openai_realtime;
 pub mod openai_responses;
 
 // --- which provider, which endpoint -----------------------------------------------
@@ -57,13 +60,16 @@ pub mod conversation;
 mod edits;
 pub mod encoding;
 pub mod eventstream;
+mod facts;
 pub(crate) mod few;
 pub(crate) mod frames;
 pub mod gate;
 pub(crate) mod json_edit;
 pub(crate) mod json_strict;
 mod mentions;
+pub(crate) mod multipart;
 mod note;
+pub(crate) mod pictures;
 pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;
@@ -97,7 +103,7 @@ pub enum DialectKind {
     OpenaiResponses,
     /// Embeddings and reranking in OpenAI's shape.
     Embeddings,
-    /// Images, speech and video: recognised, so that they are refused as what cannot be priced.
+    /// Images, and speech heard and spoken; video and text recognition, which are refused as what cannot be reserved.
     Media,
     /// Anthropic messages.
     AnthropicMessages,
@@ -113,11 +119,13 @@ pub enum DialectKind {
     Cohere,
     /// Ollama's own API.
     Ollama,
+    /// OpenAI's realtime, over WebSocket only.
+    OpenaiRealtime,
 }
 
 impl DialectKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OpenaiChat,
         Self::OpenaiCompletions,
         Self::OpenaiResponses,
@@ -130,6 +138,7 @@ impl DialectKind {
         Self::BedrockInvoke,
         Self::Cohere,
         Self::Ollama,
+        Self::OpenaiRealtime,
     ];
 
     /// Name in configuration, audit and documentation.
@@ -147,11 +156,12 @@ impl DialectKind {
             Self::BedrockInvoke => "bedrock-invoke",
             Self::Cohere => "cohere",
             Self::Ollama => "ollama",
+            Self::OpenaiRealtime => "openai-realtime",
         }
     }
 }
 
-/// What the path of a request says, beside what kind of endpoint it is.
+/// What the path of a request says, beside what kind of endpoint it is; and what its body is said to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Place {
     /// The model, where the provider's base path names it (Azure's deployments).
@@ -160,6 +170,8 @@ pub struct Place {
     pub region: Option<String>,
     /// The path below the base path.
     pub tail: String,
+    /// The content type of the body, where the request has one. Several are joined, so that no format takes them for one.
+    pub content_type: Option<String>,
 }
 
 /// What a method and path of a provider host are.
@@ -184,106 +196,6 @@ pub enum EndpointKind {
     Telemetry,
     /// Anything else on a provider host: refused unless the agent lists it, because it may be a way around a budget.
     Other,
-}
-
-/// What a request asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct RequestFacts {
-    /// Model as the client named it.
-    pub model: String,
-    /// Whether the reply is to be streamed.
-    pub stream: bool,
-    /// Output cap that the client set, in tokens (the largest, where a format has several).
-    pub output_cap: Option<u64>,
-    /// Thinking budget that the client set, in tokens; an output cap may never be set below it.
-    pub thinking_budget: Option<u64>,
-    /// Number of alternative answers asked for (`n`), at least 1.
-    pub choices: u64,
-    /// `stream_options.include_usage`, where the format has it.
-    pub include_usage: bool,
-    /// Every tool declared in the request, wherever this format lets one be declared.
-    pub tools: Vec<DeclaredTool>,
-    /// `service_tier` or its like, as the client named it.
-    pub service_tier: Option<String>,
-    /// Prompt caching that the request asks for, which makes input dearer.
-    pub cache_write: CacheWrite,
-    /// The input contains something whose size the body does not show (URL, file id, stored context).
-    pub unseen_input: bool,
-    /// Beside the declared tools, the provider is asked to act by itself (compaction), at a cost the body does not bound.
-    pub server_side: bool,
-    /// Neither audio nor images can be in the request or in the reply, so that only prices of text count.
-    pub text_only: bool,
-    /// The body carries a checksum over itself (Claude Code's do): it is admitted or refused as it is, never rewritten.
-    pub untouchable: bool,
-    /// Where the request wants to be processed (`inference_geo`), when that changes the price.
-    pub region: Option<String>,
-    /// The most that the call can be billed for, where not the length of its body says so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bound: Option<Bound>,
-    /// What the request shows of the conversation so far, in hashes; `conversation.rs` says how a format fills it.
-    #[serde(skip)]
-    pub conversation: conversation::Conversation,
-}
-
-/// The dearest kind of cache write that a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CacheWrite {
-    /// None asked for.
-    #[default]
-    None,
-    /// Five-minute (default) lifetime.
-    FiveMinutes,
-    /// One-hour lifetime.
-    OneHour,
-}
-
-/// A tool that a request declares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DeclaredTool {
-    /// Name by which the allow list knows it: a function's name, or the type of a built-in one.
-    pub name: String,
-    /// Whether the provider runs it by itself (web search, code execution, an MCP connector).
-    pub server_side: bool,
-    /// Name by which the model calls it, where that is another one (Anthropic's dated tools).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub called: Option<String>,
-    /// Most times that the provider may run it in this call, where the request bounds that.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_uses: Option<u64>,
-}
-
-impl DeclaredTool {
-    /// A tool that the client runs.
-    pub fn client(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            server_side: false,
-            called: None,
-            max_uses: None,
-        }
-    }
-
-    /// A tool that the provider runs.
-    pub fn provider(name: impl Into<String>) -> Self {
-        Self {
-            server_side: true,
-            ..Self::client(name)
-        }
-    }
-
-    /// A tool that one of the two runs.
-    pub fn run_by(provider: bool, name: impl Into<String>) -> Self {
-        Self {
-            server_side: provider,
-            ..Self::client(name)
-        }
-    }
-
-    /// The name that stands in a call of it.
-    pub fn called(&self) -> &str {
-        self.called.as_deref().unwrap_or(&self.name)
-    }
 }
 
 /// A body that this format cannot read. The message goes to the client: it names the place, never the content.

@@ -24,7 +24,7 @@ use crate::keys::vault::Vault;
 use crate::ledger::Ledger;
 use crate::llm::prices::{ModelPrice, PriceTable};
 use crate::llm::provider::Provider;
-use crate::llm::{BodyEdits, Gate};
+use crate::llm::{BodyEdits, Bound, Gate};
 use crate::record::Recorder;
 use crate::refusal::{Reason, Refusal};
 use crate::telemetry::metrics::{Metrics, Stage};
@@ -316,6 +316,8 @@ pub(crate) struct Hold {
     pub(crate) reservation: Option<crate::ledger::Reservation>,
     /// How it grows with a stream; none where nothing is refused.
     pub(crate) growth: Option<Growth>,
+    /// The most that it can be billed for, where its kind says so, and what it sent that is billed.
+    pub(crate) bound: Option<Bound>,
 }
 
 /// What an admitted call occupies beside money, until it has ended.

@@ -2,7 +2,8 @@
 //!
 //! In: both sides of the socket, who the agent is, and the rules. Out: messages, both ways. Each message that asks for a
 //! response is a call of its own: decided, reserved, forwarded, metered, settled and recorded as one over HTTP is. A lane
-//! has one call at a time; what its client asks for meanwhile waits here, undecided.
+//! has one call at a time; what its client asks for meanwhile waits here, undecided. Where the provider begins responses by
+//! itself, one is decided and reserved for before the input that could lead to it goes on (`socket/standing.rs`).
 //! On failure: a refusal is a message in the format's own shape, and the socket stays open. A message that cannot be
 //! framed, a freeze and the end of a run's time end it, with a message that says why. A client that goes away leaves its
 //! calls to be read to their end, in bounds; a provider that goes away leaves their usage unknown.
@@ -18,8 +19,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::drain::Drain;
 use crate::forward::socket::Upstream;
-use crate::llm::DeclaredTool;
-use crate::llm::socket::Asked;
+use crate::llm::socket::{Request, Session};
+use crate::llm::{DeclaredTool, RequestFacts};
 use crate::meter::{Tab, stopping};
 use crate::refusal::Refusal;
 use crate::share::Room;
@@ -28,11 +29,13 @@ mod caller;
 pub(crate) mod client;
 mod replies;
 mod requests;
+mod standing;
 #[cfg(test)]
 mod tests;
 
 pub use caller::Caller;
 pub use client::Client;
+use standing::Standing;
 
 /// Without a call under way, and without a message, a socket is closed after this long; clients open another.
 const IDLE: Duration = Duration::from_secs(30 * 60);
@@ -47,16 +50,29 @@ const LOOK: Duration = Duration::from_secs(1);
 const LANES: usize = 32;
 /// Messages that wait for their lane, in all lanes of a socket.
 const WAITING: usize = 32;
+/// How long a provider may take to end a response that it was told to end.
+const CUT: Duration = Duration::from_secs(10);
+/// How long a response that has to come may take to begin.
+const DUE: Duration = Duration::from_secs(30);
 
 /// An open socket.
 pub struct Socket {
     caller: Caller,
+    session: Box<dyn Session>,
     client: Option<Client>,
     upstream: Upstream,
     lanes: Vec<Lane>,
     /// Tools that were declared on this socket, and not taken out: a later message that goes on from an earlier one need
     /// not repeat them.
     tools: Vec<DeclaredTool>,
+    /// What is reserved for responses that the provider may begin by itself.
+    standing: Vec<Standing>,
+    /// Until when the provider is to have begun a response that nobody asks for.
+    due: Option<Instant>,
+    /// Why the last one could not be reserved, and when that was.
+    uncovered: Option<(Instant, Refusal, String)>,
+    /// A message that waits for the response before it to end. No other is read meanwhile, so that none overtakes it.
+    held: Option<Waiting>,
     drain: Drain,
     /// When the client, and when the provider, last said something.
     heard: (Instant, Instant),
@@ -85,12 +101,34 @@ struct Lane {
 /// A call under way.
 struct Current {
     tab: Tab,
+    /// The provider has said something of it.
     begun: bool,
+    /// The provider has said that it begins.
+    created: bool,
+    /// Something failed, perhaps this.
+    doubtful: bool,
+    /// The client has asked for its end.
+    stopping: bool,
+    /// When the provider was told to end it, because no more of it is forwarded.
+    cut: Option<Instant>,
+}
+
+impl Current {
+    fn new(tab: Tab) -> Self {
+        Self {
+            tab,
+            begun: false,
+            created: false,
+            doubtful: false,
+            stopping: false,
+            cut: None,
+        }
+    }
 }
 
 /// A message that waits for its lane.
 struct Waiting {
-    asked: Asked,
+    asked: (Box<RequestFacts>, Request),
     message: Bytes,
     room: Room,
 }
@@ -129,13 +167,24 @@ fn frame(code: CloseCode, reason: &'static str) -> CloseFrame {
 
 impl Socket {
     /// A socket of this client and this provider.
-    pub fn new(caller: Caller, client: Client, upstream: Upstream, drain: Drain) -> Self {
+    pub fn new(
+        caller: Caller,
+        session: Box<dyn Session>,
+        client: Client,
+        upstream: Upstream,
+        drain: Drain,
+    ) -> Self {
         Self {
             caller,
+            session,
             client: Some(client),
             upstream,
             lanes: Vec::new(),
             tools: Vec::new(),
+            standing: Vec::new(),
+            due: None,
+            uncovered: None,
+            held: None,
             drain,
             heard: (Instant::now(), Instant::now()),
             gone: None,
@@ -151,8 +200,9 @@ impl Socket {
         let ended = loop {
             let told = self.over.is_some();
             let wake = self.wake();
+            let waits = self.held.is_some();
             let woken = tokio::select! {
-                message = Client::next(&mut self.client) => Woken::Client(message),
+                message = Client::next(&mut self.client), if !waits => Woken::Client(message),
                 message = self.upstream.next() => Woken::Provider(message),
                 () = tokio::time::sleep_until(wake) => Woken::Look,
                 () = draining.as_mut(), if !told => Woken::Draining,
@@ -179,6 +229,7 @@ impl Socket {
         };
         // What is still under way is settled with what is known, before anybody is waited for.
         self.lanes.clear();
+        self.stand_down();
         let client = async {
             if let Some(client) = self.client {
                 client.close(ended.client).await;
@@ -188,7 +239,8 @@ impl Socket {
     }
 
     fn busy(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.call.is_some())
+        let under_way = |lane: &Lane| lane.call.as_ref().is_some_and(|call| !call.doubtful);
+        self.is_due() || self.lanes.iter().any(under_way)
     }
 
     /// When to look next: at the latest when a reply's time is over.
@@ -196,6 +248,11 @@ impl Socket {
         let calls = self.lanes.iter().filter_map(|lane| lane.call.as_ref());
         let deadlines = calls
             .filter_map(|call| call.tab.deadline())
+            .chain(
+                self.standing
+                    .iter()
+                    .filter_map(|standing| standing.tab.deadline()),
+            )
             .map(Instant::from_std);
         deadlines.fold(Instant::now() + LOOK, Instant::min)
     }
@@ -235,6 +292,7 @@ impl Socket {
             return Err(self.provider_gone("the reply takes too long after the client had gone", None));
         }
         self.expire(now).await?;
+        self.end_cut(now)?;
         if self.over.is_none()
             && let Some(refusal) = self.caller.standing()
         {

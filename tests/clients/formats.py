@@ -17,7 +17,10 @@ FORMATS = {
     "embeddings": "openai",
     "completions": "openai",
     "images": "openai",
+    "edit": "openai",
     "speech": "openai",
+    "transcribe": "openai",
+    "video": "openai",
     "moderation": "openai",
     "gemini": "google.genai",
     "vertex": "google.genai",
@@ -37,7 +40,8 @@ def arguments():
     parser.add_argument("--max-tokens", type=int, default=1000)
     parser.add_argument("--tools", default="", help="names of tools to declare, separated by commas")
     parser.add_argument("--stream", action="store_true")
-    parser.add_argument("--number", type=int, default=2, help="documents to put in order, or images to make")
+    parser.add_argument("--number", type=int, default=2, help="documents to rank, images to make, or seconds to hear")
+    parser.add_argument("--response-format", default="")
     return parser.parse_args()
 
 
@@ -159,16 +163,61 @@ def completions(args):
     return reply.choices[0].text, [], reply.usage.model_dump()
 
 
-def images(args):
+def told(usage):
+    return usage.model_dump() if usage else None
+
+
+def images(args, **edit):
     import openai
 
-    return str(openai.OpenAI().images.generate(model=args.model, prompt=PROMPT)), [], None
+    client = openai.OpenAI().images
+    make = client.edit if edit else client.generate
+    request = {"model": args.model, "prompt": PROMPT, "n": args.number, "quality": "low", "size": "1024x1024"} | edit
+    if args.stream:
+        events = list(make(**request, stream=True, partial_images=1))
+        return " ".join(event.type for event in events), [], told(events[-1].usage)
+    reply = make(**request)
+    return str(len(reply.data)), [], told(reply.usage)
+
+
+def edit(args):
+    png = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    return images(args, image=[("one.png", png), ("two.png", png)])
 
 
 def speech(args):
     import openai
 
-    return str(openai.OpenAI().audio.speech.create(model=args.model, voice="alloy", input=PROMPT)), [], None
+    how = {"stream_format": "sse"} if args.stream else {}
+    reply = openai.OpenAI().audio.speech.create(model=args.model, voice="alloy", input=PROMPT, **how)
+    return reply.read().decode("latin-1"), [], None
+
+
+def transcribe(args):
+    import io
+    import wave
+
+    import openai
+
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setparams((1, 1, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(8000 * args.number))
+    how = {"response_format": args.response_format} if args.response_format else {}
+    file = ("speech.wav", sound.getvalue())
+    client = openai.OpenAI().audio.transcriptions
+    if args.stream:
+        events = list(client.create(model=args.model, file=file, stream=True, **how))
+        return events[-1].text, [], told(events[-1].usage)
+    reply = client.create(model=args.model, file=file, **how)
+    return (reply, [], None) if isinstance(reply, str) else (reply.text, [], told(reply.usage))
+
+
+def video(args):
+    import openai
+
+    body = {"model": args.model, "prompt": PROMPT}
+    return str(openai.OpenAI().post("/videos", body=body, cast_to=object)), [], None
 
 
 def moderation(args):

@@ -365,34 +365,39 @@ fn side_paths_are_no_calls_and_telemetry_stays_here() -> Result<()> {
     Ok(())
 }
 
-/// What bills in a unit that Guard has no price for is refused, and says what to do; what is free passes and is no call.
+/// What bills in a way that cannot be reserved is refused, and says what to do; what is free passes and is no call.
 #[test]
-fn what_is_billed_by_the_image_or_the_search_is_refused_and_what_is_free_passes() -> Result<()> {
+fn what_is_billed_in_a_way_that_cannot_be_reserved_is_refused_and_what_is_free_passes() -> Result<()> {
     let lab = Lab::builder()
         .coder(&AGENT.replace("\"gpt-*\"", "\"*\""))
-        .other(&format!("{AGENT}\nendpoints = [\"/v1/images/generations\"]"))
+        .other(&format!("{AGENT}\nendpoints = [\"/v1/videos\"]"))
         .start()?;
-    for (number, arguments) in ["images --model gpt-image-1", "speech --model tts-1"]
-        .into_iter()
-        .enumerate()
+    for (number, (arguments, words)) in [
+        ("video --model sora-2", "no price"),
+        // A model that hears has no price for images, and one that speaks none for text.
+        ("images --model whisper-1", "no price"),
+        ("responses --model tts-1", "no price"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let said = call(lab.coder(), arguments)?;
         let message = said["message"].as_str().unwrap_or_default();
         ensure!(
-            said["ok"] == false && said["status"] == 400 && message.contains("no price"),
+            said["ok"] == false && said["status"] == 400 && message.contains(words),
             "{arguments}: {said}"
         );
         let record = lab.calls(number + 1)?.pop().context("no record")?;
         assert_eq!(record["reason"], "unpriced", "{record}");
     }
-    assert!(lab.openai().seen().is_empty() && lab.cohere().seen().is_empty());
+    assert!(lab.openai().seen().is_empty());
     let said = call(lab.coder(), "moderation --model omni-moderation-latest")?;
     ensure!(said["ok"] == true && said["text"] == "False", "{said}");
     assert_eq!(lab.openai().seen().len(), 1);
-    // The fake provider makes no images; what counts is that the owner's list lets the call through.
-    let said = call(lab.other(), "images --model gpt-image-1")?;
+    // The fake provider makes no films; what counts is that the owner's list lets the call through.
+    let said = call(lab.other(), "video --model sora-2")?;
     ensure!(said["status"] == 404, "{said}");
-    assert_eq!(lab.openai().last()?.path, "/v1/images/generations");
+    assert_eq!(lab.openai().last()?.path, "/v1/videos");
     Ok(())
 }
 

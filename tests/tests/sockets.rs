@@ -225,7 +225,7 @@ fn an_agent_without_websockets_is_sent_to_https_at_the_handshake() -> Result<()>
 #[test]
 fn a_socket_that_guard_does_not_read_is_sent_to_https_whatever_the_agent_may() -> Result<()> {
     let lab = Lab::builder()
-        .coder(&agent("100.0", "endpoints = [\"/v1/realtime\"]"))
+        .coder(&agent("100.0", "endpoints = [\"/v1/realtime*\"]"))
         .start()?;
     let upgrade = [
         "--http1.1",
@@ -239,7 +239,7 @@ fn a_socket_that_guard_does_not_read_is_sent_to_https_whatever_the_agent_may() -
         "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
         "--write-out",
         "%{http_code}",
-        "https://api.openai.com/v1/realtime?model=gpt-realtime",
+        "https://api.openai.com/v1/realtime/translations?model=gpt-realtime-translate",
     ];
     let done = lab.coder().curl(upgrade)?.run()?;
     ensure!(done.stdout.ends_with("426"), "{}", done.stdout);

@@ -30,7 +30,7 @@ use crate::forward::pool::Upstreams;
 use crate::forward::request::request;
 use crate::identity::Identity;
 use crate::llm::BodyEdits;
-use crate::llm::socket::{Request as Asked, SocketFormat};
+use crate::llm::socket::{Request as Asked, Session};
 use crate::meter::{Linger, Metered, Tab};
 use crate::policy::{Credential, Permit, Redeemed};
 use crate::refusal::{Reason, Refusal};
@@ -252,38 +252,36 @@ impl Upstream {
     /// The refusal to tell; the permit is settled.
     pub async fn ask(
         &mut self,
-        format: &'static dyn SocketFormat,
+        session: &dyn Session,
         asked: &Asked,
         call: Call,
         permit: Permit,
     ) -> Result<(Tab, Vec<String>), Refusal> {
-        let Redeemed {
-            edits,
-            settlement,
-            gate,
-            ..
-        } = permit.redeem();
-        let on_disk = settlement.on_disk();
-        let mut tab = Tab::open(settlement, call.dialect, false, gate);
-        tab.set_call(call.id.to_string());
-        record_first(on_disk, &mut tab).await?;
-        let text = if edits.is_empty() {
-            call.body
-        } else {
-            let rewritten = beside(call.body.len(), || call.dialect.rewrite(&call.body, &edits));
-            rewritten.map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?
-        };
-        let bytes = text.len() as u64;
-        let text =
-            Utf8Bytes::try_from(text).map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+        let (mut tab, edits, body) = hold(call, permit, false).await?;
+        let bytes = body.len() as u64;
+        let text = text(body)?;
         // From here on the provider may have it.
         tab.set_forwarded(true, bytes);
         if let Err(why) = self.send(Message::Text(text)).await {
             tab.set_error(why.clone());
             return Err(unreachable(&why));
         }
-        tab.begin_messages(|gate| format.reader(asked, gate));
+        tab.begin_messages(|gate| session.reader(asked, gate));
         Ok((tab, edits.strip_tools))
+    }
+
+    /// Forwards a message that says what later responses are like. Gives the account of the next one, and what was changed
+    /// in the message.
+    ///
+    /// # Errors
+    /// The refusal to tell; the permit is given back.
+    pub async fn set_up(&mut self, call: Call, permit: Permit) -> Result<(Tab, BodyEdits), Refusal> {
+        let (tab, edits, body) = hold(call, permit, true).await?;
+        let text = text(body)?;
+        self.send(Message::Text(text))
+            .await
+            .map_err(|why| unreachable(&why))?;
+        Ok((tab, edits))
     }
 
     /// Forwards a message that is no call.
@@ -302,6 +300,48 @@ impl Upstream {
     pub async fn close(self, frame: Option<CloseFrame>) {
         close(self.0, frame).await;
     }
+}
+
+/// Opens the account of a response that nobody has asked for. Gives how it was to be changed.
+///
+/// # Errors
+/// The refusal to tell; the permit is given back.
+pub async fn stand(call: Call, permit: Permit) -> Result<(Tab, BodyEdits), Refusal> {
+    let (tab, edits, _) = account(&call, permit, true).await?;
+    Ok((tab, edits))
+}
+
+/// Opens the account of a call, and waits until it is on record.
+async fn account(call: &Call, permit: Permit, standing: bool) -> Result<(Tab, BodyEdits, Bytes), Refusal> {
+    let Redeemed {
+        edits,
+        settlement,
+        gate,
+        ..
+    } = permit.redeem();
+    let on_disk = settlement.on_disk();
+    let mut tab = Tab::open(settlement, call.dialect, false, gate);
+    tab.set_call(call.id.to_string());
+    if standing {
+        tab.stand();
+    }
+    record_first(on_disk, &mut tab).await?;
+    Ok((tab, edits, call.body.clone()))
+}
+
+/// Opens the account of a message, and changes the message.
+async fn hold(call: Call, permit: Permit, standing: bool) -> Result<(Tab, BodyEdits, Bytes), Refusal> {
+    let (tab, edits, body) = account(&call, permit, standing).await?;
+    if edits.is_empty() {
+        return Ok((tab, edits, body));
+    }
+    let rewritten = beside(body.len(), || call.dialect.rewrite(&body, &edits));
+    let body = rewritten.map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?;
+    Ok((tab, edits, body))
+}
+
+fn text(body: Bytes) -> Result<Utf8Bytes, Refusal> {
+    Utf8Bytes::try_from(body).map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))
 }
 
 /// Ends a socket, in bounded time.

@@ -26,7 +26,7 @@ fn paths(kind: DialectKind) -> &'static [&'static str] {
         DialectKind::OpenaiCompletions => &["/v1/completions", "/v1/fim/completions"],
         DialectKind::OpenaiResponses => &["/v1/responses"],
         DialectKind::Embeddings => &["/v1/embeddings"],
-        DialectKind::Media => &["/v1/images/generations"],
+        DialectKind::Media => &["/v1/images/generations", "/v1/audio/speech", "/v1/images/edits"],
         DialectKind::AnthropicMessages => &["/v1/messages"],
         DialectKind::AnthropicVertex => &["/models/claude-sonnet-4-5@20250929:rawPredict"],
         DialectKind::Gemini => &[
@@ -41,6 +41,7 @@ fn paths(kind: DialectKind) -> &'static [&'static str] {
         ],
         DialectKind::Cohere => &["/v2/chat", "/v2/embed"],
         DialectKind::Ollama => &["/api/chat", "/api/generate", "/api/embed"],
+        DialectKind::OpenaiRealtime => &["/v1/realtime"],
     }
 }
 
@@ -98,6 +99,7 @@ pub(super) fn check(kind: DialectKind, mode: u8, how: u8, body: &[u8]) {
         model: None,
         region: None,
         tail: tail.to_owned(),
+        content_type: None,
     };
     let dialect = dialect_of(kind);
     let read = |body: &[u8]| {

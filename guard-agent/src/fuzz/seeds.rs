@@ -7,6 +7,7 @@ use super::replies::{BINARY, mode};
 use super::sockets::framed;
 
 mod connections;
+mod realtime;
 
 use connections::{heads, hellos, queries};
 
@@ -26,6 +27,7 @@ pub(super) fn of(target: &str) -> Seeds {
         "seam" => messages(),
         "socket_frames" => frames(),
         "socket_responses" => socket(),
+        "socket_realtime" => realtime::openai(),
         "gzip" => coded(Codec::Gzip),
         "deflate" => coded(Codec::Deflate),
         "brotli" => coded(Codec::Brotli),
@@ -36,7 +38,10 @@ pub(super) fn of(target: &str) -> Seeds {
         "json_edit" => with(&[0b10, 0x21], fixtures("openai-chat", ".request.json"), "json"),
         "body_edits" => edited(),
         "tool_gate" => arguments(),
+        "pictures" => named(&crate::llm::pictures::heads()),
         "rerank" => reranks(),
+        "media" => media(),
+        "multipart" => forms(),
         format => calls(&format.replace('_', "-")),
     };
     all.sort();
@@ -71,6 +76,28 @@ fn reranks() -> Seeds {
     all.push(("long".to_owned(), long.into_bytes()));
     let image = r#"{"model":"m","query":"q","documents":[{"image":"https://a"}]}"#;
     all.push(("image".to_owned(), image.as_bytes().to_vec()));
+    all
+}
+
+/// Speech and images, asked for in JSON, and every reply.
+fn media() -> Seeds {
+    let mut all = calls("media");
+    for (how, ending) in [(0, "images"), (1, "speech"), (2, "edit")] {
+        all.extend(with(
+            &[0, how],
+            fixtures("media", &format!(".{ending}.json")),
+            ending,
+        ));
+    }
+    all
+}
+
+/// Forms.
+fn forms() -> Seeds {
+    let mut all = with(&[], fixtures("media", ".transcription.form"), "transcription");
+    all.extend(with(&[], fixtures("media", ".edit.form"), "edit"));
+    let two = "--guard0\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n--guard\r\n--guard0--\r\n";
+    all.push(("short".to_owned(), two.as_bytes().to_vec()));
     all
 }
 

@@ -16,7 +16,7 @@ use super::replies::{Rules, drain};
 use super::{alike, broken, controls, pieces, requests};
 use crate::llm::frames::{MESSAGE_END, message};
 use crate::llm::provider::dialect_of;
-use crate::llm::socket::{Asked, Mark, Request, SocketFormat};
+use crate::llm::socket::{Asked, Mark, Opening, Request, Session};
 use crate::llm::{DialectKind, Gate, InReply, RequestFacts};
 use crate::refusal::{Reason, Refusal};
 use crate::share::Share;
@@ -198,27 +198,68 @@ pub(super) fn responses(input: &[u8]) {
     let Some((mode, how, rest)) = controls(input) else {
         return;
     };
-    let Some(format) = dialect_of(DialectKind::OpenaiResponses).socket("/v1/responses") else {
-        broken("responses are not spoken over sockets");
+    let Some(session) = &mut opened(DialectKind::OpenaiResponses, "/v1/responses") else {
         return;
     };
     if mode & PROVIDER == 0 {
-        asked(format, mode, how, rest);
-    } else {
-        told(format, mode, how, rest);
+        asked(session.as_mut(), mode, how, rest);
+        return;
     }
+    let lines = lines(rest);
+    for line in &lines {
+        let told = session.told(line);
+        // Not all of what passes can be read as a value: half a surrogate, a number without bound.
+        let members = std::str::from_utf8(line)
+            .ok()
+            .and_then(members)
+            .unwrap_or_default();
+        let text = |name: &str| {
+            let value = members.get(name)?;
+            serde_json::from_str::<String>(value.get()).ok()
+        };
+        assert!(told.mark != Mark::Begin || text("type").as_deref() == Some("response.created"));
+        assert!(told.lane.is_none() || text("stream_id") == told.lane);
+    }
+    let request = Request {
+        lane: (how & 1 == 1).then(|| "a".to_owned()),
+        prepares: how & 2 != 0,
+        ..Request::default()
+    };
+    told(session.as_ref(), &request, mode, how, &lines);
+}
+
+/// A socket of this format.
+pub(super) fn opened(kind: DialectKind, target: &'static str) -> Option<Box<dyn Session>> {
+    let target = http::Uri::from_static(target);
+    let headers = http::HeaderMap::new();
+    let opening = Opening {
+        target: &target,
+        headers: &headers,
+    };
+    let format = dialect_of(kind).socket(target.path());
+    let session = format.and_then(|format| format.open(&opening).ok());
+    if session.is_none() {
+        broken("this format is not spoken over sockets");
+    }
+    session
+}
+
+/// The lines that are text.
+pub(super) fn lines(rest: &[u8]) -> Vec<&[u8]> {
+    let lines = rest.split(|byte| *byte == b'\n');
+    lines.filter(|line| std::str::from_utf8(line).is_ok()).collect()
 }
 
 /// What goes on is what it was taken for, and stays so when it is edited; what does not is refused in the format.
-fn asked(format: &dyn SocketFormat, mode: u8, how: u8, text: &[u8]) {
+fn asked(session: &mut dyn Session, mode: u8, how: u8, text: &[u8]) {
     let value = serde_json::from_slice::<Value>(text).unwrap_or_default();
-    match format.asked(text) {
+    match session.asked(text) {
         Err(unfit) => {
             let refusal = Refusal::new(Reason::Malformed, unfit.why);
-            let said = format.refusal(&refusal, "id-1", unfit.lane.as_deref());
+            let said = session.refusal(&refusal, "id-1", unfit.named.as_deref());
             let said = serde_json::from_str::<Value>(&said).unwrap_or_default();
             assert_eq!(said["type"], "error");
-            assert_eq!(said["stream_id"].as_str(), unfit.lane.as_deref());
+            assert_eq!(said["stream_id"].as_str(), unfit.named.as_deref());
         }
         Ok(Asked::Stop) => {
             let members = value.as_object();
@@ -234,46 +275,27 @@ fn asked(format: &dyn SocketFormat, mode: u8, how: u8, text: &[u8]) {
             assert_ne!(value["background"], true);
             assert!(value["response"].is_null());
             assert_eq!(value["stream_id"].as_str(), request.lane.as_deref());
-            assert_eq!(value["generate"].as_bool().unwrap_or(true), request.generates);
+            assert_eq!(value["generate"] == false, request.prepares);
             assert_eq!(!value["previous_response_id"].is_null(), request.continues);
             let again = |text: &[u8]| -> Result<RequestFacts, String> {
-                match format.asked(text) {
+                let mut other = opened(DialectKind::OpenaiResponses, "/v1/responses");
+                match other.as_mut().ok_or("no socket")?.asked(text) {
                     Ok(Asked::Response(facts, same)) if same == request => Ok(*facts),
                     other => Err(format!("{other:?}")),
                 }
             };
             requests::edited(dialect_of(DialectKind::OpenaiResponses), &again, mode, how, text);
         }
+        Ok(other) => broken(&format!("{other:?} on a socket of responses")),
     }
 }
 
 /// What is learnt and what passes does not depend on what comes at a time; nothing of a denied call passes.
-fn told(format: &dyn SocketFormat, mode: u8, how: u8, rest: &[u8]) {
-    let lines = rest.split(|byte| *byte == b'\n');
-    let lines: Vec<&[u8]> = lines.filter(|line| std::str::from_utf8(line).is_ok()).collect();
-    for line in &lines {
-        let told = format.told(line);
-        // Not all of what passes can be read as a value: half a surrogate, a number without bound.
-        let members = std::str::from_utf8(line)
-            .ok()
-            .and_then(members)
-            .unwrap_or_default();
-        let text = |name: &str| {
-            let value = members.get(name)?;
-            serde_json::from_str::<String>(value.get()).ok()
-        };
-        assert!(told.mark != Mark::Begin || text("type").as_deref() == Some("response.created"));
-        assert!(told.lane.is_none() || text("stream_id") == told.lane);
-    }
+pub(super) fn told(session: &dyn Session, request: &Request, mode: u8, how: u8, lines: &[&[u8]]) {
     let each: Vec<Vec<u8>> = lines.iter().map(|line| message(line)).collect();
     let each: Vec<&[u8]> = each.iter().map(Vec::as_slice).collect();
     let all = each.concat();
-    let request = Request {
-        lane: (how & 1 == 1).then(|| "a".to_owned()),
-        generates: how & 2 == 0,
-        continues: false,
-    };
-    let read = |gate: Option<&Arc<dyn Gate>>, pieces: &[&[u8]]| drain(format.reader(&request, gate), pieces);
+    let read = |gate: Option<&Arc<dyn Gate>>, pieces: &[&[u8]]| drain(session.reader(request, gate), pieces);
     let plain = read(None, &[&all]);
     alike(&plain, &read(None, &each), "one by one");
     assert!(plain.0 == all, "the messages are not those of the provider");

@@ -153,7 +153,11 @@ mod tests {
     fn a_socket_whose_format_is_not_read_is_told_what_to_use_instead() {
         let live = "google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
         for (provider, path) in [
-            ("openai", "/v1/realtime?model=gpt-realtime".to_owned()),
+            (
+                "openai",
+                "/v1/realtime/translations?model=gpt-realtime-translate".to_owned(),
+            ),
+            ("xai", "/v1/realtime".to_owned()),
             ("gemini", format!("/ws/{live}?key=k")),
         ] {
             let provider = builtin().into_iter().find(|known| known.name == provider);

@@ -106,6 +106,7 @@ fn below(mount: &Mount, path: &str) -> Option<Place> {
         model,
         region,
         tail: rest.to_owned(),
+        content_type: None,
     })
 }
 

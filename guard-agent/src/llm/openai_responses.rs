@@ -21,9 +21,9 @@ use crate::refusal::Refusal;
 mod calls;
 mod conversation;
 pub(crate) mod request;
-mod rewrite;
-mod socket;
-mod tools;
+pub(in crate::llm) mod rewrite;
+pub(in crate::llm) mod socket;
+pub(in crate::llm) mod tools;
 pub(crate) mod usage;
 
 /// This format.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 
-use super::{Unit, Usage};
+use super::{Audio, Unit, Usage};
 use crate::money::Pico;
 
 mod ceiling;
@@ -24,6 +24,7 @@ mod names;
 pub mod store;
 
 pub use file::PriceTableError;
+pub(in crate::llm) use litellm::Dollars;
 
 /// Date of Guard's own table.
 pub const DATE: &str = "2026-11-23";
@@ -216,6 +217,21 @@ impl ModelPrice {
     /// The price of one of these.
     pub fn fee(&self, unit: Unit) -> Option<Pico> {
         self.fees.get(&unit).copied()
+    }
+
+    /// Whether audio of this kind has a price.
+    pub fn hears(&self, audio: Audio) -> bool {
+        let Rates {
+            input_audio,
+            output_audio,
+            ..
+        } = self.standard.rates;
+        self.free
+            || match audio {
+                Audio::Unsaid => true,
+                Audio::Spoken => input_audio.is_some() && output_audio.is_some(),
+                Audio::Heard => input_audio.is_some() || self.fee(Unit::AudioMillis).is_some(),
+            }
     }
 
     /// What this usage costs in no particular region.

@@ -11,7 +11,7 @@ use crate::call::Said;
 use crate::keys::KeySource;
 use crate::llm::{
     Dialect, DialectKind, anthropic, bedrock_converse, bedrock_invoke, cohere, embeddings, gemini, media,
-    ollama, openai_chat, openai_completions, openai_responses,
+    ollama, openai_chat, openai_completions, openai_realtime, openai_responses,
 };
 
 mod builtin;
@@ -191,16 +191,18 @@ pub fn dialect_of(kind: DialectKind) -> &'static dyn Dialect {
         DialectKind::BedrockInvoke => &bedrock_invoke::INVOKE,
         DialectKind::Cohere => &cohere::COHERE,
         DialectKind::Ollama => &ollama::OLLAMA,
+        DialectKind::OpenaiRealtime => &openai_realtime::REALTIME,
     }
 }
 
-/// The same, in the flavour of one provider: what differs is only the field for an output cap that the client did not
-/// set. For a provider that is not built in, the older and more widely known field.
+/// The same, in the flavour of one provider: what differs is the field for an output cap that the client did not set (for a
+/// provider that is not built in, the older and more widely known one), and what the shortest recording is billed as.
 pub fn dialect_at(provider: &Provider, kind: DialectKind) -> &'static dyn Dialect {
     match kind {
         DialectKind::OpenaiChat if !builtin::takes_max_completion_tokens(&provider.name) => {
             &openai_chat::COMPATIBLE
         }
+        DialectKind::Media if provider.name == "groq" => &media::GROQ,
         kind => dialect_of(kind),
     }
 }

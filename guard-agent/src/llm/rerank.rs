@@ -91,6 +91,7 @@ pub(super) fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Ma
             input: documents.bytes.saturating_add(pairs),
             output: 0,
             units: Units::of(Unit::SearchUnit, searches),
+            ..Bound::default()
         }),
         ..RequestFacts::default()
     })

@@ -31,6 +31,8 @@ pub struct Tab {
     room: Option<Seen>,
     call: String,
     began: Instant,
+    /// It is held for a response that nobody has asked for, and none has begun.
+    standing: bool,
 }
 
 impl Tab {
@@ -52,6 +54,7 @@ impl Tab {
             hide_usage_event,
             gate,
             began: Instant::now(),
+            standing: false,
         }
     }
 
@@ -188,6 +191,10 @@ impl Tab {
         let Some(settlement) = self.settlement.take() else {
             return Bytes::new();
         };
+        if self.standing {
+            settlement.withdraw();
+            return Bytes::new();
+        }
         let bytes = usize::try_from(self.outcome.reply_bytes).unwrap_or(usize::MAX);
         let reader = self.reader.as_mut();
         let (rest, facts) = reader

@@ -323,6 +323,7 @@ pub(crate) fn worst(body: &str, output: u64) -> u64 {
 /// A reply that ended well with this usage.
 pub(crate) fn answered(input: u64, output: u64) -> Outcome {
     Outcome {
+        waited: Duration::ZERO,
         forwarded: true,
         status: Some(StatusCode::OK),
         facts: ReplyFacts {

@@ -180,6 +180,7 @@ impl<'a> Judging<'a> {
             price: price.cloned(),
             reservation,
             growth,
+            bound: facts.bound,
         };
         Ok((edits, hold, watch))
     }
@@ -329,13 +330,16 @@ impl<'a> Judging<'a> {
         let (rules, provider) = (self.rules, &self.provider.name);
         let kin = self.provider.like.as_deref();
         let found = rules.prices.find(provider, &facts.model);
-        if let Some(price) = found.or_else(|| rules.prices.find(kin?, &facts.model)) {
+        let found = found.or_else(|| rules.prices.find(kin?, &facts.model));
+        if let Some(price) = found.filter(|price| price.hears(facts.audio)) {
             return Ok(price);
         }
         self.policy.metrics.unpriced(&self.who.agent, provider);
         let ceiling = rules.prices.ceiling(provider);
         let ceiling = ceiling.or_else(|| rules.prices.ceiling(kin?));
-        match ceiling.filter(|_| rules.unpriced == Unpriced::Ceiling) {
+        let known =
+            |price: &&Arc<ModelPrice>| rules.unpriced == Unpriced::Ceiling && price.hears(facts.audio);
+        match ceiling.filter(known) {
             Some(ceiling) => {
                 self.draft.finding("priced_by_ceiling");
                 Ok(ceiling)

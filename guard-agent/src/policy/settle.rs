@@ -9,12 +9,18 @@ use http::StatusCode;
 
 use crate::ledger::OnDisk;
 use crate::llm::{ReplyFacts, Seen};
+use crate::policy::Hold;
 use crate::refusal::{Reason, Refusal};
 
 /// What a permit has reserved. Consumed with the call's outcome, on every path.
 pub trait Settle: Send {
     /// Books the outcome.
     fn settle(self: Box<Self>, outcome: Outcome);
+
+    /// Nothing came of it: what was reserved is given back, and there is no call to be recorded.
+    fn withdraw(self: Box<Self>) {
+        self.settle(Outcome::default());
+    }
 
     /// What has to be on disk before the call is sent; none when all of it is.
     fn on_disk(&self) -> Option<OnDisk> {
@@ -66,6 +72,8 @@ pub struct Outcome {
     pub first_token: Option<Duration>,
     /// From forwarding to the end.
     pub duration: Duration,
+    /// What is reserved for a response that nobody asks for waited so long before one began.
+    pub waited: Duration,
     /// Bytes of the request's body as forwarded.
     pub request_bytes: u64,
     /// Bytes of the reply's body as the provider sent them.
@@ -74,4 +82,16 @@ pub struct Outcome {
     pub cut: Option<Reason>,
     /// Why there was no answer, or not all of it.
     pub upstream_error: Option<String>,
+}
+
+impl Outcome {
+    /// Adds what is billed and stands in the request alone, once it was answered.
+    pub(crate) fn count_sent(&mut self, hold: Option<&Hold>) {
+        let answered = self.status.is_some_and(|status| status.is_success()) && !self.facts.error;
+        if let Some(hold) = hold.filter(|_| answered)
+            && let Some(bound) = hold.bound
+        {
+            self.facts.usage = bound.counted(self.facts.usage, hold.price.as_deref());
+        }
+    }
 }

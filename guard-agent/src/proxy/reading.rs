@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use crate::call::Fingerprint;
 use crate::llm::detect::Endpoint;
 use crate::llm::encoding::decode_request;
-use crate::llm::{EndpointKind, RequestFacts};
+use crate::llm::{EndpointKind, Place, RequestFacts};
 use crate::refusal::{Reason, Refusal};
 use crate::share::Room;
 use crate::share::large::{LARGE, beside, turn};
@@ -45,12 +45,14 @@ impl Body {
                 room.grow_to(came.len() + plain.len())?;
             }
             let facts = match endpoint.kind {
-                EndpointKind::Inference => Some(
-                    endpoint
-                        .dialect
-                        .request_at(&endpoint.place, &plain)
-                        .map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?,
-                ),
+                EndpointKind::Inference => {
+                    let place = Place {
+                        content_type: content_type(headers),
+                        ..endpoint.place.clone()
+                    };
+                    let facts = endpoint.dialect.request_at(&place, &plain);
+                    Some(facts.map_err(|error| Refusal::new(Reason::Malformed, error.to_string()))?)
+                }
                 _ => None,
             };
             Ok(Self {
@@ -61,4 +63,15 @@ impl Body {
             })
         })
     }
+}
+
+/// What the body is said to be. Several headers are joined, and bytes that are no text are shown as such, so that no format
+/// takes either for a type that it knows.
+fn content_type(headers: &HeaderMap) -> Option<String> {
+    let all: Vec<_> = headers
+        .get_all(CONTENT_TYPE)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }

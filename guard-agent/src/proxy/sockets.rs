@@ -22,9 +22,10 @@ use crate::forward::socket::{Opened, open};
 use crate::http::Reply;
 use crate::http::admit::admit;
 use crate::identity::Identity;
+use crate::llm::Malformed;
 use crate::llm::detect::{self, Endpoint};
 use crate::llm::provider::Provider;
-use crate::llm::socket::SocketFormat;
+use crate::llm::socket::{Opening, SocketFormat};
 use crate::refusal::{Reason, Refusal};
 use crate::socket::{Caller, Client, Socket};
 
@@ -111,12 +112,19 @@ impl Proxy {
         admit(&parts, &connection.origin.sni, port, endpoint.kind).map_err(Refused::Early)?;
         let key = handshake(&parts.headers).map_err(Refused::Early)?;
         let accept = derive_accept_key(key.as_bytes());
+        let opening = Opening {
+            target: &parts.uri,
+            headers: &parts.headers,
+        };
+        let session = format
+            .open(&opening)
+            .map_err(|Malformed(why)| Refused::Early(Refusal::new(Reason::Malformed, why)))?;
+        let dialect = session.dialect().unwrap_or(endpoint.dialect);
         let caller = Caller {
             identity: identity.clone(),
             provider: connection.provider.clone(),
             origin: connection.origin.clone(),
-            dialect: endpoint.dialect,
-            format,
+            dialect,
             target: parts.uri.clone(),
             headers: parts.headers.clone(),
             judge: self.stages.decide.clone(),
@@ -157,7 +165,7 @@ impl Proxy {
             match upgraded.await {
                 Ok(stream) => {
                     let client = Client::new(stream, share, largest).await;
-                    Box::pin(Socket::new(caller, client, *upstream, drain).run()).await;
+                    Box::pin(Socket::new(caller, session, client, *upstream, drain).run()).await;
                 }
                 Err(error) => tracing::debug!(%error, "the client left before its socket was open"),
             }

@@ -48,6 +48,19 @@ fn what_never_left_is_released() {
 }
 
 #[test]
+fn what_was_held_for_a_response_that_did_not_come_is_given_back_and_is_no_call() {
+    let world = World::new(USUAL);
+    world.chat(ASKED).unwrap().redeem().settlement.withdraw();
+    assert_eq!(world.policy.in_flight("coder"), 0);
+    assert_eq!(world.account(Window::Day), (0, 0));
+    assert_eq!(calls(&world, "ok"), "0");
+    // The next record is the first one, and none is said to be lost.
+    settle(world.chat(ASKED).unwrap(), answered(10, 5));
+    let record = world.record();
+    assert_eq!(record["decision"], "allowed", "{record}");
+}
+
+#[test]
 fn what_may_have_left_and_was_not_answered_is_charged_in_full() {
     let world = ended(Outcome {
         forwarded: true,

@@ -15,6 +15,10 @@ use crate::policy::{Deadline, Hold, Outcome, Places, Settle};
 use crate::refusal::{Class, Reason, Refusal};
 use crate::telemetry::metrics;
 
+mod end;
+
+use end::failed;
+
 /// Tools of one reply that the ledger keeps.
 const TOOLS: usize = 64;
 /// Longest name of a tool that the ledger keeps, in characters.
@@ -83,6 +87,7 @@ impl Ticket {
             price,
             reservation,
             growth,
+            ..
         }) = self.hold.take()
         else {
             return nothing;
@@ -218,7 +223,7 @@ impl Ticket {
     fn ended(&self, outcome: &Outcome) -> Ended {
         let watch = self.places.watch.as_ref();
         Ended {
-            cause: watch.map_or(Cause::Useful, |watch| watch.cause(Self::failed(outcome))),
+            cause: watch.map_or(Cause::Useful, |watch| watch.cause(failed(outcome))),
             status: outcome.status.map(|status| status.as_u16()),
             tokens: outcome
                 .facts
@@ -241,17 +246,10 @@ impl Ticket {
         }
     }
 
-    fn failed(outcome: &Outcome) -> bool {
-        matches!(
-            Self::outcome_label(outcome),
-            metrics::Outcome::ProviderError | metrics::Outcome::UpstreamFailed
-        )
-    }
-
     /// What the money did; counts what was wasted.
     fn cause(&mut self, outcome: &Outcome, cost: Pico) -> Option<Cause> {
         let watch = self.places.watch.take()?;
-        let failed = Self::failed(outcome);
+        let failed = failed(outcome);
         let cause = watch.settle(&multipliers::Outcome {
             cost,
             usage: outcome.facts.usage.and_then(|usage| usage.tokens_told()),
@@ -287,18 +285,6 @@ impl Ticket {
             draft.would_refuse(Reason::ToolDenied);
         }
     }
-
-    fn outcome_label(outcome: &Outcome) -> metrics::Outcome {
-        match outcome.status {
-            _ if outcome.cut.is_some() => metrics::Outcome::Cut,
-            _ if outcome.client_gone => metrics::Outcome::ClientGone,
-            Some(status) if !status.is_success() => metrics::Outcome::ProviderError,
-            None => metrics::Outcome::UpstreamFailed,
-            Some(_) if outcome.upstream_error.is_some() => metrics::Outcome::UpstreamFailed,
-            Some(_) if outcome.facts.error => metrics::Outcome::ProviderError,
-            Some(_) => metrics::Outcome::Ok,
-        }
-    }
 }
 
 impl Settle for Ticket {
@@ -329,7 +315,16 @@ impl Settle for Ticket {
         extended
     }
 
-    fn settle(mut self: Box<Self>, outcome: Outcome) {
+    fn withdraw(mut self: Box<Self>) {
+        drop(self.places.place.take());
+        if let Some(reservation) = self.hold.take().and_then(|hold| hold.reservation) {
+            reservation.release();
+        }
+        self.slot.release();
+    }
+
+    fn settle(mut self: Box<Self>, mut outcome: Outcome) {
+        outcome.count_sent(self.hold.as_ref());
         self.remember_cut();
         let bill = self.bill(&outcome);
         let cause = self.cause(&outcome, bill.cost.unwrap_or(Pico::ZERO));
@@ -345,12 +340,7 @@ impl Settle for Ticket {
         if draft.body.side {
             metrics.side(&draft.agent, &draft.provider, metrics::SideVerdict::Passed);
         } else {
-            metrics.call(
-                &draft.agent,
-                &draft.provider,
-                label,
-                Self::outcome_label(&outcome),
-            );
+            metrics.call(&draft.agent, &draft.provider, label, end::label(&outcome));
             metrics.call_duration(&draft.provider, outcome.duration);
             if let Some(first) = outcome.first_token {
                 metrics.first_token(&draft.provider, first);
@@ -388,7 +378,12 @@ impl Settle for Ticket {
         body.reply_bytes = Some(outcome.reply_bytes);
         body.first_token_ms = outcome.first_token.map(Into::into);
         body.duration_ms = Some(outcome.duration.into());
-        body.added_us = Some(micros(admitted.elapsed().saturating_sub(outcome.duration)));
+        body.added_us = Some(micros(
+            admitted
+                .elapsed()
+                .saturating_sub(outcome.duration)
+                .saturating_sub(outcome.waited),
+        ));
         recorder.raise_findings(&draft);
         slot.record(draft.into_record());
     }

@@ -9,7 +9,6 @@ use ulid::Ulid;
 use crate::call::{Call, Fingerprint, Origin, Said};
 use crate::identity::Identity;
 use crate::llm::provider::Provider;
-use crate::llm::socket::SocketFormat;
 use crate::llm::{Dialect, EndpointKind, RequestFacts};
 use crate::policy::{Decide, Permit};
 use crate::refusal::Refusal;
@@ -25,8 +24,6 @@ pub struct Caller {
     pub origin: Origin,
     /// The format of the calls.
     pub dialect: &'static dyn Dialect,
-    /// How it is spoken on a socket.
-    pub format: &'static dyn SocketFormat,
     /// Path and query with which the socket was opened.
     pub target: Uri,
     /// The headers of that request.
@@ -39,7 +36,8 @@ pub struct Caller {
 
 impl Caller {
     /// The call that a message is. The headers were said once and hold for each, but for the count of retries.
-    pub(super) fn call(&self, facts: RequestFacts, message: Bytes) -> Call {
+    /// `turn`: how much was said before, where the same words later are another call.
+    pub(super) fn call(&self, facts: RequestFacts, message: Bytes, turn: u64) -> Call {
         let mut said = Said::read(&self.headers, &self.target);
         said.retry_count = 0;
         Call {
@@ -53,7 +51,10 @@ impl Caller {
             headers: HeaderMap::new(),
             said,
             facts: Some(facts),
-            body_fingerprint: Fingerprint::of(&message),
+            body_fingerprint: match turn {
+                0 => Fingerprint::of(&message),
+                turn => Fingerprint::of(&[&message[..], &turn.to_be_bytes()].concat()),
+            },
             body: message,
             encoded_body: None,
         }

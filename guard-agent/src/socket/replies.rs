@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::{Ended, Goes, Socket, frame};
+use super::{DUE, Ended, Goes, Lane, Socket, Standing, frame};
 use crate::llm::frames::{MESSAGE_END, message};
 use crate::llm::socket::{Mark, Told};
 
@@ -34,12 +34,35 @@ impl Socket {
         if memchr::memchr(MESSAGE_END, &bytes).is_some() {
             return Err(self.provider_gone("the provider sent what is no text", None));
         }
-        let told = self.caller.format.told(&bytes);
-        let lane = self.lanes.iter().position(|lane| lane.name == told.lane);
-        let busy = lane.filter(|at| self.lanes.get(*at).is_some_and(|lane| lane.call.is_some()));
-        match busy {
-            Some(at) => self.reply(at, &told, &bytes, binary).await,
-            None => self.unasked(&told, bytes, binary).await,
+        let told = self.session.told(&bytes);
+        if told.mark == Mark::Due {
+            self.due = Some(Instant::now() + DUE);
+        }
+        let begins = matches!(told.mark, Mark::Begin | Mark::Whole);
+        let call = |lane: &Lane| lane.name == told.lane && lane.call.is_some();
+        let mut owner = self.lanes.iter().position(call);
+        if begins {
+            self.due = None;
+            if self.is_another(owner) {
+                return self.unasked(&told, bytes, binary).await;
+            }
+            if owner.is_none() {
+                owner = self.begin_standing(told.lane.as_deref()).await?;
+            }
+        }
+        match owner {
+            Some(at)
+                if !matches!(told.mark, Mark::Aside | Mark::Due | Mark::Doubt)
+                    || self.session.busy().is_none() =>
+            {
+                self.reply(at, &told, &bytes, binary).await
+            }
+            _ => {
+                if told.mark == Mark::Doubt {
+                    self.doubt(owner);
+                }
+                self.unasked(&told, bytes, binary).await
+            }
         }
     }
 
@@ -49,6 +72,10 @@ impl Socket {
             return Ok(());
         };
         call.begun |= !matches!(told.mark, Mark::Failed(_) | Mark::Aside);
+        call.created |= matches!(told.mark, Mark::Begin | Mark::Whole);
+        if std::mem::take(&mut call.doubtful) {
+            call.tab.refused_by_provider(StatusCode::OK);
+        }
         if let Mark::Failed(status) = told.mark
             && !call.begun
         {
@@ -59,12 +86,12 @@ impl Socket {
         let out = call.tab.feed(Bytes::from(message(bytes)));
         let over = call.tab.outgrown_messages();
         self.say_all(out, binary).await;
+        let outgrown = over.is_some();
         if let Some(words) = over {
             self.say_all(words, false).await;
-            // Only a provider that is let go makes no more.
-            return Err(Ended::both(CloseCode::Policy, "the budget is used up"));
         }
-        if !matches!(told.mark, Mark::End | Mark::Failed(_)) {
+        self.end_early(at, told, outgrown).await?;
+        if !matches!(told.mark, Mark::End | Mark::Whole | Mark::Failed(_)) {
             return Ok(());
         }
         let ended = self.lanes.get_mut(at).and_then(|lane| lane.call.take());
@@ -72,21 +99,22 @@ impl Socket {
             let (rest, _replaced) = call.tab.close();
             self.say_all(rest, binary).await;
         }
-        self.begin(at).await
+        self.begin(at).await?;
+        self.take_up().await
     }
 
     /// A message of no call. What is part of a response that nobody asked for does not pass: nothing was reserved for it,
     /// and no rule has judged it.
     async fn unasked(&mut self, told: &Told, bytes: Bytes, binary: bool) -> Goes {
         match told.mark {
-            Mark::Aside | Mark::Failed(_) => {
+            Mark::Aside | Mark::Due | Mark::Doubt | Mark::Failed(_) => {
                 let mut ended = message(&bytes);
                 ended.shrink_to_fit();
                 self.say_all(Bytes::from(ended), binary).await;
                 Ok(())
             }
             Mark::Part | Mark::End => Ok(()),
-            Mark::Begin => {
+            Mark::Begin | Mark::Whole => {
                 tracing::warn!(
                     provider = self.caller.provider.name,
                     "the provider began a response that nobody had asked for"
@@ -112,6 +140,11 @@ impl Socket {
                 over = true;
             }
         }
+        let late = |standing: &Standing| standing.tab.deadline().is_some_and(|at| at <= now.into_std());
+        if self.standing.iter().any(late) {
+            // What nobody asked for has nobody to tell; the rule is what an asked-for call would meet.
+            over = true;
+        }
         if over {
             return Err(Ended::both(CloseCode::Policy, "the time of this run is over"));
         }
@@ -120,10 +153,14 @@ impl Socket {
 
     /// The provider's side has ended: the usage of what was under way is not known.
     pub(super) fn provider_gone(&mut self, why: &str, told: Option<CloseFrame>) -> Ended {
-        for lane in &mut self.lanes {
-            if let Some(call) = &mut lane.call {
+        for call in self.lanes.iter_mut().filter_map(|lane| lane.call.as_mut()) {
+            if !call.doubtful {
                 call.tab.set_error(why.to_owned());
             }
+        }
+        if self.is_due() {
+            // It was to begin, and whether it has is not known.
+            self.owe(why);
         }
         tracing::debug!(why, "the provider's side of a socket has ended");
         Ended {

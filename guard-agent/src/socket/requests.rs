@@ -64,18 +64,28 @@ impl Socket {
             None => return Ok(()),
         };
         let _turn = turn(message.len()).await;
-        match beside(message.len(), || self.caller.format.asked(&message)) {
+        match beside(message.len(), || self.session.asked(&message)) {
             Err(unfit) => {
                 let refusal = Refusal::new(Reason::Malformed, unfit.why);
-                self.refuse_unread(&refusal, unfit.lane.as_deref()).await;
+                self.refuse_unread(&refusal, unfit.named.as_deref()).await;
                 Ok(())
             }
             // It frees money, so it does not wait.
-            Ok(Asked::Stop) => self.pass_on(message).await,
-            Ok(asked) => {
+            Ok(Asked::Stop) => {
+                for call in self.lanes.iter_mut().filter_map(|lane| lane.call.as_mut()) {
+                    call.stopping = true;
+                }
+                self.pass_on(message).await
+            }
+            Ok(Asked::Response(facts, request)) => {
+                let asked = (facts, request);
                 let waiting = Waiting { asked, message, room };
                 self.line_up(waiting).await
             }
+            Ok(_) if self.over.is_some() => Ok(()),
+            Ok(Asked::Setup(facts, request, beside)) => self.set_up(*facts, &request, beside, message).await,
+            Ok(Asked::Input(input)) => self.put_in(input, message).await,
+            Ok(Asked::Aside) => self.forward(message).await,
         }
     }
 
@@ -83,6 +93,7 @@ impl Socket {
     fn leave(&mut self, frame: Option<CloseFrame>) {
         self.client = None;
         self.gone = Some((Instant::now(), frame, 0));
+        self.held = None;
         for lane in &mut self.lanes {
             lane.waiting.clear();
             if let Some(call) = &mut lane.call {
@@ -94,21 +105,53 @@ impl Socket {
     async fn pass_on(&mut self, message: Bytes) -> Goes {
         let text = Utf8Bytes::try_from(message);
         match text {
-            Ok(text) if self.busy() => match self.upstream.send(Message::Text(text)).await {
-                Ok(()) => Ok(()),
-                Err(why) => Err(self.provider_gone(&why, None)),
-            },
+            Ok(text) if self.busy() => self.send_on(text).await,
             // Nothing is under way that it could stop.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
+    /// Forwards a message that leads to no response, or to one that is reserved for.
+    pub(super) async fn forward(&mut self, message: Bytes) -> Goes {
+        match Utf8Bytes::try_from(message) {
+            Ok(text) => self.send_on(text).await,
+            // It was read as text before.
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) async fn send_on(&mut self, text: Utf8Bytes) -> Goes {
+        match self.upstream.send(Message::Text(text)).await {
+            Ok(()) => Ok(()),
+            Err(why) => Err(self.provider_gone(&why, None)),
+        }
+    }
+
+    /// What waits for the response before it.
+    pub(super) async fn take_up(&mut self) -> Goes {
+        match self.held.take() {
+            Some(waiting) => self.line_up(waiting).await,
+            None => Ok(()),
+        }
+    }
+
     /// Puts a message in its lane, and begins it if the lane is free.
     async fn line_up(&mut self, waiting: Waiting) -> Goes {
-        let name = match &waiting.asked {
-            Asked::Response(_, request) => request.lane.clone(),
-            Asked::Stop => None,
-        };
+        let request = &waiting.asked.1;
+        let (name, named) = (request.lane.clone(), request.named.clone());
+        self.give_up_doubtful(name.as_deref()).await;
+        let busy = self.lanes.iter().find(|lane| lane.name == name);
+        if let Some(call) = busy.and_then(|lane| lane.call.as_ref())
+            && name.is_none()
+            && let Some(refusal) = self.session.busy()
+        {
+            if call.stopping {
+                self.held = Some(waiting);
+            } else {
+                self.refuse_unread(&refusal, named.as_deref()).await;
+            }
+            return Ok(());
+        }
         self.lanes
             .retain(|lane| lane.call.is_some() || !lane.waiting.is_empty() || lane.name == name);
         let at = match self.lanes.iter().position(|lane| lane.name == name) {
@@ -127,7 +170,7 @@ impl Socket {
                 Reason::InFlight,
                 "Too many requests wait on this socket. Wait for some to end, then try again.",
             );
-            self.refuse_unread(&refusal, name.as_deref()).await;
+            self.refuse_unread(&refusal, named.as_deref()).await;
             return Ok(());
         }
         if let Some(lane) = self.lanes.get_mut(at) {
@@ -149,27 +192,31 @@ impl Socket {
             let Some(Waiting { asked, message, room }) = lane.waiting.pop_front() else {
                 return Ok(());
             };
-            if let Asked::Response(facts, request) = asked {
-                let begun = self.decide(*facts, &request, message).await;
-                drop(room);
-                match begun {
-                    Ok(current) => {
-                        self.heard.1 = Instant::now();
-                        if let Some(lane) = self.lanes.get_mut(at) {
-                            lane.call = Some(current);
-                        }
-                    }
-                    Err((refusal, id)) => {
-                        self.tell(&refusal, &id, request.lane.as_deref()).await;
-                        match refusal.reason {
-                            Reason::Frozen | Reason::RunTimeout => self.over = Some(Over::Refused(None)),
-                            Reason::Upstream => return Err(self.provider_gone(&refusal.message, None)),
-                            _ => {}
-                        }
+            let (facts, request) = asked;
+            let begun = self.decide(*facts, &request, message).await;
+            drop(room);
+            match begun {
+                Ok(current) => {
+                    self.session.sent(&request);
+                    self.heard.1 = Instant::now();
+                    if let Some(lane) = self.lanes.get_mut(at) {
+                        lane.call = Some(current);
                     }
                 }
+                Err((refusal, id)) => self.refused(&refusal, &id, request.named.as_deref()).await?,
             }
         }
+    }
+
+    /// Tells a refusal that is recorded, and whether the socket can go on.
+    pub(super) async fn refused(&mut self, refusal: &Refusal, id: &str, named: Option<&str>) -> Goes {
+        self.tell(refusal, id, named).await;
+        match refusal.reason {
+            Reason::Frozen | Reason::RunTimeout => self.over = Some(Over::Refused(None)),
+            Reason::Upstream => return Err(self.provider_gone(&refusal.message, None)),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// One call: decide, reserve, forward.
@@ -188,13 +235,16 @@ impl Socket {
                 }
             }
         }
-        let call = self.caller.call(facts, message);
+        let call = self.caller.call(facts, message, request.turn);
         let id = call.id.to_string();
         let permit = self
             .caller
             .decide(&call)
             .map_err(|refusal| (refusal, id.clone()))?;
-        let sent = self.upstream.ask(self.caller.format, request, call, permit).await;
+        let sent = self
+            .upstream
+            .ask(self.session.as_ref(), request, call, permit)
+            .await;
         let (tab, stripped) = sent.map_err(|refusal| (refusal, id))?;
         declared.retain(|tool| !stripped.contains(&tool.name));
         for tool in declared {
@@ -203,18 +253,18 @@ impl Socket {
                 self.tools.push(tool);
             }
         }
-        Ok(Current { tab, begun: false })
+        Ok(Current::new(tab))
     }
 
     /// Refuses what never became a call, and records that.
-    pub(super) async fn refuse_unread(&mut self, refusal: &Refusal, lane: Option<&str>) {
+    pub(super) async fn refuse_unread(&mut self, refusal: &Refusal, named: Option<&str>) {
         let id = self.caller.refused(refusal);
-        self.tell(refusal, &id, lane).await;
+        self.tell(refusal, &id, named).await;
     }
 
     /// Tells the client a refusal.
-    pub(super) async fn tell(&mut self, refusal: &Refusal, id: &str, lane: Option<&str>) {
-        let text = self.caller.format.refusal(refusal, id, lane);
+    pub(super) async fn tell(&mut self, refusal: &Refusal, id: &str, named: Option<&str>) {
+        let text = self.session.refusal(refusal, id, named);
         self.say(Message::text(text)).await;
     }
 

@@ -1,6 +1,7 @@
 //! The bounds in time, with a clock that moves when nothing else does.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,29 +27,58 @@ use crate::drain::Drain;
 use crate::forward::socket::Upstream;
 use crate::identity::{Identity, Process};
 use crate::llm::provider::{Provider, builtin, dialect_of};
-use crate::llm::{BodyEdits, DialectKind};
+use crate::llm::socket::Opening;
+use crate::llm::{BodyEdits, DialectKind, Seen};
 use crate::policy::{Credential, Decide, Outcome, Permit, Settle};
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::report::{ConnectionReport, EarlyRefusal, Report, Unaccepted};
 use crate::share::Share;
 use crate::tls::Distrust;
 
+mod realtime;
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Admits everything, and keeps how it ended.
-struct World(mpsc::Sender<Outcome>, Mutex<Vec<String>>);
+struct World {
+    outcomes: mpsc::Sender<Outcome>,
+    refused: Mutex<Vec<String>>,
+    withdrawn: Arc<AtomicUsize>,
+    /// How much of a response is paid for; no more is.
+    room: Option<Seen>,
+}
 
-struct Settled(mpsc::Sender<Outcome>);
+struct Settled {
+    outcomes: mpsc::Sender<Outcome>,
+    withdrawn: Arc<AtomicUsize>,
+    room: Option<Seen>,
+}
 
 impl Settle for Settled {
     fn settle(self: Box<Self>, outcome: Outcome) {
-        self.0.try_send(outcome).unwrap();
+        self.outcomes.try_send(outcome).unwrap();
+    }
+
+    fn withdraw(self: Box<Self>) {
+        self.withdrawn.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn room(&self) -> Option<Seen> {
+        self.room
+    }
+
+    fn extend(&mut self, _: Seen) -> Result<Seen, Refusal> {
+        Err(Refusal::new(Reason::BudgetExceeded, "No more than that."))
     }
 }
 
 impl Decide for World {
     fn decide(&self, _: &Identity, _: &Provider, _: &Call) -> Result<Permit, Refusal> {
-        let settlement = Box::new(Settled(self.0.clone()));
+        let settlement = Box::new(Settled {
+            outcomes: self.outcomes.clone(),
+            withdrawn: self.withdrawn.clone(),
+            room: self.room,
+        });
         Ok(Permit::for_test(
             BodyEdits::default(),
             Credential::Pass,
@@ -59,7 +89,7 @@ impl Decide for World {
 
 impl Report for World {
     fn refused(&self, _: &EarlyRefusal<'_>, refusal: &Refusal) {
-        self.1.lock().unwrap().push(refusal.message.to_string());
+        self.refused.lock().unwrap().push(refusal.message.to_string());
     }
     fn connection(&self, _: &ConnectionReport<'_>) {}
     fn untrusted(&self, _: &Identity, _: &str, _: Distrust) {}
@@ -91,9 +121,9 @@ async fn switched() -> (Upgraded, DuplexStream) {
     (told.recv().await.unwrap().await.unwrap(), far)
 }
 
-fn caller(world: &Arc<World>) -> Caller {
+fn caller(world: &Arc<World>, kind: DialectKind, target: &'static str) -> Caller {
     let provider = builtin().into_iter().find(|provider| provider.name == "openai");
-    let dialect = dialect_of(DialectKind::OpenaiResponses);
+    let dialect = dialect_of(kind);
     Caller {
         identity: Identity {
             agent: "coder".into(),
@@ -115,8 +145,7 @@ fn caller(world: &Arc<World>) -> Caller {
             sni: "api.openai.com".to_owned(),
         },
         dialect,
-        format: dialect.socket("/v1/responses").unwrap(),
-        target: "/v1/responses".parse().unwrap(),
+        target: target.parse().unwrap(),
         headers: HeaderMap::new(),
         judge: world.clone(),
         report: world.clone(),
@@ -128,22 +157,44 @@ struct Open {
     client: WebSocketStream<DuplexStream>,
     provider: WebSocketStream<DuplexStream>,
     outcomes: mpsc::Receiver<Outcome>,
+    withdrawn: Arc<AtomicUsize>,
     began: Instant,
 }
 
 impl Open {
     async fn new() -> Self {
+        Self::of(DialectKind::OpenaiResponses, "/v1/responses", None).await
+    }
+
+    async fn of(kind: DialectKind, target: &'static str, room: Option<Seen>) -> Self {
         let (tell, outcomes) = mpsc::channel(16);
-        let world = Arc::new(World(tell, Mutex::default()));
+        let withdrawn = Arc::new(AtomicUsize::new(0));
+        let world = Arc::new(World {
+            outcomes: tell,
+            refused: Mutex::default(),
+            withdrawn: withdrawn.clone(),
+            room,
+        });
         let (stream, client) = switched().await;
         let (upstream, provider) = switched().await;
         let near = Client::new(stream, Share::default(), 1024 * 1024).await;
         let far = Upstream::over(upstream).await;
-        tokio::spawn(Socket::new(caller(&world), near, far, Drain::default()).run());
+        let caller = caller(&world, kind, target);
+        let opening = Opening {
+            target: &caller.target,
+            headers: &caller.headers,
+        };
+        let session = caller
+            .dialect
+            .socket(caller.target.path())
+            .unwrap()
+            .open(&opening);
+        tokio::spawn(Socket::new(caller, session.unwrap(), near, far, Drain::default()).run());
         Self {
             client: WebSocketStream::from_raw_socket(client, Role::Client, None).await,
             provider: WebSocketStream::from_raw_socket(provider, Role::Server, None).await,
             outcomes,
+            withdrawn,
             began: Instant::now(),
         }
     }

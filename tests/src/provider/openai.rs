@@ -4,12 +4,16 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::outcome::Content;
-use super::{Answer, Fault, Reply, Seen, Tokens, responses};
+use super::{Answer, Fault, Reply, Seen, Tokens, media, responses};
 
 const CREATED: u64 = 1_790_000_000;
 
 pub(super) fn answer(seen: &Seen, reply: &Reply) -> Answer {
     let path = seen.path.split('?').next().unwrap_or_default();
+    let media = media::answer(path, seen, reply).filter(|_| seen.method == Method::POST);
+    if let Some(answer) = media {
+        return named(answer, seen);
+    }
     let answer = match (&seen.method, path) {
         (&Method::POST, "/v1/chat/completions") => completion(seen, reply),
         (&Method::POST, "/v1/responses") => responses::answer(seen, reply),

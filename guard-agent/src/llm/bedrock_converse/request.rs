@@ -266,11 +266,20 @@ pub(super) fn facts(model: String, stream: bool, body: &[u8]) -> Result<RequestF
         server_side: false,
         tools,
         service_tier: tier(body.service_tier, body.performance_config),
+        pictures: survey.pictures,
         cache_write: survey.cache_write.max(seen.cache),
         unseen_input: seen.unseen || stored,
         conversation: conversation::of(text),
         ..RequestFacts::default()
     })
+}
+
+/// The tools that the fields for the model itself declare.
+pub(super) fn declared_in_fields(fields: &str) -> Result<Vec<DeclaredTool>, Malformed> {
+    let raw = serde_json::from_str(fields).map_err(|error| json_strict::malformed(&error))?;
+    let mut tools = Vec::new();
+    additional(Some(raw), &mut tools)?;
+    Ok(tools)
 }
 
 /// What the fields for the model itself add; gives the thinking budget.

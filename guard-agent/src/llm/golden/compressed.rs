@@ -72,7 +72,8 @@ pub(super) fn read_packed(
 /// Every reply among the fixtures of every format: format, name, media type, bytes on the wire.
 fn replies() -> Vec<(DialectKind, String, &'static str, Vec<u8>)> {
     let mut all = Vec::new();
-    for kind in KINDS.into_iter().chain(FORMATS.map(|(kind, _)| kind)) {
+    let formats = FORMATS.map(|(kind, _)| kind);
+    for kind in KINDS.into_iter().chain(formats).chain([DialectKind::Media]) {
         let before = all.len();
         for (ending, media) in ENDINGS {
             for (name, fixture) in fixtures(kind, ending) {

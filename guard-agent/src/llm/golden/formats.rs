@@ -38,6 +38,7 @@ pub(super) fn place(tail: &str) -> Place {
         region: None,
         model: None,
         tail: tail.to_owned(),
+        content_type: None,
     }
 }
 

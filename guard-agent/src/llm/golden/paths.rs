@@ -98,8 +98,13 @@ fn what_is_billed_by_something_that_cannot_be_reserved_is_known_as_such() {
         (Cohere, post, "/v1/rerank", Inference),
         (Cohere, post, "/v1/classify", Unpriced),
         (Embeddings, post, "/v1/multimodalembeddings", Unpriced),
-        (DialectKind::Media, post, "/v1/images/generations", Unpriced),
-        (DialectKind::Media, post, "/v1/audio/speech", Unpriced),
+        (DialectKind::Media, post, "/v1/images/generations", Inference),
+        (DialectKind::Media, post, "/images/edits", Inference),
+        (DialectKind::Media, post, "/v1/images/variations", Unpriced),
+        (DialectKind::Media, post, "/v1/audio/speech", Inference),
+        (DialectKind::Media, post, "/v1/audio/transcriptions", Inference),
+        (DialectKind::Media, post, "/v1/audio/translations", Inference),
+        (DialectKind::Media, post, "/v1/audio/voices", Other),
         (DialectKind::Media, post, "/v1/moderations", Free),
         (DialectKind::Media, post, "/v1/videos", Unpriced),
         (DialectKind::Media, post, "/v1/ocr", Unpriced),
@@ -191,6 +196,7 @@ fn the_model_of_the_path_is_the_one_that_counts() {
         model: Some("my-deployment".to_owned()),
         region: None,
         tail: "/chat/completions".to_owned(),
+        content_type: None,
     };
     let chat = dialect_of(DialectKind::OpenaiChat);
     assert_eq!(

@@ -196,6 +196,11 @@ fn a_plain_reply_that_may_not_pass_is_replaced_by_the_formats_own_error() {
         let Some((mut reader, first)) = begun(kind, ".reply.json", "application/json", Some(&gate)) else {
             continue;
         };
+        // No call can be in speech or images, so nothing of them is held or judged.
+        if kind == DialectKind::Media {
+            assert_eq!(reader.feed(first.clone()), first);
+            continue;
+        }
         // Cut short, so that nobody can say which calls would be in it.
         assert!(reader.feed(first.slice(..first.len() / 2)).is_empty());
         let (last, _) = reader.finish();

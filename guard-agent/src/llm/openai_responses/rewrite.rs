@@ -66,13 +66,13 @@ fn strip_tools<'a>(
 
 /// What is left of a list.
 #[derive(PartialEq, Eq)]
-enum Left {
+pub(in crate::llm) enum Left {
     Something,
     Nothing,
 }
 
 /// Removes tools from one list of them, which is a member of an object. The list itself stays.
-fn strip_list<'a>(
+pub(in crate::llm) fn strip_list<'a>(
     editor: &mut Editor<'a>,
     list: &Item<'a>,
     listed: &impl Fn(&str) -> bool,

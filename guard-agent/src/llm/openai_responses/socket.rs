@@ -21,7 +21,7 @@ use crate::llm::openai_responses::request::facts;
 use crate::llm::openai_responses::usage::ResponseReply;
 use crate::llm::reply::{Calls, Edit, Format, Reader, Verdict};
 use crate::llm::request::is_set;
-use crate::llm::socket::{Asked, Mark, Request, SocketFormat, Told, Unfit};
+use crate::llm::socket::{Asked, Mark, Opening, Request, Session, SocketFormat, Told, Unfit};
 use crate::llm::{Dialect, Gate, Malformed, ReplyFacts, ReplyHead, ReplyReader, Seen, Usage, json_strict};
 use crate::refusal::{Class, Refusal};
 
@@ -40,6 +40,7 @@ const KNOWN: [&str; 6] = [
 ];
 
 /// This format over WebSocket.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct ResponsesSocket;
 
 /// The one value of it.
@@ -71,10 +72,16 @@ struct Event<'a> {
 }
 
 impl SocketFormat for ResponsesSocket {
-    fn asked(&self, message: &[u8]) -> Result<Asked, Unfit> {
+    fn open(&self, _opening: &Opening<'_>) -> Result<Box<dyn Session>, Malformed> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl Session for ResponsesSocket {
+    fn asked(&mut self, message: &[u8]) -> Result<Asked, Unfit> {
         let unfit = |lane: Option<&str>, why: String| Unfit {
             why,
-            lane: lane.map(str::to_owned),
+            named: lane.map(str::to_owned),
         };
         let malformed = |Malformed(why)| unfit(None, why);
         let (text, _) = json_strict::survey(message, &KNOWN).map_err(malformed)?;
@@ -105,13 +112,15 @@ impl SocketFormat for ResponsesSocket {
         facts.stream = true;
         let request = Request {
             lane: lane.map(str::to_owned),
-            generates: frame.generate.unwrap_or(true),
+            named: lane.map(str::to_owned),
+            prepares: frame.generate == Some(false),
             continues: is_set(frame.previous_response_id),
+            turn: 0,
         };
         Ok(Asked::Response(Box::new(facts), request))
     }
 
-    fn told(&self, message: &[u8]) -> Told {
+    fn told(&mut self, message: &[u8]) -> Told {
         let Ok(event) = serde_json::from_slice::<Event<'_>>(message) else {
             return Told {
                 lane: None,
@@ -135,7 +144,7 @@ impl SocketFormat for ResponsesSocket {
         let format = SocketReply {
             reply: ResponseReply::default(),
             lane: request.lane.clone(),
-            generates: request.generates,
+            generates: !request.prepares,
         };
         let head = ReplyHead {
             status: StatusCode::OK,
@@ -162,7 +171,7 @@ impl SocketFormat for ResponsesSocket {
 }
 
 /// Whether a message holds names and flags only, so that it can ask for nothing.
-fn stops(text: &str) -> bool {
+pub(in crate::llm) fn stops(text: &str) -> bool {
     let members: Option<Map<String, Value>> = serde_json::from_str(text).ok();
     text.len() <= STOP
         && members.is_some_and(|members| {

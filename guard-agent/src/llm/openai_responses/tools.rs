@@ -27,7 +27,7 @@ const DEPTH: u8 = 3;
 
 /// One element of `tools`, wherever they stand.
 #[derive(Deserialize)]
-pub(super) struct Tool<'a> {
+pub(in crate::llm) struct Tool<'a> {
     #[serde(borrow)]
     r#type: Option<Cow<'a, str>>,
     #[serde(borrow)]

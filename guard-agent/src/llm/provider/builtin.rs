@@ -8,7 +8,7 @@
 
 use crate::llm::DialectKind::{
     self, AnthropicMessages, AnthropicVertex, BedrockConverse, BedrockInvoke, Cohere, Embeddings, Gemini,
-    Media, Ollama, OpenaiChat, OpenaiCompletions, OpenaiResponses,
+    Media, Ollama, OpenaiChat, OpenaiCompletions, OpenaiRealtime, OpenaiResponses,
 };
 use crate::llm::provider::side::{self, Side};
 use crate::llm::provider::{Auth, Mount, Provider};
@@ -63,6 +63,8 @@ impl Row {
 
 /// All of OpenAI's formats.
 const OPENAI: &[DialectKind] = &[OpenaiChat, OpenaiCompletions, OpenaiResponses, Embeddings, Media];
+/// OpenAI's format over WebSocket alone. xAI speaks it too and bills the minute, so it is not listed there.
+const REALTIME: &[DialectKind] = &[OpenaiRealtime];
 /// What most providers of OpenAI's formats speak.
 const CHAT: &[DialectKind] = &[OpenaiChat, OpenaiCompletions, Embeddings];
 const CHAT_RESPONSES: &[DialectKind] = &[OpenaiChat, OpenaiCompletions, OpenaiResponses, Embeddings];
@@ -72,7 +74,7 @@ const MESSAGES: &[DialectKind] = &[AnthropicMessages];
 const TABLE: [Row; 39] = [
     // --- makers of models ------------------------------------------------------------------------------------------
     // developers.openai.com/api/reference; the regional hosts: …/api/docs/guides/your-data (data residency)
-    row("openai", &["api.openai.com", "eu.api.openai.com", "us.api.openai.com", "gov.api.openai.com"], &[("", OPENAI)])
+    row("openai", &["api.openai.com", "eu.api.openai.com", "us.api.openai.com", "gov.api.openai.com"], &[("", OPENAI), ("", REALTIME)])
         .side(side::OPENAI),
     // Codex with a ChatGPT login; with an API key it asks this host for the list of models
     row("chatgpt", &["chatgpt.com", "ab.chatgpt.com", "gov.chatgpt.com"], &[("/backend-api/codex", &[OpenaiResponses])])
@@ -112,7 +114,7 @@ const TABLE: [Row; 39] = [
     // --- clouds ----------------------------------------------------------------------------------------------------
     // learn.microsoft.com/azure/ai-foundry/openai/reference: by deployment, and /openai/v1; Claude below /anthropic
     row("azure", &["*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com", "models.inference.ai.azure.com"],
-        &[("/openai", OPENAI), ("/openai/deployments/{model}", OPENAI), ("/models", CHAT), ("/anthropic", MESSAGES), ("", CHAT)])
+        &[("/openai", OPENAI), ("/openai", REALTIME), ("/openai/deployments/{model}", OPENAI), ("/models", CHAT), ("/anthropic", MESSAGES), ("", CHAT)])
         .auth(Auth::ApiKeyOrBearer).variables(&["AZURE_OPENAI_API_KEY", "AZURE_INFERENCE_CREDENTIAL"]),
     // cloud.google.com/vertex-ai/generative-ai/docs/reference/rest; keys are access tokens
     row("vertex", &["aiplatform.googleapis.com", "aiplatform.us.rep.googleapis.com", "aiplatform.eu.rep.googleapis.com",

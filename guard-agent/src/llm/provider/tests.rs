@@ -435,7 +435,7 @@ fn side_paths_of_agents_are_known_by_method_and_path() {
         (
             "api.openai.com",
             Method::POST,
-            "/v1/images/generations",
+            "/v1/images/variations",
             EndpointKind::Unpriced,
         ),
         (

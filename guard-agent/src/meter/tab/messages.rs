@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::Tab;
-use crate::llm::{Gate, ReplyReader};
+use crate::llm::{Gate, ReplyReader, Seen};
 use crate::refusal::{Reason, Refusal};
 
 /// Seconds after which another Guard serves.
@@ -19,6 +19,39 @@ impl Tab {
         self.outcome.forwarded = true;
         self.outcome.status = Some(StatusCode::OK);
         self.reader = Some(reader(self.gate.as_ref()));
+    }
+
+    /// Nobody has asked for what this pays for, and it may never be.
+    pub fn stand(&mut self) {
+        self.standing = true;
+    }
+
+    /// The provider has begun by itself what this pays for, after so many bytes of input.
+    pub fn begin_standing(&mut self, bytes: u64) {
+        self.standing = false;
+        self.outcome.waited = self.began.elapsed();
+        self.began = Instant::now();
+        self.set_forwarded(true, bytes);
+    }
+
+    /// Has what is paid for be so much more.
+    ///
+    /// # Errors
+    /// The refusal: it stays what it was.
+    pub fn reserve_more(&mut self, more: Seen) -> Result<(), Refusal> {
+        let (Some(room), Some(settlement)) = (self.room, self.settlement.as_mut()) else {
+            return Ok(());
+        };
+        self.room = Some(settlement.extend(Seen {
+            input: room.input.saturating_add(more.input),
+            output: room.output.saturating_add(more.output),
+        })?);
+        Ok(())
+    }
+
+    /// Whether nothing more of the reply is forwarded, although the provider may go on.
+    pub fn stopped_messages(&self) -> bool {
+        self.stopped()
     }
 
     /// The provider refused the request with this status before it began to reply.

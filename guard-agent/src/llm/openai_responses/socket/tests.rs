@@ -6,13 +6,13 @@ use crate::llm::{Denial, InReply, Judgement};
 use crate::refusal::Reason;
 
 fn asked(message: &str) -> Result<Asked, Unfit> {
-    SOCKET.asked(message.as_bytes())
+    { SOCKET }.asked(message.as_bytes())
 }
 
 fn request(message: &str) -> (crate::llm::RequestFacts, Request) {
     match asked(message).unwrap() {
         Asked::Response(facts, request) => (*facts, request),
-        Asked::Stop => panic!("{message}"),
+        _ => panic!("{message}"),
     }
 }
 
@@ -28,8 +28,8 @@ fn a_create_is_read_as_the_body_of_a_post_is() {
     assert_eq!(facts.tools[0].name, "Read");
     assert!(!facts.unseen_input);
     assert_eq!(
-        (request.lane, request.generates, request.continues),
-        (None, true, false)
+        (request.lane, request.prepares, request.continues),
+        (None, false, false)
     );
 }
 
@@ -38,11 +38,11 @@ fn what_goes_on_from_before_has_input_that_is_not_seen() {
     let (facts, asked) = request(
         r#"{"type":"response.create","model":"m","stream_id":"a","generate":false,"previous_response_id":"resp_1","input":[]}"#,
     );
-    assert!(facts.unseen_input && asked.continues && !asked.generates);
+    assert!(facts.unseen_input && asked.continues && asked.prepares);
     assert_eq!(asked.lane.as_deref(), Some("a"));
     let (_, none) =
         request(r#"{"type":"response.create","model":"m","previous_response_id":null,"generate":true}"#);
-    assert!(!none.continues && none.generates);
+    assert!(!none.continues && !none.prepares);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn what_would_not_be_bounded_does_not_go_on() {
         ("", None),
     ] {
         let unfit = asked(message).unwrap_err();
-        assert_eq!(unfit.lane.as_deref(), lane, "{message}");
+        assert_eq!(unfit.named.as_deref(), lane, "{message}");
         assert!(!unfit.why.is_empty());
     }
     let long = format!(
@@ -120,7 +120,7 @@ fn an_event_is_placed_by_its_type_and_lane() {
         (r#"{"type":"codex.rate_limits"}"#, None, Mark::Aside),
         ("not JSON", None, Mark::Part),
     ] {
-        let told = SOCKET.told(message.as_bytes());
+        let told = { SOCKET }.told(message.as_bytes());
         assert_eq!((told.lane.as_deref(), told.mark), (lane, mark), "{message}");
     }
 }
@@ -173,8 +173,8 @@ fn read(
 ) -> (Vec<Value>, ReplyFacts) {
     let request = Request {
         lane: lane.map(str::to_owned),
-        generates,
-        continues: false,
+        prepares: !generates,
+        ..Request::default()
     };
     let gate = how.map(|how| Arc::new(OnlyRead(how)) as Arc<dyn Gate>);
     let mut reader = SOCKET.reader(&request, gate.as_ref());
@@ -266,8 +266,7 @@ fn what_prepares_a_later_response_is_free_unless_the_provider_says_otherwise() {
 fn a_reply_that_is_cut_ends_with_a_failed_response() {
     let request = Request {
         lane: Some("a".to_owned()),
-        generates: true,
-        continues: false,
+        ..Request::default()
     };
     let mut reader = SOCKET.reader(&request, None);
     drop(reader.feed(Bytes::from(message(

@@ -1,0 +1,59 @@
+//! How a realtime socket is opened: for one model, which its address names.
+
+use super::request::Shape;
+use super::session::Realtime;
+use crate::call::parameters;
+use crate::llm::Malformed;
+use crate::llm::socket::{Opening, Session, SocketFormat};
+
+/// This format over WebSocket.
+pub(super) struct RealtimeSocket;
+
+/// The one value of it.
+pub(super) static SOCKET: RealtimeSocket = RealtimeSocket;
+
+impl SocketFormat for RealtimeSocket {
+    fn open(&self, opening: &Opening<'_>) -> Result<Box<dyn Session>, Malformed> {
+        let mut model = None;
+        for (name, value) in parameters(opening.target.query().unwrap_or_default()) {
+            match name {
+                // A provider reads `%6dodel` as `model`.
+                name if name.contains(['%', '+']) => {
+                    return Err(Malformed(
+                        "write the names in the address as they are documented".to_owned(),
+                    ));
+                }
+                "model" | "deployment" if model.is_none() => model = Some(value),
+                "model" | "deployment" => {
+                    return Err(Malformed("the address names a model twice".to_owned()));
+                }
+                "intent" if value != "conversation" => {
+                    return Err(Malformed(
+                        "Guard meters conversations on this socket; have sound written down with the endpoint for \
+                         transcriptions"
+                            .to_owned(),
+                    ));
+                }
+                "call_id" => {
+                    return Err(Malformed(
+                        "Guard cannot see what was said on a call that was opened elsewhere, so it joins none".to_owned(),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        let model = model
+            .and_then(crate::llm::detect::model_name)
+            .ok_or_else(|| Malformed("the address names no model: add ?model=NAME".to_owned()))?;
+        let preview = |value: &http::HeaderValue| value.as_bytes().starts_with(b"realtime=v1");
+        let deployment = opening
+            .target
+            .query()
+            .is_some_and(|query| query.contains("deployment="));
+        let preview = deployment || opening.headers.get_all("openai-beta").iter().any(preview);
+        Ok(Box::new(Realtime::new(
+            model,
+            if preview { Shape::Preview } else { Shape::Current },
+        )))
+    }
+}

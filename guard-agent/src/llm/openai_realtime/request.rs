@@ -1,0 +1,354 @@
+//! What a client's message on a realtime socket asks for.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::item::{Item, item_of};
+use crate::llm::json_edit::{Container, Editor};
+use crate::llm::openai_responses::socket::stops;
+use crate::llm::openai_responses::tools::Tool;
+use crate::llm::request::{declare, is_set, parts_of};
+use crate::llm::{DeclaredTool, Malformed, json_strict};
+
+/// Top-level names that decide what a message is.
+const KNOWN: [&str; 7] = [
+    "type",
+    "event_id",
+    "session",
+    "response",
+    "item",
+    "audio",
+    "response_id",
+];
+/// Names in a session or a response that decide something.
+const INSIDE: [&str; 18] = [
+    "type",
+    "model",
+    "tools",
+    "tool_choice",
+    "max_output_tokens",
+    "max_response_output_tokens",
+    "audio",
+    "turn_detection",
+    "input_audio_transcription",
+    "input_audio_format",
+    "output_audio_format",
+    "prompt",
+    "conversation",
+    "input",
+    "transcription",
+    "idle_timeout_ms",
+    "create_response",
+    "format",
+];
+/// Longest name that a client gives to a message, and longest name of a model.
+pub(super) const NAME: usize = 512;
+/// The tool that a stored prompt stands for: it may bring in any.
+const STORED_PROMPT: &str = "stored_prompt";
+
+/// Whose names a message has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Those of today.
+    Current,
+    /// Those of the preview.
+    Preview,
+}
+
+impl Shape {
+    /// The name of the cap on a response's output.
+    pub(super) fn cap(self) -> &'static str {
+        match self {
+            Self::Current => "max_output_tokens",
+            Self::Preview => "max_response_output_tokens",
+        }
+    }
+}
+
+/// The message, as far as it says what it is.
+#[derive(Deserialize)]
+struct Frame<'a> {
+    #[serde(borrow, default)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    event_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    session: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow)]
+    item: Option<&'a RawValue>,
+    #[serde(borrow)]
+    audio: Option<&'a RawValue>,
+}
+
+/// What a message is.
+pub(super) enum Said {
+    /// It asks for a response.
+    Create(Settings),
+    /// It says what later responses are like.
+    Update(Settings),
+    /// Sound, of so many characters.
+    Audio(u64),
+    /// What was heard so far is a turn.
+    Commit,
+    /// Something for the conversation.
+    Item(Item),
+    /// It ends a response.
+    Stop,
+    /// It leads to no response.
+    Aside,
+}
+
+/// What is said of responses: of one, or of all that follow.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) model: Option<String>,
+    /// The tools, if it says which there are.
+    pub(super) tools: Option<Vec<DeclaredTool>>,
+    /// The cap, if it says one; none inside is no cap.
+    pub(super) cap: Option<Option<u64>>,
+    /// Whether the provider begins responses by itself, if it says so.
+    pub(super) begins: Option<bool>,
+    /// The model that writes down what is heard, if it says one; none inside is no such model.
+    pub(super) transcription: Option<Option<String>>,
+    /// Whether what is heard has the usual form, if it says one.
+    pub(super) usual_sound: Option<bool>,
+    /// A stored prompt is named.
+    pub(super) prompt: bool,
+    /// The response is no part of the conversation.
+    pub(super) apart: bool,
+    /// What the response is to read.
+    pub(super) input: Item,
+}
+
+pub(super) fn malformed(why: &str) -> Malformed {
+    Malformed(why.to_owned())
+}
+
+/// Reads a message. Gives by which name the client knows it, and what it is or why it cannot go on.
+pub(super) fn read(message: &[u8]) -> (Option<String>, Result<Said, Malformed>) {
+    let text = match json_strict::survey(message, &KNOWN) {
+        Ok((text, _)) => text,
+        Err(why) => return (None, Err(why)),
+    };
+    let frame: Frame<'_> = match serde_json::from_str(text) {
+        Ok(frame) => frame,
+        Err(error) => return (None, Err(json_strict::malformed(&error))),
+    };
+    let named = frame
+        .event_id
+        .as_deref()
+        .filter(|name| name.len() <= NAME)
+        .map(str::to_owned);
+    if frame.event_id.is_some() && named.is_none() {
+        return (None, Err(malformed("`event_id` is too long")));
+    }
+    (named, said(text, &frame))
+}
+
+fn said(text: &str, frame: &Frame<'_>) -> Result<Said, Malformed> {
+    match &*frame.r#type {
+        "response.create" => {
+            let settings = match frame.response.filter(|raw| is_set(Some(raw))) {
+                Some(raw) => settings(raw.get(), false)?,
+                None => Settings::default(),
+            };
+            Ok(Said::Create(settings))
+        }
+        "session.update" => {
+            let session = frame.session.filter(|raw| is_set(Some(raw)));
+            let session = session.ok_or_else(|| malformed("a `session.update` has a `session`"))?;
+            settings(session.get(), true).map(Said::Update)
+        }
+        "input_audio_buffer.append" => {
+            let audio = frame.audio.filter(|raw| raw.get().starts_with('"'));
+            let audio = audio.ok_or_else(|| malformed("an `input_audio_buffer.append` has `audio`"))?;
+            Ok(Said::Audio((audio.get().len() as u64).saturating_sub(2)))
+        }
+        "input_audio_buffer.commit" if stops(text) => Ok(Said::Commit),
+        "conversation.item.create" => {
+            let item = frame.item.filter(|raw| is_set(Some(raw)));
+            let raw = item.ok_or_else(|| malformed("a `conversation.item.create` has an `item`"))?;
+            let mut found = Item::default();
+            item_of(raw.get(), &mut found)?;
+            Ok(Said::Item(found))
+        }
+        "response.cancel" if stops(text) => Ok(Said::Stop),
+        "input_audio_buffer.clear"
+        | "output_audio_buffer.clear"
+        | "conversation.item.delete"
+        | "conversation.item.truncate"
+            if stops(text) =>
+        {
+            Ok(Said::Aside)
+        }
+        "conversation.item.retrieve" => Err(malformed(
+            "Guard does not forward `conversation.item.retrieve`: it would bring back tool calls that were taken out.",
+        )),
+        _ => Err(malformed(
+            "Guard does not know this type of message on a realtime socket, so it does not forward it. Use session.update, \
+             conversation.item.create, input_audio_buffer.append and response.create.",
+        )),
+    }
+}
+
+/// Reads a session, or what a response says of itself.
+fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
+    json_strict::survey(value.as_bytes(), &INSIDE)?;
+    let editor = Editor::new(value);
+    let root = editor.root()?;
+    if session
+        && root
+            .get("type")
+            .is_some_and(|kind| !matches!(kind.value, "\"realtime\"" | "null"))
+    {
+        return Err(malformed(
+            "Guard meters sessions of the type `realtime` on this socket. Have sound written down with the endpoint for \
+             transcriptions.",
+        ));
+    }
+    let mut out = Settings {
+        model: text_of(&root, "model")?,
+        cap: cap_of(&root)?,
+        prompt: root.get_set("prompt").is_some(),
+        ..Settings::default()
+    };
+    if let Some(tools) = root.get("tools") {
+        let mut declared = match tools.value {
+            "null" => Vec::new(),
+            list => parts_of::<Tool<'_>>(list, 0)?,
+        };
+        if out.prompt {
+            declare(&mut declared, DeclaredTool::provider(STORED_PROMPT))?;
+        }
+        out.tools = Some(declared);
+    } else if out.prompt {
+        out.tools = Some(vec![DeclaredTool::provider(STORED_PROMPT)]);
+    }
+    if !session {
+        out.apart = root
+            .get("conversation")
+            .is_some_and(|named| named.value == "\"none\"");
+        if let Some(input) = root.get_set("input") {
+            for item in &editor.array(input.value)?.items {
+                item_of(item.value, &mut out.input)?;
+            }
+        }
+        return Ok(out);
+    }
+    hearing(&mut out, &editor, &root)?;
+    Ok(out)
+}
+
+/// What a session says of how it hears, in the names of today and of the preview.
+fn hearing<'a>(out: &mut Settings, editor: &Editor<'a>, root: &Container<'a>) -> Result<(), Malformed> {
+    let format = root
+        .get_set("input_audio_format")
+        .map(|format| format.value == "\"pcm16\"");
+    out.usual_sound = format;
+    turns(out, editor, root)?;
+    transcription(out, editor, root, "input_audio_transcription")?;
+    let Some(audio) = root.get_set("audio") else {
+        return Ok(());
+    };
+    json_strict::survey(audio.value.as_bytes(), &["input", "output"])?;
+    let audio = editor.object(audio.value)?;
+    let Some(input) = audio.get_set("input") else {
+        return Ok(());
+    };
+    json_strict::survey(input.value.as_bytes(), &INSIDE)?;
+    let input = editor.object(input.value)?;
+    turns(out, editor, &input)?;
+    transcription(out, editor, &input, "transcription")?;
+    if let Some(format) = input.get_set("format") {
+        let format = editor.object(format.value)?;
+        let kind = format
+            .get("type")
+            .is_some_and(|kind| kind.value == "\"audio/pcm\"");
+        let rate = format.get_set("rate").is_none_or(|rate| rate.value == "24000");
+        out.usual_sound = Some(kind && rate);
+    }
+    Ok(())
+}
+
+/// Whether the provider is to find out when somebody has stopped speaking, and to answer then.
+fn turns<'a>(out: &mut Settings, editor: &Editor<'a>, place: &Container<'a>) -> Result<(), Malformed> {
+    let Some(detection) = place.get("turn_detection") else {
+        return Ok(());
+    };
+    if detection.value == "null" {
+        out.begins = Some(false);
+        return Ok(());
+    }
+    json_strict::survey(detection.value.as_bytes(), &INSIDE)?;
+    let detection = editor.object(detection.value)?;
+    if detection.get_set("idle_timeout_ms").is_some() {
+        return Err(malformed(
+            "Guard does not forward `idle_timeout_ms`: the provider would begin responses that no input leads to. Send \
+             input, or ask for a response, instead.",
+        ));
+    }
+    out.begins = Some(
+        detection
+            .get("create_response")
+            .is_none_or(|answer| answer.value != "false"),
+    );
+    Ok(())
+}
+
+fn transcription<'a>(
+    out: &mut Settings,
+    editor: &Editor<'a>,
+    place: &Container<'a>,
+    name: &str,
+) -> Result<(), Malformed> {
+    let Some(asked) = place.get(name) else {
+        return Ok(());
+    };
+    if asked.value == "null" {
+        out.transcription = Some(None);
+        return Ok(());
+    }
+    json_strict::survey(asked.value.as_bytes(), &["model"])?;
+    let model = text_of(&editor.object(asked.value)?, "model")?;
+    let model =
+        model.ok_or_else(|| malformed("name the model of the transcription, so that it can be priced"))?;
+    out.transcription = Some(Some(model));
+    Ok(())
+}
+
+fn text_of(place: &Container<'_>, name: &str) -> Result<Option<String>, Malformed> {
+    let Some(set) = place.get_set(name) else {
+        return Ok(None);
+    };
+    let text: String = serde_json::from_str(set.value).map_err(|error| json_strict::malformed(&error))?;
+    if text.len() > NAME {
+        return Err(Malformed(format!("`{name}` is too long")));
+    }
+    Ok(Some(text))
+}
+
+/// The cap under either name; the larger one of two.
+fn cap_of(place: &Container<'_>) -> Result<Option<Option<u64>>, Malformed> {
+    let mut found = None;
+    for name in [Shape::Current.cap(), Shape::Preview.cap()] {
+        let Some(set) = place.get(name) else { continue };
+        let cap = match set.value {
+            "null" | "\"inf\"" => None,
+            number => Some(
+                number
+                    .parse::<u64>()
+                    .map_err(|_not_a_number| Malformed(format!("`{name}` is a number or \"inf\"")))?,
+            ),
+        };
+        found = match found {
+            None => Some(cap),
+            Some(None) => Some(None),
+            Some(Some(other)) => Some(cap.map(|cap| cap.max(other))),
+        };
+    }
+    Ok(found)
+}
