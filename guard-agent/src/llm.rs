@@ -41,6 +41,7 @@ pub mod bedrock_invoke;
 pub mod cohere;
 pub mod embeddings;
 pub mod gemini;
+pub mod gemini_live;
 pub mod media;
 pub mod ollama;
 pub mod openai_chat;
@@ -119,11 +120,13 @@ pub enum DialectKind {
     Ollama,
     /// OpenAI's realtime, over WebSocket only.
     OpenaiRealtime,
+    /// Gemini's Live, over WebSocket only.
+    GeminiLive,
 }
 
 impl DialectKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::OpenaiChat,
         Self::OpenaiCompletions,
         Self::OpenaiResponses,
@@ -137,6 +140,7 @@ impl DialectKind {
         Self::Cohere,
         Self::Ollama,
         Self::OpenaiRealtime,
+        Self::GeminiLive,
     ];
 
     /// Name in configuration, audit and documentation.
@@ -155,6 +159,7 @@ impl DialectKind {
             Self::Cohere => "cohere",
             Self::Ollama => "ollama",
             Self::OpenaiRealtime => "openai-realtime",
+            Self::GeminiLive => "gemini-live",
         }
     }
 }

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{CUT, Current, Ended, Goes, Lane, Socket};
+use super::{CUT, Current, Ended, Goes, Lane, Socket, frame};
 use crate::forward::socket::stand;
 use crate::llm::socket::{Expected, Input, Mark, Need, Request, Told};
 use crate::llm::{RequestFacts, Seen};
@@ -22,6 +23,9 @@ use crate::refusal::{Reason, Refusal};
 
 /// Input comes many times a second: what could not be reserved is not tried again before this.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Bytes that a close frame has for its reason (RFC 6455 §5.5).
+const REASON: usize = 123;
 
 /// What is reserved for one response that the provider may begin.
 pub(super) struct Standing {
@@ -32,6 +36,17 @@ pub(super) struct Standing {
     grows: bool,
     /// Bytes of input that went on since.
     bytes: u64,
+}
+
+/// A refusal in the words of a close frame, which holds few.
+fn reason(refusal: &Refusal) -> String {
+    let mut text = format!("{}: {}", refusal.reason.code(), refusal.message);
+    let mut end = text.len().min(REASON);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
 }
 
 /// A refusal, and the id under which it is recorded.
@@ -53,10 +68,14 @@ impl Socket {
         };
         self.refused(&refusal, &id, named).await?;
         if self.session.needs_setup() {
-            return Err(Ended::both(
-                CloseCode::Policy,
-                "the host's firewall has refused this setup; the message before says why",
-            ));
+            // Clients that wait for the setup to be confirmed show why the socket was closed.
+            return Err(Ended {
+                client: Some(CloseFrame {
+                    code: CloseCode::Policy,
+                    reason: reason(&refusal).into(),
+                }),
+                provider: Some(frame(CloseCode::Normal, "")),
+            });
         }
         Ok(())
     }
