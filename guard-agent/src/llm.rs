@@ -253,6 +253,11 @@ pub trait ReplyReader: Send {
     fn cut(&mut self, _refusal: &Refusal, _request_id: &str) -> Bytes {
         Bytes::new()
     }
+    /// What the provider is to be told because a call was denied for whose result it would wait. Only where calls are made
+    /// on a socket.
+    fn answers(&mut self) -> Option<String> {
+        None
+    }
     /// What the reply has taken so far, at least; nothing where its format does not say.
     fn seen(&self) -> Seen {
         Seen::default()

@@ -108,12 +108,13 @@ fn a_turn_goes_on_when_its_tools_have_answered_and_a_tool_that_is_not_allowed_is
         .next(Reply::billed(Tokens::new(1000, 10)).calling("Read", r#"{"path":"a"}"#));
     lab.gemini().next(Reply::billed(Tokens::new(1100, 100)));
     lab.gemini()
-        .next(Reply::default().calling("Bash", r#"{"command":"id"}"#));
+        .next(Reply::billed(Tokens::new(1200, 10)).calling("Bash", r#"{"command":"id"}"#));
+    lab.gemini().next(Reply::billed(Tokens::new(1300, 100)));
     let function = |name: &str| json!({"name": name, "description": "d"});
     let mut config = texts();
     config["tools"] = json!([{"function_declarations": [function("Read"), function("Bash")]}]);
     let steps = json!([
-        {"say": "hi"}, {"hear": true}, {"answer": {"ok": true}}, {"hear": true}, {"say": "more"}, {"wait": lab.directory()},
+        {"say": "hi"}, {"hear": true}, {"answer": {"ok": true}}, {"hear": true}, {"say": "more"}, {"hear": true},
     ]);
     let told = said(&lab, &config, &steps)?;
     assert!(
@@ -123,7 +124,25 @@ fn a_turn_goes_on_when_its_tools_have_answered_and_a_tool_that_is_not_allowed_is
     let setup = lab.gemini().seen()[1].json();
     let text = setup.to_string();
     ensure!(text.contains("\"Read\"") && !text.contains("\"Bash\""), "{text}");
-    let records = lab.calls(2)?;
+    assert_eq!(
+        told.iter().filter(|line| line["turn"] == true).count(),
+        2,
+        "{told:?}"
+    );
+    let words = serde_json::to_string(&told)?;
+    ensure!(
+        !words.contains("Bash\"}") && words.contains("Guard stopped a call of the tool"),
+        "{words}"
+    );
+    // The model was told so in the place of the result.
+    let answer = lab.gemini().last()?.json().to_string();
+    ensure!(
+        answer.contains("functionResponses") && answer.contains("Guard stopped"),
+        "{answer}"
+    );
+    let records = calls(&lab, 2)?;
+    assert_eq!(records[1]["tools_denied"], json!(["Bash"]), "{records:#?}");
+    assert_eq!(records[1]["usage"]["input"], 2_500, "{records:#?}");
     // Both halves of the turn: 2,100 read and 110 made.
     assert_eq!(records[0]["cost_pico_usd"], 2_070_000_000_u64, "{records:#?}");
     assert_eq!(records[0]["tools_called"], json!(["Read"]), "{records:#?}");

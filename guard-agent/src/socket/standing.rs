@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{CUT, Current, Ended, Goes, Lane, Socket, frame};
 use crate::forward::socket::stand;
-use crate::llm::socket::{Expected, Input, Mark, Need, Request, Told};
+use crate::llm::socket::{Asked, Expected, Input, Mark, Need, Request, Told};
 use crate::llm::{RequestFacts, Seen};
 use crate::meter::Tab;
 use crate::refusal::{Reason, Refusal};
@@ -137,6 +137,14 @@ impl Socket {
             self.due = Some(Instant::now() + super::DUE);
         }
         self.forward(message).await
+    }
+
+    /// Tells the provider in the place of a denied call's result that there is none. It is input as the client's own is.
+    pub(super) async fn answer(&mut self, answer: String) -> Goes {
+        match self.session.asked(answer.as_bytes()) {
+            Ok(Asked::Input(input)) => self.put_in(input, Bytes::from(answer)).await,
+            _ => Ok(()),
+        }
     }
 
     /// The response that is under way goes on, if what that may cost can be reserved.

@@ -70,6 +70,7 @@ struct ToolCall {
 
 #[derive(Deserialize)]
 struct Call {
+    id: Option<String>,
     name: Option<String>,
     args: Option<Box<RawValue>>,
 }
@@ -88,6 +89,8 @@ pub(crate) struct LiveReply {
     sound: u64,
     placed: Places,
     edited: Places,
+    /// Results for calls that were denied: the model waits for them, and nobody else gives any.
+    answers: Vec<Value>,
 }
 
 impl LiveReply {
@@ -98,6 +101,13 @@ impl LiveReply {
         // A call without a name is none that a rule could know; the gate denies it.
         calls.part(at, call.name.as_deref(), Some(args));
         calls.end(at);
+        if calls.is_denied(at) {
+            let why = calls.message(at);
+            let why =
+                why.unwrap_or_else(|| "The host's firewall does not let this tool be called.".to_owned());
+            self.answers
+                .push(json!({"id": call.id, "name": call.name, "response": {"error": why}}));
+        }
     }
 
     fn take(&mut self, message: Message, calls: &mut Calls) {
@@ -240,6 +250,12 @@ impl Format for LiveReply {
     fn last_words(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         let error = error(refusal, request_id).to_string();
         Bytes::from(message(error.as_bytes()))
+    }
+
+    fn answers(&mut self) -> Option<String> {
+        let answers = std::mem::take(&mut self.answers);
+        let any = !answers.is_empty();
+        any.then(|| json!({"toolResponse": {"functionResponses": answers}}).to_string())
     }
 
     fn seen(&self) -> Seen {

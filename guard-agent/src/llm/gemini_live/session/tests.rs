@@ -237,6 +237,24 @@ fn no_byte_of_a_denied_call_passes_and_the_others_do() {
 }
 
 #[test]
+fn the_model_is_told_that_a_denied_call_has_no_result() {
+    for how in [InReply::Replace, InReply::Strip, InReply::Refuse] {
+        let gate: Arc<dyn Gate> = Arc::new(Rules::new(how));
+        let mut reader = Live::default().reader(&Request::default(), Some(&gate));
+        let mut answers = Vec::new();
+        for line in turn("call") {
+            drop(reader.feed(Bytes::from(message(line.to_string().as_bytes()))));
+            answers.extend(reader.answers());
+        }
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        let answer: Value = serde_json::from_str(&answers[0]).unwrap();
+        let results = answer["toolResponse"]["functionResponses"].as_array().unwrap();
+        assert_eq!((results.len(), &results[0]["id"]), (1, &json!("f2")));
+        assert!(results[0]["response"]["error"].is_string());
+    }
+}
+
+#[test]
 fn a_turn_that_tells_no_usage_has_none() {
     let content = json!({"serverContent": {"modelTurn": {"parts": [{"text": "a"}]}, "turnComplete": true}});
     assert_eq!(read(None, &[content]).1.usage, None);
