@@ -11,111 +11,33 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{CUT, Current, Ended, Goes, Lane, Socket, frame};
+use super::{CUT, Current, Ended, Goes, Lane, Socket};
 use crate::forward::socket::stand;
+use crate::llm::Seen;
 use crate::llm::socket::{Asked, Expected, Input, Mark, Need, Request, Told};
-use crate::llm::{RequestFacts, Seen};
 use crate::meter::Tab;
 use crate::refusal::{Reason, Refusal};
 
 /// Input comes many times a second: what could not be reserved is not tried again before this.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Bytes that a close frame has for its reason (RFC 6455 §5.5).
-const REASON: usize = 123;
-
 /// What is reserved for one response that the provider may begin.
 pub(super) struct Standing {
     pub(super) tab: Tab,
-    request: Request,
+    pub(super) request: Request,
     /// How much input it has room for, in its lane's own measure.
-    covers: u64,
-    grows: bool,
+    pub(super) covers: u64,
+    pub(super) grows: bool,
     /// Bytes of input that went on since.
-    bytes: u64,
-}
-
-/// A refusal in the words of a close frame, which holds few.
-fn reason(refusal: &Refusal) -> String {
-    let mut text = format!("{}: {}", refusal.reason.code(), refusal.message);
-    let mut end = text.len().min(REASON);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text
+    pub(super) bytes: u64,
 }
 
 /// A refusal, and the id under which it is recorded.
-type Refused = (Refusal, String);
+pub(super) type Refused = (Refusal, String);
 
 impl Socket {
-    /// What says how later responses are: judged as the next one of them is, and then held for it.
-    pub(super) async fn set_up(
-        &mut self,
-        facts: RequestFacts,
-        request: &Request,
-        beside: Option<Need>,
-        message: Bytes,
-    ) -> Goes {
-        let named = request.named.as_deref();
-        let set = self.judge_setup(facts, request, beside, message).await;
-        let Err((refusal, id)) = set else {
-            return Ok(());
-        };
-        self.refused(&refusal, &id, named).await?;
-        if self.session.needs_setup() {
-            // Clients that wait for the setup to be confirmed show why the socket was closed.
-            return Err(Ended {
-                client: Some(CloseFrame {
-                    code: CloseCode::Policy,
-                    reason: reason(&refusal).into(),
-                }),
-                provider: Some(frame(CloseCode::Normal, "")),
-            });
-        }
-        Ok(())
-    }
-
-    async fn judge_setup(
-        &mut self,
-        facts: RequestFacts,
-        request: &Request,
-        beside: Option<Need>,
-        message: Bytes,
-    ) -> Result<(), Refused> {
-        let covers = facts.carried;
-        if let Some(need) = beside {
-            self.standing
-                .retain(|standing| standing.request.lane != need.lane);
-            self.reserve(&need).await?;
-        }
-        let call = self.caller.call(facts, message, request.turn);
-        let id = call.id.to_string();
-        let permit = self
-            .caller
-            .decide(&call)
-            .map_err(|refusal| (refusal, id.clone()))?;
-        let set = self.upstream.set_up(call, permit).await;
-        let (tab, edits) = set.map_err(|refusal| (refusal, id))?;
-        self.session.accepted(&edits);
-        self.uncovered = None;
-        self.standing.retain(|standing| standing.request.lane.is_some());
-        if self.session.needs().iter().any(|need| need.lane.is_none()) {
-            self.standing.push(Standing {
-                tab,
-                request: request.clone(),
-                covers,
-                grows: true,
-                bytes: 0,
-            });
-        }
-        Ok(())
-    }
-
     /// Input goes on once every response that it may lead to is reserved for.
     pub(super) async fn put_in(&mut self, input: Input, message: Bytes) -> Goes {
         let covered = match self.cover().await {
@@ -233,7 +155,7 @@ impl Socket {
     }
 
     /// One more response of this kind is decided and reserved for.
-    async fn reserve(&mut self, need: &Need) -> Result<(), Refused> {
+    pub(super) async fn reserve(&mut self, need: &Need) -> Result<(), Refused> {
         let Some(Expected {
             facts,
             request,
