@@ -43,7 +43,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them, in the order of the path.
-pub const TARGETS: [Target; 34] = [
+pub const TARGETS: [Target; 35] = [
     target("config", setup::config),
     target("ledger", setup::ledger),
     target("client_hello", connection::client_hello),
@@ -62,6 +62,7 @@ pub const TARGETS: [Target; 34] = [
     target("event_stream", framing::event_stream),
     target("lines", framing::lines),
     target("json_edit", edits::json_edit),
+    target("pictures", billed::pictures),
     target("body_edits", requests::body_edits),
     target("tool_gate", rules::tool_gate),
     target("openai_chat", |input| dialect(DialectKind::OpenaiChat, input)),

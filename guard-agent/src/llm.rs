@@ -31,6 +31,7 @@ pub use bound::Bound;
 pub use edits::{BodyEdits, Takes};
 pub use facts::{Audio, CacheWrite, DeclaredTool, RequestFacts};
 pub use gate::{Denial, Gate, InReply, Judgement};
+pub use pictures::Pictures;
 pub use seen::Seen;
 pub use usage::{OtherUsage, Unit, Units, Usage};
 
@@ -69,6 +70,7 @@ pub(crate) mod json_strict;
 mod mentions;
 pub(crate) mod multipart;
 mod note;
+pub(crate) mod pictures;
 pub mod prices;
 mod refusal_reply;
 pub(crate) mod reply;

@@ -1,12 +1,14 @@
 //! Requests that are billed in other ways than by their text: what is reserved is no less than what another reading of the
 //! same body comes to.
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::Value;
 
 use super::{alike, broken};
 use crate::llm::multipart::parts;
 use crate::llm::provider::dialect_of;
-use crate::llm::{DialectKind, Malformed, Place, RequestFacts, Unit};
+use crate::llm::{DialectKind, Malformed, Pictures, Place, RequestFacts, Unit, pictures as picture};
 
 /// The content type of a form with the boundary `guard0`.
 const FORM: &str = "multipart/form-data; boundary=guard0";
@@ -129,4 +131,21 @@ pub(super) fn multipart(body: &[u8]) {
         let named = format!("name=\"{}\"", part.name);
         assert!(memchr::memmem::find(&piece[..head], named.as_bytes()).is_some());
     }
+}
+
+/// A picture, however it is written: what is decoded is what another decoder gets, and it counts the same everywhere.
+pub(super) fn pictures(file: &[u8]) {
+    let look = |text: &str| {
+        let mut found = Pictures::default();
+        found.look(text);
+        found
+    };
+    let (plain, other) = (STANDARD.encode(file), URL_SAFE.encode(file));
+    assert!(picture::decoded(&plain) == file && picture::decoded(&other) == file);
+    let shown = look(&format!("data:image/png;base64,{plain}"));
+    assert_eq!(shown.count, 1);
+    assert_eq!(shown, look(&format!("DATA:image/x,{other}")));
+    let bare = look(&plain);
+    assert!(bare.count == 0 || bare == shown, "{bare:?} {shown:?}");
+    look(&String::from_utf8_lossy(file));
 }

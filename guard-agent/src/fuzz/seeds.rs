@@ -39,6 +39,7 @@ pub(super) fn of(target: &str) -> Seeds {
         "json_edit" => with(&[0b10, 0x21], fixtures("openai-chat", ".request.json"), "json"),
         "body_edits" => edited(),
         "tool_gate" => arguments(),
+        "pictures" => named(&crate::llm::pictures::heads()),
         "rerank" => reranks(),
         "media" => media(),
         "multipart" => forms(),

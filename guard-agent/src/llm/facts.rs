@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::llm::{Bound, conversation};
+use crate::llm::{Bound, Pictures, conversation};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -41,6 +41,9 @@ pub struct RequestFacts {
     pub untouchable: bool,
     /// Where the request wants to be processed (`inference_geo`), when that changes the price.
     pub region: Option<String>,
+    /// Pictures in the body, which may take more tokens than they have bytes.
+    #[serde(skip_serializing_if = "Pictures::is_none")]
+    pub pictures: Pictures,
     /// The most that the call can be billed for, where not the length of its body says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bound: Option<Bound>,

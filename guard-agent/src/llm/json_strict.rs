@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::llm::{CacheWrite, Malformed};
+use crate::llm::{CacheWrite, Malformed, Pictures};
 
 /// Most members of one object; far beyond what a tool schema has, and a bound on the memory of the duplicate check.
 const MEMBER_LIMIT: usize = 10_000;
@@ -24,6 +24,8 @@ const SMALL_OBJECT: usize = 16;
 pub(crate) struct Survey {
     /// The dearest `cache_control` mark.
     pub(crate) cache_write: CacheWrite,
+    /// Pictures in base64.
+    pub(crate) pictures: Pictures,
 }
 
 /// Checks the whole text: valid UTF-8 and JSON, at most 128 levels deep (the parser's own bound), nothing behind the
@@ -139,6 +141,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
         if matches!(self.place, Place::Ttl) && v != "5m" {
             self.cache(CacheWrite::OneHour);
         }
+        self.survey.pictures.look(v);
         self.scalar(de::Unexpected::Other("string"))
     }
 

@@ -8,9 +8,8 @@
 //! tools and formats, for which 1,024 tokens are allowed (Anthropic documents 159 to 530 for tool use, by model:
 //! docs.anthropic.com/en/docs/tool-use-pricing-and-tokens). Where the body does not show the input (a stored
 //! conversation, a file id, a URL) the model's whole context window counts, when that is more. A file or PDF inside
-//! the body holds more tokens than bytes when it compresses well, so it counts as not shown. An image does too, but is
-//! billed at some thousand tokens at most, so its bytes count: what a small picture costs beyond them is booked when the
-//! call is settled, and raised as a finding when it goes beyond the whole reservation.
+//! the body holds more tokens than bytes when it compresses well, so it counts as not shown. An image counts as
+//! its bytes, or as the most tokens that its pixels take where those are more (`llm::pictures`).
 //!
 //! Where the format can tell more from the body than its length (`llm::Bound`: reranking, audio, images), that counts, in
 //! tokens and in what else the provider may bill: the dearer one of those that have a price.
@@ -27,6 +26,9 @@ use crate::money::Pico;
 
 /// Input tokens that a provider may add to what the client sent.
 const ADDED_BY_PROVIDER: u64 = 1_024;
+
+/// Tokens of a picture of any size for gpt-4o-mini, which counts 2,833 and 5,667 for each of at most eight tiles.
+const TILED: u64 = 48_169;
 
 /// Most actions of the provider's own that are taken into account; more are refused as having no bound.
 const MOST_PASSES: u64 = 64;
@@ -93,6 +95,7 @@ pub fn worst_case(
         .bound
         .map_or(body_bytes, |bound| bound.input)
         .checked_add(ADDED_BY_PROVIDER)
+        .and_then(|seen| seen.checked_add(pictures(price, facts)))
         // A conversation that lives at the provider is cut to what the model can read.
         .and_then(|seen| seen.checked_add(facts.carried.min(price.context_window)))
         .ok_or(NoBound::Overflow)?;
@@ -159,6 +162,15 @@ pub fn worst_case(
         input_rate,
         output_rate,
     })
+}
+
+/// Tokens of pictures beyond their bytes.
+fn pictures(price: &ModelPrice, facts: &RequestFacts) -> u64 {
+    let tiles = match price.label.strip_prefix("gpt-4o-mini") {
+        Some(_) => TILED.saturating_mul(facts.pictures.count),
+        None => 0,
+    };
+    facts.pictures.beyond.saturating_add(tiles)
 }
 
 /// What the call costs where it is billed by number: by the dearest of the things that have a price.

@@ -112,7 +112,11 @@ impl Minute {
 }
 
 /// Tokens of a call before it is made: an estimate of the input, and the whole output cap.
+/// An upload is no text: what its kind bounds counts, and not its bytes.
 pub(crate) fn estimate(facts: &RequestFacts, body_bytes: u64, output: u64) -> u64 {
+    if let Some(bound) = facts.bound {
+        return (bound.input / BYTES_PER_TOKEN).saturating_add(bound.output);
+    }
     (body_bytes / BYTES_PER_TOKEN).saturating_add(output.saturating_mul(facts.choices.max(1)))
 }
 
@@ -156,6 +160,25 @@ mod tests {
         assert_eq!((no.reason, no.retry_after), (Reason::RateRequests, Some(5)));
         minute.enter(&agent, 0, at(60)).unwrap();
         assert_eq!(minute.enter(&agent, 0, at(61)).unwrap_err().retry_after, Some(49));
+    }
+
+    #[test]
+    fn an_upload_is_estimated_by_what_it_can_take_and_not_by_its_bytes() {
+        let upload = RequestFacts {
+            bound: Some(crate::llm::Bound {
+                input: 4_000,
+                output: 500,
+                ..crate::llm::Bound::default()
+            }),
+            choices: 1,
+            ..RequestFacts::default()
+        };
+        assert_eq!(estimate(&upload, 25_000_000, 8_000), 1_500);
+        let text = RequestFacts {
+            bound: None,
+            ..upload
+        };
+        assert_eq!(estimate(&text, 4_000, 500), 1_500);
     }
 
     #[test]

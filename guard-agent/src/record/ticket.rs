@@ -15,6 +15,10 @@ use crate::policy::{Deadline, Hold, Outcome, Places, Settle};
 use crate::refusal::{Class, Reason, Refusal};
 use crate::telemetry::metrics;
 
+mod end;
+
+use end::failed;
+
 /// Tools of one reply that the ledger keeps.
 const TOOLS: usize = 64;
 /// Longest name of a tool that the ledger keeps, in characters.
@@ -219,7 +223,7 @@ impl Ticket {
     fn ended(&self, outcome: &Outcome) -> Ended {
         let watch = self.places.watch.as_ref();
         Ended {
-            cause: watch.map_or(Cause::Useful, |watch| watch.cause(Self::failed(outcome))),
+            cause: watch.map_or(Cause::Useful, |watch| watch.cause(failed(outcome))),
             status: outcome.status.map(|status| status.as_u16()),
             tokens: outcome
                 .facts
@@ -242,17 +246,10 @@ impl Ticket {
         }
     }
 
-    fn failed(outcome: &Outcome) -> bool {
-        matches!(
-            Self::outcome_label(outcome),
-            metrics::Outcome::ProviderError | metrics::Outcome::UpstreamFailed
-        )
-    }
-
     /// What the money did; counts what was wasted.
     fn cause(&mut self, outcome: &Outcome, cost: Pico) -> Option<Cause> {
         let watch = self.places.watch.take()?;
-        let failed = Self::failed(outcome);
+        let failed = failed(outcome);
         let cause = watch.settle(&multipliers::Outcome {
             cost,
             usage: outcome.facts.usage.and_then(|usage| usage.tokens_told()),
@@ -286,18 +283,6 @@ impl Ticket {
         {
             metrics.would_refuse(&draft.agent, Reason::ToolDenied);
             draft.would_refuse(Reason::ToolDenied);
-        }
-    }
-
-    fn outcome_label(outcome: &Outcome) -> metrics::Outcome {
-        match outcome.status {
-            _ if outcome.cut.is_some() => metrics::Outcome::Cut,
-            _ if outcome.client_gone => metrics::Outcome::ClientGone,
-            Some(status) if !status.is_success() => metrics::Outcome::ProviderError,
-            None => metrics::Outcome::UpstreamFailed,
-            Some(_) if outcome.upstream_error.is_some() => metrics::Outcome::UpstreamFailed,
-            Some(_) if outcome.facts.error => metrics::Outcome::ProviderError,
-            Some(_) => metrics::Outcome::Ok,
         }
     }
 }
@@ -355,12 +340,7 @@ impl Settle for Ticket {
         if draft.body.side {
             metrics.side(&draft.agent, &draft.provider, metrics::SideVerdict::Passed);
         } else {
-            metrics.call(
-                &draft.agent,
-                &draft.provider,
-                label,
-                Self::outcome_label(&outcome),
-            );
+            metrics.call(&draft.agent, &draft.provider, label, end::label(&outcome));
             metrics.call_duration(&draft.provider, outcome.duration);
             if let Some(first) = outcome.first_token {
                 metrics.first_token(&draft.provider, first);

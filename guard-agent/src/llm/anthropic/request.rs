@@ -217,6 +217,7 @@ pub(super) fn facts(body: &[u8], named: Option<&str>) -> Result<RequestFacts, Ma
             .speed
             .filter(|speed| speed != "standard")
             .or(body.service_tier),
+        pictures: survey.pictures,
         cache_write: survey.cache_write,
         unseen_input: seen.unseen || is_set(body.container) || is_set(body.thread),
         untouchable,

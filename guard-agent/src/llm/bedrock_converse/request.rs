@@ -266,6 +266,7 @@ pub(super) fn facts(model: String, stream: bool, body: &[u8]) -> Result<RequestF
         server_side: false,
         tools,
         service_tier: tier(body.service_tier, body.performance_config),
+        pictures: survey.pictures,
         cache_write: survey.cache_write.max(seen.cache),
         unseen_input: seen.unseen || stored,
         conversation: conversation::of(text),

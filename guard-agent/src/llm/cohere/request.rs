@@ -173,6 +173,7 @@ pub(super) fn facts(chat: bool, body: &[u8]) -> Result<RequestFacts, Malformed> 
         choices: 1,
         server_side: false,
         tools,
+        pictures: survey.pictures,
         cache_write: survey.cache_write,
         unseen_input: body.messages || body.inputs || is_set(body.conversation_id),
         // Its messages are those of chat completions.

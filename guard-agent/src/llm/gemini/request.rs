@@ -74,6 +74,7 @@ pub(super) fn facts(operation: &Operation, body: &[u8]) -> Result<RequestFacts, 
         model: operation.model.clone(),
         stream: operation.streams(),
         choices: 1,
+        pictures: survey.pictures,
         cache_write: survey.cache_write,
         ..RequestFacts::default()
     };

@@ -40,6 +40,9 @@ const KNOWN: [&str; 13] = [
     "image_url",
 ];
 
+/// Those that stand in JSON alone: a form has them in a list, or as an object.
+const KNOWN_JSON: [&str; 3] = ["image", "images", "svg"];
+
 /// Tokens of the dearest size, by quality.
 const FIRST: [(&str, u64); 2] = [("low", 408), ("medium", 1_584)];
 /// The same at high quality.
@@ -127,7 +130,8 @@ pub(super) fn facts(
 }
 
 fn from_json<'a>(body: &'a [u8], model: Option<&'a str>) -> Result<Asked<'a>, Malformed> {
-    let (text, _) = json_strict::survey(body, &KNOWN)?;
+    let known: Vec<&str> = KNOWN.into_iter().chain(KNOWN_JSON).collect();
+    let (text, _) = json_strict::survey(body, &known)?;
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| json_strict::malformed(&error))?;
     let count = |raw: Option<&RawValue>| match list_of(raw, b"") {
         Some((count, _)) => count,

@@ -77,6 +77,37 @@ fn a_recording_is_bounded_by_its_length_in_seconds_and_in_tokens() {
     assert_eq!((least(&MEDIA), least(&GROQ)), (3_000, 10_000));
 }
 
+/// Through the table of providers, as a call comes in.
+#[test]
+fn the_providers_own_terms_are_found_by_its_host() {
+    let body = form(&[("model", "m")], &ogg(3));
+    for (host, path, billed) in [
+        ("api.groq.com", "/openai/v1/audio/transcriptions", 10_000),
+        ("api.openai.com", "/v1/audio/transcriptions", 3_000),
+        (
+            "x.openai.azure.com",
+            "/openai/deployments/whisper/audio/transcriptions",
+            3_000,
+        ),
+    ] {
+        let providers = crate::llm::provider::builtin();
+        let provider = crate::llm::provider::by_host(&providers, host).unwrap();
+        let endpoint = crate::llm::detect::endpoint(provider, &Method::POST, path);
+        assert_eq!(endpoint.kind, EndpointKind::Inference, "{host}");
+        let place = Place {
+            content_type: Some(FORM.to_owned()),
+            ..endpoint.place.clone()
+        };
+        let facts = endpoint.dialect.request_at(&place, &body).unwrap();
+        assert_eq!(
+            facts.bound.unwrap().units.get(Unit::AudioMillis),
+            billed,
+            "{host}"
+        );
+        assert_eq!(facts.model, place.model.as_deref().unwrap_or("m"), "{host}");
+    }
+}
+
 #[test]
 fn a_form_that_hides_or_repeats_what_decides_is_refused() {
     let model = ("model", "whisper-1");

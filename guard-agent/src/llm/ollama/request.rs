@@ -67,11 +67,12 @@ impl<'de: 'a, 'a> Part<'de> for Tool<'a> {
 
 /// Reads a whole body. An embedding has no output.
 pub(super) fn facts(embeds: bool, body: &[u8]) -> Result<RequestFacts, Malformed> {
-    let (text, _) = json_strict::survey(body, &KNOWN)?;
+    let (text, survey) = json_strict::survey(body, &KNOWN)?;
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| json_strict::malformed(&error))?;
     let asked = body.options.and_then(|options| options.num_predict);
     let cap = asked.and_then(|cap| u64::try_from(cap).ok());
     Ok(RequestFacts {
+        pictures: survey.pictures,
         model: body.model.into_owned(),
         // Ollama streams unless it is told not to.
         stream: !embeds && body.stream.unwrap_or(true),

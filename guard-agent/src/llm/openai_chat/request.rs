@@ -310,6 +310,7 @@ pub(super) fn facts(
         text_only,
         tools,
         service_tier: body.service_tier,
+        pictures: survey.pictures,
         cache_write: survey.cache_write.max(cached),
         unseen_input: body.messages,
         conversation: conversation::of(text),

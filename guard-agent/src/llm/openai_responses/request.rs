@@ -239,6 +239,7 @@ pub(crate) fn facts(body: &[u8], model: Option<&str>) -> Result<RequestFacts, Ma
         server_side: false,
         tools,
         service_tier: body.service_tier,
+        pictures: survey.pictures,
         cache_write: survey.cache_write.max(cached),
         // A compaction at the provider reads the context once more.
         unseen_input: body.input.unseen || stored.into_iter().any(is_set) || is_set(body.context_management),

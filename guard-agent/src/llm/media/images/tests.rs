@@ -124,6 +124,8 @@ fn what_has_no_bound_or_several_readings_is_refused() {
         r#"{"model":"m","prompt":"p","N":1}"#,
         r#"{"model":"m","prompt":"p","n":1,"n":2}"#,
         r#"{"model":"m","prompt":"p","size":7}"#,
+        r#"{"model":"m","prompt":"p","Images":[]}"#,
+        r#"{"model":"m","prompt":"p","SVG":{}}"#,
     ] {
         assert!(read(json, body).is_err(), "{body}");
     }
