@@ -43,7 +43,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All of them, in the order of the path.
-pub const TARGETS: [Target; 34] = [
+pub const TARGETS: [Target; 35] = [
     target("config", setup::config),
     target("ledger", setup::ledger),
     target("client_hello", connection::client_hello),
@@ -53,6 +53,7 @@ pub const TARGETS: [Target; 34] = [
     target("socket_frames", sockets::frames),
     target("socket_responses", sockets::responses),
     target("socket_realtime", realtime::openai),
+    target("socket_live", realtime::live),
     target("gzip", |input| coded::check(coded::Codec::Gzip, input)),
     target("deflate", |input| coded::check(coded::Codec::Deflate, input)),
     target("brotli", |input| coded::check(coded::Codec::Brotli, input)),

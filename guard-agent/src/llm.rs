@@ -42,6 +42,7 @@ pub mod bedrock_invoke;
 pub mod cohere;
 pub mod embeddings;
 pub mod gemini;
+pub mod gemini_live;
 pub mod media;
 pub mod ollama;
 pub mod openai_chat;
@@ -121,11 +122,13 @@ pub enum DialectKind {
     Ollama,
     /// OpenAI's realtime, over WebSocket only.
     OpenaiRealtime,
+    /// Gemini's Live, over WebSocket only.
+    GeminiLive,
 }
 
 impl DialectKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::OpenaiChat,
         Self::OpenaiCompletions,
         Self::OpenaiResponses,
@@ -139,6 +142,7 @@ impl DialectKind {
         Self::Cohere,
         Self::Ollama,
         Self::OpenaiRealtime,
+        Self::GeminiLive,
     ];
 
     /// Name in configuration, audit and documentation.
@@ -157,6 +161,7 @@ impl DialectKind {
             Self::Cohere => "cohere",
             Self::Ollama => "ollama",
             Self::OpenaiRealtime => "openai-realtime",
+            Self::GeminiLive => "gemini-live",
         }
     }
 }
@@ -249,6 +254,11 @@ pub trait ReplyReader: Send {
     /// that is fed afterwards is metered and not forwarded.
     fn cut(&mut self, _refusal: &Refusal, _request_id: &str) -> Bytes {
         Bytes::new()
+    }
+    /// What the provider is to be told because a call was denied for whose result it would wait. Only where calls are made
+    /// on a socket.
+    fn answers(&mut self) -> Option<String> {
+        None
     }
     /// What the reply has taken so far, at least; nothing where its format does not say.
     fn seen(&self) -> Seen {

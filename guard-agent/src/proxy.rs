@@ -273,8 +273,9 @@ impl Proxy {
     }
 
     /// One call: admit, read, decide, forward; every "no" in the provider's own shape.
-    async fn serve_call(&self, connection: &Connection, request: Request<Incoming>) -> Response<Reply> {
+    async fn serve_call(&self, connection: &Connection, mut request: Request<Incoming>) -> Response<Reply> {
         let id = Ulid::new();
+        sockets::tidy(&connection.provider, &mut request);
         let (method, target) = (request.method().clone(), request.uri().clone());
         let socket = sockets::wanted(&connection.provider, &request);
         let endpoint = match &socket {

@@ -29,6 +29,7 @@ mod caller;
 pub(crate) mod client;
 mod replies;
 mod requests;
+mod setup;
 mod standing;
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,7 @@ mod anthropic;
 mod bedrock;
 mod cohere;
 mod gemini;
+mod live;
 mod media;
 mod mistral;
 mod ollama;
@@ -468,7 +469,9 @@ impl Shared {
             headers: head.headers,
             body: body.to_bytes(),
         });
-        if let Some(upgraded) = socket.filter(|_| !refused && self.speaks == Speaks::OpenAi) {
+        if let Some(upgraded) =
+            socket.filter(|_| !refused && matches!(self.speaks, Speaks::OpenAi | Speaks::Gemini))
+        {
             return Ok(sockets::open(&self, seen, upgraded));
         }
         let answer = match self.speaks {

@@ -16,6 +16,8 @@ const CAP: u8 = 1 << 1;
 const STRIP: u8 = 1 << 3;
 
 const TARGET: &str = "/v1/realtime?model=gpt-realtime";
+/// Below the base path.
+const LIVE: &str = "/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
 
 /// OpenAI's: messages of the client's, or the provider's, one a line.
 pub(super) fn openai(input: &[u8]) {
@@ -60,8 +62,83 @@ pub(super) fn openai(input: &[u8]) {
     }
 }
 
-fn facts(text: &[u8]) -> Result<RequestFacts, String> {
-    let mut session = opened(DialectKind::OpenaiRealtime, TARGET).ok_or("no socket")?;
+/// Gemini's: messages of the client's, or the provider's, one a line.
+pub(super) fn live(input: &[u8]) {
+    let Some((mode, how, rest)) = controls(input) else {
+        return;
+    };
+    let kind = DialectKind::GeminiLive;
+    let Some(session) = &mut opened(kind, LIVE) else {
+        return;
+    };
+    let lines = lines(rest);
+    if mode & PROVIDER == 0 {
+        for line in lines {
+            asked_live(session.as_mut(), mode, how, line);
+        }
+        return;
+    }
+    let mut active = false;
+    let mut turns = 0;
+    for line in &lines {
+        let told = session.told(line);
+        let value = serde_json::from_slice::<Value>(line).unwrap_or_default();
+        let calls = !value["toolCall"].is_null() || !value["serverContent"]["modelTurn"].is_null();
+        assert!(
+            told.mark != Mark::Aside || !calls,
+            "what the model makes belongs to no turn"
+        );
+        match told.mark {
+            Mark::Begin | Mark::Whole => {
+                assert!(!active, "a turn begins in another one");
+                active = told.mark == Mark::Begin;
+                turns += 1;
+            }
+            Mark::End => assert!(std::mem::take(&mut active), "a turn ends that has not begun"),
+            _ => {}
+        }
+    }
+    // What is read as one turn is one.
+    if turns <= 1 {
+        told(session.as_ref(), &Request::default(), mode, how, &lines);
+    }
+}
+
+fn asked_live(session: &mut dyn Session, mode: u8, how: u8, text: &[u8]) {
+    let value = serde_json::from_slice::<Value>(text).unwrap_or_default();
+    let set = !session.needs().is_empty();
+    match session.asked(text) {
+        Err(unfit) => {
+            let refusal = Refusal::new(Reason::Malformed, unfit.why);
+            let said = session.refusal(&refusal, "id-1", None);
+            let said = serde_json::from_str::<Value>(&said).unwrap_or_default();
+            assert_eq!(
+                (&said["code"], &said["error"]["code"]),
+                (&Value::from(400), &Value::from(400))
+            );
+        }
+        Ok(Asked::Setup(..)) => {
+            assert!(!set && value["setup"].is_object(), "{value}");
+            session.accepted(&BodyEdits::default());
+            edited(DialectKind::GeminiLive, mode, how, text);
+        }
+        Ok(Asked::Input(_)) => {
+            assert!(set && value["setup"].is_null(), "{value}");
+        }
+        Ok(other) => broken(&format!("{other:?} on a socket of Live")),
+    }
+    for need in session.needs() {
+        let expected = session.expected(&need);
+        assert!(expected.is_some_and(|expected| expected.covers >= need.covers && expected.facts.stream));
+    }
+}
+
+fn facts(kind: DialectKind, text: &[u8]) -> Result<RequestFacts, String> {
+    let target = match kind {
+        DialectKind::GeminiLive => LIVE,
+        _ => TARGET,
+    };
+    let mut session = opened(kind, target).ok_or("no socket")?;
     match session.asked(text) {
         Ok(Asked::Response(facts, _) | Asked::Setup(facts, ..)) => Ok(*facts),
         other => Err(format!("{other:?}")),
@@ -89,12 +166,12 @@ fn asked(session: &mut dyn Session, mode: u8, how: u8, text: &[u8]) {
         }
         Ok(Asked::Response(..)) => {
             assert_eq!(kind, "response.create");
-            edited(mode, how, text);
+            edited(DialectKind::OpenaiRealtime, mode, how, text);
         }
         Ok(Asked::Setup(..)) => {
             assert_eq!(kind, "session.update");
             session.accepted(&BodyEdits::default());
-            edited(mode, how, text);
+            edited(DialectKind::OpenaiRealtime, mode, how, text);
         }
         Ok(Asked::Input(_)) => assert!(
             matches!(
@@ -113,8 +190,8 @@ fn asked(session: &mut dyn Session, mode: u8, how: u8, text: &[u8]) {
 }
 
 /// A cap holds, and a tool that is taken out is gone.
-fn edited(mode: u8, how: u8, text: &[u8]) {
-    let Ok(before) = facts(text) else {
+fn edited(kind: DialectKind, mode: u8, how: u8, text: &[u8]) {
+    let Ok(before) = facts(kind, text) else {
         return;
     };
     let strip = |at: usize| mode & STRIP != 0 && (at + usize::from(how)).is_multiple_of(2);
@@ -124,12 +201,12 @@ fn edited(mode: u8, how: u8, text: &[u8]) {
         strip_tools: names.filter(|(at, _)| strip(*at)).map(|(_, name)| name).collect(),
         ..BodyEdits::default()
     };
-    let dialect: &dyn Dialect = dialect_of(DialectKind::OpenaiRealtime);
+    let dialect: &dyn Dialect = dialect_of(kind);
     let Ok(out) = dialect.rewrite(&Bytes::copy_from_slice(text), &edits) else {
         assert!(mode & (CAP | STRIP) != 0, "nothing was to be changed");
         return;
     };
-    let after = match facts(&out) {
+    let after = match facts(kind, &out) {
         Ok(after) => after,
         Err(why) => return broken(&format!("{why}: {}", String::from_utf8_lossy(&out))),
     };

@@ -42,6 +42,7 @@ fn paths(kind: DialectKind) -> &'static [&'static str] {
         DialectKind::Cohere => &["/v2/chat", "/v2/embed"],
         DialectKind::Ollama => &["/api/chat", "/api/generate", "/api/embed"],
         DialectKind::OpenaiRealtime => &["/v1/realtime"],
+        DialectKind::GeminiLive => &[""],
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn of(target: &str) -> Seeds {
         "socket_frames" => frames(),
         "socket_responses" => socket(),
         "socket_realtime" => realtime::openai(),
+        "socket_live" => realtime::live(),
         "gzip" => coded(Codec::Gzip),
         "deflate" => coded(Codec::Deflate),
         "brotli" => coded(Codec::Brotli),

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_socket_whose_format_is_not_read_is_told_what_to_use_instead() {
-        let live = "google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
+        let live = "google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContentConstrained";
         for (provider, path) in [
             (
                 "openai",

@@ -20,10 +20,10 @@ mod calls;
 mod conversation;
 mod grounding;
 pub(crate) mod request;
-mod rewrite;
-mod tools;
-mod usage;
-mod words;
+pub(in crate::llm) mod rewrite;
+pub(in crate::llm) mod tools;
+pub(in crate::llm) mod usage;
+pub(in crate::llm) mod words;
 
 use request::Operation;
 

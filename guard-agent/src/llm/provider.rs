@@ -10,8 +10,8 @@ use http::header::{AUTHORIZATION, HeaderName};
 use crate::call::Said;
 use crate::keys::KeySource;
 use crate::llm::{
-    Dialect, DialectKind, anthropic, bedrock_converse, bedrock_invoke, cohere, embeddings, gemini, media,
-    ollama, openai_chat, openai_completions, openai_realtime, openai_responses,
+    Dialect, DialectKind, anthropic, bedrock_converse, bedrock_invoke, cohere, embeddings, gemini,
+    gemini_live, media, ollama, openai_chat, openai_completions, openai_realtime, openai_responses,
 };
 
 mod builtin;
@@ -192,6 +192,7 @@ pub fn dialect_of(kind: DialectKind) -> &'static dyn Dialect {
         DialectKind::Cohere => &cohere::COHERE,
         DialectKind::Ollama => &ollama::OLLAMA,
         DialectKind::OpenaiRealtime => &openai_realtime::REALTIME,
+        DialectKind::GeminiLive => &gemini_live::LIVE,
     }
 }
 

@@ -364,6 +364,10 @@ impl<F: Format> ReplyReader for Reader<F> {
         }
     }
 
+    fn answers(&mut self) -> Option<String> {
+        self.format.answers()
+    }
+
     fn seen(&self) -> Seen {
         self.format.seen()
     }

@@ -9,7 +9,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -49,6 +49,26 @@ pub(super) enum Refused {
     Early(Refusal),
     /// It is.
     Decided(Refusal),
+}
+
+/// Google's own client writes two slashes before the path of a socket, which its server takes for one. So does Guard, where
+/// one makes it the path of a socket that it reads, and sends one on: what is judged is what is served.
+pub(super) fn tidy<B>(provider: &Provider, request: &mut Request<B>) {
+    let target = request.uri().path_and_query().map(|target| target.as_str());
+    let Some(rest) = target.and_then(|target| target.strip_prefix('/')) else {
+        return;
+    };
+    let plain = rest.split('?').next().unwrap_or_default();
+    if request.method() == Method::GET
+        && request.headers().contains_key(UPGRADE)
+        && detect::socket(provider, plain).is_some()
+    {
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = rest.parse().ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
 }
 
 /// The socket that a request asks for, where Guard reads the format that is spoken on it. HTTP/2 has another way to ask,
@@ -186,4 +206,39 @@ fn switching(headers: HeaderMap, accept: &str) -> Response<Reply> {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::provider::builtin;
+
+    #[test]
+    fn two_slashes_before_the_path_of_a_known_socket_are_one_and_of_nothing_else() {
+        const LIVE: &str =
+            "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?key=k";
+        let google = builtin()
+            .into_iter()
+            .find(|provider| provider.name == "gemini")
+            .unwrap();
+        let tidied = |method: Method, path: &str, upgrade: bool| {
+            let mut request = Request::builder().method(method).uri(path);
+            if upgrade {
+                request = request.header(UPGRADE, "websocket");
+            }
+            let mut request = request.body(()).unwrap();
+            tidy(&google, &mut request);
+            request.uri().to_string()
+        };
+        assert_eq!(tidied(Method::GET, &format!("/{LIVE}"), true), LIVE);
+        for (method, path, upgrade) in [
+            (Method::GET, format!("/{LIVE}"), false),
+            (Method::POST, format!("/{LIVE}"), true),
+            (Method::GET, format!("//{LIVE}"), true),
+            (Method::GET, "//v1beta/models".to_owned(), true),
+            (Method::GET, LIVE.to_owned(), true),
+        ] {
+            assert_eq!(tidied(method, &path, upgrade), path);
+        }
+    }
 }

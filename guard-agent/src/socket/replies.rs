@@ -86,6 +86,11 @@ impl Socket {
         let out = call.tab.feed(Bytes::from(message(bytes)));
         let over = call.tab.outgrown_messages();
         self.say_all(out, binary).await;
+        if let Some(call) = self.lanes.get_mut(at).and_then(|lane| lane.call.as_mut())
+            && let Some(answer) = call.tab.answers()
+        {
+            self.answer(answer).await?;
+        }
         let outgrown = over.is_some();
         if let Some(words) = over {
             self.say_all(words, false).await;

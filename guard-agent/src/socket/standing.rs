@@ -15,8 +15,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{CUT, Current, Ended, Goes, Lane, Socket};
 use crate::forward::socket::stand;
-use crate::llm::socket::{Expected, Input, Mark, Need, Request, Told};
-use crate::llm::{RequestFacts, Seen};
+use crate::llm::Seen;
+use crate::llm::socket::{Asked, Expected, Input, Mark, Need, Request, Told};
 use crate::meter::Tab;
 use crate::refusal::{Reason, Refusal};
 
@@ -26,77 +26,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What is reserved for one response that the provider may begin.
 pub(super) struct Standing {
     pub(super) tab: Tab,
-    request: Request,
+    pub(super) request: Request,
     /// How much input it has room for, in its lane's own measure.
-    covers: u64,
-    grows: bool,
+    pub(super) covers: u64,
+    pub(super) grows: bool,
     /// Bytes of input that went on since.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// A refusal, and the id under which it is recorded.
-type Refused = (Refusal, String);
+pub(super) type Refused = (Refusal, String);
 
 impl Socket {
-    /// What says how later responses are: judged as the next one of them is, and then held for it.
-    pub(super) async fn set_up(
-        &mut self,
-        facts: RequestFacts,
-        request: &Request,
-        beside: Option<Need>,
-        message: Bytes,
-    ) -> Goes {
-        let named = request.named.as_deref();
-        let set = self.judge_setup(facts, request, beside, message).await;
-        let Err((refusal, id)) = set else {
-            return Ok(());
-        };
-        self.refused(&refusal, &id, named).await?;
-        if self.session.needs_setup() {
-            return Err(Ended::both(
-                CloseCode::Policy,
-                "the host's firewall has refused this setup; the message before says why",
-            ));
-        }
-        Ok(())
-    }
-
-    async fn judge_setup(
-        &mut self,
-        facts: RequestFacts,
-        request: &Request,
-        beside: Option<Need>,
-        message: Bytes,
-    ) -> Result<(), Refused> {
-        let covers = facts.carried;
-        if let Some(need) = beside {
-            self.standing
-                .retain(|standing| standing.request.lane != need.lane);
-            self.reserve(&need).await?;
-        }
-        let call = self.caller.call(facts, message, request.turn);
-        let id = call.id.to_string();
-        let permit = self
-            .caller
-            .decide(&call)
-            .map_err(|refusal| (refusal, id.clone()))?;
-        let set = self.upstream.set_up(call, permit).await;
-        let (tab, edits) = set.map_err(|refusal| (refusal, id))?;
-        self.session.accepted(&edits);
-        self.uncovered = None;
-        self.standing.retain(|standing| standing.request.lane.is_some());
-        if self.session.needs().iter().any(|need| need.lane.is_none()) {
-            self.standing.push(Standing {
-                tab,
-                request: request.clone(),
-                covers,
-                grows: true,
-                bytes: 0,
-            });
-        }
-        Ok(())
-    }
-
     /// Input goes on once every response that it may lead to is reserved for.
     pub(super) async fn put_in(&mut self, input: Input, message: Bytes) -> Goes {
         let covered = match self.cover().await {
@@ -118,6 +59,14 @@ impl Socket {
             self.due = Some(Instant::now() + super::DUE);
         }
         self.forward(message).await
+    }
+
+    /// Tells the provider in the place of a denied call's result that there is none. It is input as the client's own is.
+    pub(super) async fn answer(&mut self, answer: String) -> Goes {
+        match self.session.asked(answer.as_bytes()) {
+            Ok(Asked::Input(input)) => self.put_in(input, Bytes::from(answer)).await,
+            _ => Ok(()),
+        }
     }
 
     /// The response that is under way goes on, if what that may cost can be reserved.
@@ -206,7 +155,7 @@ impl Socket {
     }
 
     /// One more response of this kind is decided and reserved for.
-    async fn reserve(&mut self, need: &Need) -> Result<(), Refused> {
+    pub(super) async fn reserve(&mut self, need: &Need) -> Result<(), Refused> {
         let Some(Expected {
             facts,
             request,

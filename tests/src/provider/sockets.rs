@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::{Fault, Pace, Reply, Seen, Shared, Tokens, outcome, realtime, responses};
+use super::{Fault, Pace, Reply, Seen, Shared, Tokens, live, outcome, realtime, responses};
 
 /// Whether a request asks for a socket.
 pub(super) fn is_asked_for(request: &Request<Incoming>) -> bool {
@@ -43,9 +43,10 @@ pub(super) fn open(shared: &Arc<Shared>, seen: Seen, upgraded: OnUpgrade) -> Res
         if let Ok(stream) = upgraded.await {
             let stream = TokioIo::new(stream);
             let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-            match seen.path.starts_with("/v1/realtime") {
-                true => realtime::serve(shared, seen, socket).await,
-                false => serve(shared, seen, socket).await,
+            match seen.path.split('/').nth(1) {
+                Some("ws") => live::serve(shared, seen, socket).await,
+                _ if seen.path.starts_with("/v1/realtime") => realtime::serve(shared, seen, socket).await,
+                _ => serve(shared, seen, socket).await,
             }
         }
     });

@@ -111,7 +111,7 @@ fn read<'a, T: Deserialize<'a>>(value: &'a str) -> Result<T, Malformed> {
 }
 
 /// A whole number, which the API also takes as text or with a zero behind the point.
-fn number(value: &str) -> Result<Option<u64>, Malformed> {
+pub(in crate::llm) fn number(value: &str) -> Result<Option<u64>, Malformed> {
     let plain = value.trim_matches('"');
     let plain = plain.strip_suffix(".0").unwrap_or(plain);
     if plain.starts_with('-') && plain.len() > 1 {
@@ -150,7 +150,7 @@ fn configure(facts: &mut RequestFacts, editor: &Editor<'_>, config: &Container<'
 }
 
 /// Whether contents (one, or a list of them) bring in something whose size the body does not show.
-fn contents_unseen(value: &str, depth: u8) -> Result<bool, Malformed> {
+pub(in crate::llm) fn contents_unseen(value: &str, depth: u8) -> Result<bool, Malformed> {
     let own = Editor::new(value);
     if value.starts_with('"') {
         return Ok(false);

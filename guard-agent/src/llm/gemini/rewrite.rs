@@ -6,7 +6,7 @@ use crate::llm::gemini::tools::{either, strip};
 use crate::llm::json_edit::Editor;
 use crate::llm::{BodyEdits, Malformed, json_strict};
 
-pub(super) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {
+pub(in crate::llm) fn rewrite(body: &Bytes, edits: &BodyEdits) -> Result<Bytes, Malformed> {
     let (text, _) = json_strict::survey(body, &[])?;
     let mut editor = Editor::new(text);
     let root = editor.root()?;

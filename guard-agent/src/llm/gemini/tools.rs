@@ -22,7 +22,7 @@ const MCP: &str = "mcpServers";
 const CLIENT_RUN: [&str; 1] = ["computerUse"];
 
 /// A field's name in camel case.
-pub(super) fn camel(name: &str) -> String {
+pub(in crate::llm) fn camel(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut up = false;
     for c in name.chars() {
@@ -38,7 +38,7 @@ pub(super) fn camel(name: &str) -> String {
 }
 
 /// The member with this name in either spelling. Both at once could be read in two ways.
-pub(super) fn either<'c, 'a>(
+pub(in crate::llm) fn either<'c, 'a>(
     object: &'c Container<'a>,
     name: &str,
 ) -> Result<Option<&'c Item<'a>>, Malformed> {
@@ -108,7 +108,10 @@ fn element_name(field: &str, element: &str) -> Result<String, Malformed> {
 }
 
 /// Everything that `tools` declares.
-pub(super) fn declared(editor: &Editor<'_>, root: &Container<'_>) -> Result<Vec<DeclaredTool>, Malformed> {
+pub(in crate::llm) fn declared(
+    editor: &Editor<'_>,
+    root: &Container<'_>,
+) -> Result<Vec<DeclaredTool>, Malformed> {
     let mut all = Vec::new();
     let Some(tools) = either(root, "tools")? else {
         return Ok(all);

@@ -92,16 +92,19 @@ impl Part {
 /// Running totals: the last one stands.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WireUsage {
+pub(in crate::llm) struct WireUsage {
     prompt_token_count: Option<u64>,
     cached_content_token_count: Option<u64>,
     candidates_token_count: Option<u64>,
+    /// The name of the same on a socket.
+    response_token_count: Option<u64>,
     thoughts_token_count: Option<u64>,
     tool_use_prompt_token_count: Option<u64>,
     total_token_count: Option<u64>,
     prompt_tokens_details: Option<Few<Detail>>,
     cache_tokens_details: Option<Few<Detail>>,
     candidates_tokens_details: Option<Few<Detail>>,
+    response_tokens_details: Option<Few<Detail>>,
     service_tier: Option<Word<Plain>>,
     traffic_type: Option<Word<Traffic>>,
 }
@@ -128,12 +131,13 @@ fn of(details: Option<&Few<Detail>>, modality: &str) -> u64 {
 impl WireUsage {
     /// The buckets. The prompt includes what was cached; thoughts and the prompts of tools stand beside the other counts.
     /// What the total has beyond them is output that no count names.
-    fn buckets(&self) -> Option<Usage> {
+    pub(in crate::llm) fn buckets(&self) -> Option<Usage> {
         let prompt = self.prompt_token_count?;
         let cache_read = self.cached_content_token_count.unwrap_or(0).min(prompt);
         let tools = self.tool_use_prompt_token_count.unwrap_or(0);
         let thoughts = self.thoughts_token_count.unwrap_or(0);
-        let told = self.candidates_token_count.unwrap_or(0).checked_add(thoughts)?;
+        let made = self.candidates_token_count.or(self.response_token_count);
+        let told = made.unwrap_or(0).checked_add(thoughts)?;
         let input = prompt.checked_add(tools)?;
         let beyond = self
             .total_token_count
@@ -144,8 +148,10 @@ impl WireUsage {
         let heard = of(self.prompt_tokens_details.as_ref(), "AUDIO");
         let heard = heard.saturating_sub(cached_sound).min(input - cache_read);
         let output = told.checked_add(beyond)?;
-        let made = of(self.candidates_tokens_details.as_ref(), "IMAGE").min(output - thoughts.min(output));
-        let spoken = of(self.candidates_tokens_details.as_ref(), "AUDIO").min(output - made);
+        let details = self.candidates_tokens_details.as_ref();
+        let details = details.or(self.response_tokens_details.as_ref());
+        let made = of(details, "IMAGE").min(output - thoughts.min(output));
+        let spoken = of(details, "AUDIO").min(output - made);
         Some(Usage {
             input: input - cache_read - heard,
             cache_read: cache_read - cached_sound,
@@ -163,17 +169,25 @@ impl WireUsage {
     }
 }
 
+impl WireUsage {
+    /// Images and films that were seen, which have a price of their own on a socket.
+    pub(in crate::llm) fn seen_images(&self) -> u64 {
+        let details = self.prompt_tokens_details.as_ref();
+        of(details, "IMAGE").saturating_add(of(details, "VIDEO"))
+    }
+}
+
 /// Most candidates whose calls are told apart; a reply has at most eight.
 const CHOICES: usize = 256;
 
 /// How many calls each candidate has had, and whether the last one goes on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Places(Vec<(u64, u64, bool)>);
+pub(in crate::llm) struct Places(Vec<(u64, u64, bool)>);
 
 impl Places {
     /// The place of a candidate's next part of this name: a part without one belongs to the call before it, if that goes
     /// on. `goes_on`: whether more of this call comes.
-    pub(super) fn next(&mut self, choice: u64, name: Option<&str>, goes_on: bool) -> At {
+    pub(in crate::llm) fn next(&mut self, choice: u64, name: Option<&str>, goes_on: bool) -> At {
         let full = self.0.len() >= CHOICES;
         let found = self.0.iter_mut().find(|(known, ..)| *known == choice);
         let index = match found {

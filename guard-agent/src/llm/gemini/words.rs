@@ -11,13 +11,13 @@ use std::marker::PhantomData;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// An enumeration: its words in the order of their numbers.
-pub(super) trait Words {
+pub(in crate::llm) trait Words {
     /// The words, from number 0 on.
     const WORDS: &'static [&'static str];
 }
 
 /// Why a candidate ended.
-pub(super) enum Ending {}
+pub(in crate::llm) enum Ending {}
 impl Words for Ending {
     const WORDS: &'static [&'static str] = &[
         "FINISH_REASON_UNSPECIFIED",
@@ -30,7 +30,7 @@ impl Words for Ending {
 }
 
 /// Why a prompt had no answer.
-pub(super) enum Blocking {}
+pub(in crate::llm) enum Blocking {}
 impl Words for Blocking {
     const WORDS: &'static [&'static str] = &[
         "BLOCK_REASON_UNSPECIFIED",
@@ -42,7 +42,7 @@ impl Words for Blocking {
 }
 
 /// What tokens stand for.
-pub(super) enum Modality {}
+pub(in crate::llm) enum Modality {}
 impl Words for Modality {
     const WORDS: &'static [&'static str] = &[
         "MODALITY_UNSPECIFIED",
@@ -55,28 +55,28 @@ impl Words for Modality {
 }
 
 /// How a call is paid for.
-pub(super) enum Traffic {}
+pub(in crate::llm) enum Traffic {}
 impl Words for Traffic {
     const WORDS: &'static [&'static str] =
         &["TRAFFIC_TYPE_UNSPECIFIED", "ON_DEMAND", "PROVISIONED_THROUGHPUT"];
 }
 
 /// What a reply is to be made of.
-pub(super) enum Asked {}
+pub(in crate::llm) enum Asked {}
 impl Words for Asked {
     const WORDS: &'static [&'static str] = &["MODALITY_UNSPECIFIED", "TEXT", "IMAGE", "AUDIO"];
 }
 
 /// A word whose numbers are not known.
-pub(super) enum Plain {}
+pub(in crate::llm) enum Plain {}
 impl Words for Plain {
     const WORDS: &'static [&'static str] = &[];
 }
 
 /// A word of an enumeration.
-pub(super) struct Word<W> {
+pub(in crate::llm) struct Word<W> {
     /// The word.
-    pub(super) text: String,
+    pub(in crate::llm) text: String,
     of: PhantomData<W>,
 }
 

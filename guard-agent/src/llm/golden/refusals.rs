@@ -215,7 +215,10 @@ fn no_refusal_makes_a_client_retry_or_log_in_again() {
         // The SDKs of Google and Amazon stop at a 403, and show the message; to others it means another login.
         let takes_403 = matches!(
             kind,
-            DialectKind::Gemini | DialectKind::BedrockConverse | DialectKind::BedrockInvoke
+            DialectKind::Gemini
+                | DialectKind::GeminiLive
+                | DialectKind::BedrockConverse
+                | DialectKind::BedrockInvoke
         );
         for reason in REASONS {
             let reply = dialect_of(kind).refusal(&refusal(reason), "01JABC");

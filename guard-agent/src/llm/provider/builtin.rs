@@ -8,7 +8,7 @@
 
 use crate::llm::DialectKind::{
     self, AnthropicMessages, AnthropicVertex, BedrockConverse, BedrockInvoke, Cohere, Embeddings, Gemini,
-    Media, Ollama, OpenaiChat, OpenaiCompletions, OpenaiRealtime, OpenaiResponses,
+    GeminiLive, Media, Ollama, OpenaiChat, OpenaiCompletions, OpenaiRealtime, OpenaiResponses,
 };
 use crate::llm::provider::side::{self, Side};
 use crate::llm::provider::{Auth, Mount, Provider};
@@ -84,7 +84,7 @@ const TABLE: [Row; 39] = [
         .auth(Auth::XApiKeyOrBearer).side(side::ANTHROPIC),
     // ai.google.dev/api; /v1beta/openai is ai.google.dev/gemini-api/docs/openai
     row("gemini", &["generativelanguage.googleapis.com"],
-        &[("/v1beta", &[Gemini]), ("/v1", &[Gemini]), ("/v1alpha", &[Gemini]), ("/v1beta/openai", &[OpenaiChat, Embeddings])])
+        &[("/v1beta", &[Gemini]), ("/v1", &[Gemini]), ("/v1alpha", &[Gemini]), ("/v1beta/openai", &[OpenaiChat, Embeddings]), ("/ws", &[GeminiLive])])
         .auth(Auth::GoogleKeyOrBearer).variables(&["GOOGLE_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"]),
     // docs.mistral.ai/api; codestral has a host and keys of its own
     row("mistral", &["api.mistral.ai", "codestral.mistral.ai"], &[("", CHAT)]),
@@ -125,7 +125,7 @@ const TABLE: [Row; 39] = [
           ("/v1/projects/*/locations/{region}/publishers/anthropic", &[AnthropicVertex]),
           ("/v1beta1/projects/*/locations/{region}/publishers/anthropic", &[AnthropicVertex]),
           ("/v1/projects/*/locations/*/endpoints/openapi", &[OpenaiChat]),
-          ("/v1beta1/projects/*/locations/*/endpoints/openapi", &[OpenaiChat])])
+          ("/v1beta1/projects/*/locations/*/endpoints/openapi", &[OpenaiChat]), ("/ws", &[GeminiLive])])
         .auth(Auth::GoogleKeyOrBearer),
     // docs.aws.amazon.com/bedrock/latest/APIReference
     row("bedrock", &["bedrock-runtime.{aws}.amazonaws.com"], &[("", &[BedrockConverse, BedrockInvoke]), ("/openai", &[OpenaiChat])])

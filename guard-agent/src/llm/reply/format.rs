@@ -54,6 +54,10 @@ pub(crate) trait Format: Send {
     fn instead(&self, refusal: &Refusal, request_id: &str) -> Bytes {
         self.last_words(refusal, request_id)
     }
+    /// What the provider is to be told in the place of a denied call's result.
+    fn answers(&mut self) -> Option<String> {
+        None
+    }
     /// What the stream has taken so far, at least.
     fn seen(&self) -> Seen {
         Seen::default()

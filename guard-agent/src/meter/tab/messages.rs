@@ -49,6 +49,11 @@ impl Tab {
         Ok(())
     }
 
+    /// What the provider is to be told in the place of a denied call's result.
+    pub fn answers(&mut self) -> Option<String> {
+        self.reader.as_mut()?.answers()
+    }
+
     /// Whether nothing more of the reply is forwarded, although the provider may go on.
     pub fn stopped_messages(&self) -> bool {
         self.stopped()
