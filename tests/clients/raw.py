@@ -19,13 +19,15 @@ CHAT = "/v1/chat/completions"
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("way", choices=sorted(WAYS))
+    parser.add_argument("number", nargs="?", type=int, default=0, help="of bytes, where the way has such a number")
     parser.add_argument("--host", default="api.openai.com")
+    parser.add_argument("--address", help="where to connect, if not where the host's name leads")
     parser.add_argument("--patience", type=float, default=60.0)
     args = parser.parse_args()
     begun = time.monotonic()
     result = {"sent": 0}
     try:
-        stream = socket.create_connection((args.host, 443), timeout=args.patience)
+        stream = socket.create_connection((args.address or args.host, 443), timeout=args.patience)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         result |= WAYS[args.way](stream, args, begun + args.patience)
     except TimeoutError:
@@ -145,12 +147,118 @@ def tls_late(stream, args, deadline):
     return rest(stream, deadline)
 
 
+def tls_pieces(stream, args, deadline):
+    """A call like any other, but what TLS has to say first goes out in pieces of so many bytes."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
+    tls = context.wrap_bio(incoming, outgoing, server_hostname=args.host)
+    body = b'{"model":"gpt-5","max_tokens":100,"messages":[{"role":"user","content":"Hi"}]}'
+    key = b"Authorization: Bearer " + os.environ["OPENAI_API_KEY"].encode() + b"\r\n"
+    request = head(args, len(body)).replace(b"\r\n", b"\r\n" + key, 1) + body
+
+    def exchange(step):
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                result = None
+            said = outgoing.read()
+            for at in range(0, len(said), args.number):
+                stream.sendall(said[at : at + args.number])
+                time.sleep(0.001)
+            if result is not None:
+                return result
+            piece = stream.recv(65536)
+            incoming.write(piece) if piece else incoming.write_eof()
+
+    exchange(lambda: tls.do_handshake() or True)
+    exchange(lambda: tls.write(request))
+    heard = b""
+    while not whole(heard):
+        heard += exchange(lambda: tls.read(65536))
+    return told("answered", heard)
+
+
+def extension(kind, data):
+    return struct.pack(">HH", kind, len(data)) + data
+
+
+def plain_hello(host, *more):
+    """A ClientHello of TLS 1.2, in as many records as it needs, with these further extensions."""
+    name = host.encode()
+    extensions = extension(0, struct.pack(">HBH", len(name) + 3, 0, len(name)) + name)
+    extensions += extension(10, b"\0\4\0\x1d\0\x17") + extension(11, b"\1\0")
+    extensions += extension(13, b"\0\x0a\4\3\4\1\x08\4\5\1\6\1") + b"".join(more)
+    suites = bytes.fromhex("c02bc02fc02cc030cca9cca8")
+    body = b"\3\3" + os.urandom(32) + b"\0" + struct.pack(">H", len(suites)) + suites + b"\1\0"
+    body += struct.pack(">H", len(extensions)) + extensions
+    message = b"\1" + struct.pack(">I", len(body))[1:] + body
+    cut = [message[at : at + 16384] for at in range(0, len(message), 16384)]
+    return b"".join(b"\x16\3\1" + struct.pack(">H", len(part)) + part for part in cut)
+
+
+def flight(stream, deadline):
+    """What the server says to a hello, as far as it says something within two seconds."""
+    heard = b""
+    stream.settimeout(max(0.1, min(2.0, deadline - time.monotonic())))
+    try:
+        while piece := stream.recv(65536):
+            heard += piece
+    except OSError:
+        pass
+    return heard
+
+
+def tls_padded(stream, args, deadline):
+    """A hello with so many bytes of padding (RFC 7685); says whose certificate came."""
+    try:
+        stream.sendall(plain_hello(args.host, extension(21, bytes(args.number))))
+    except OSError:
+        pass
+    heard = flight(stream, deadline)
+    return {"end": "answered", "issuers": {"guard": b"Guard" in heard, "lab": b"Lab Root" in heard}}
+
+
+def tls_ech(stream, args, deadline):
+    """A hello with encrypted_client_hello in it (RFC 9849): a configuration's number, a key and a sealed inner hello."""
+    inner = b"\0\0\1\0\1\7\0\x20" + os.urandom(32) + struct.pack(">H", 144) + os.urandom(144)
+    stream.sendall(plain_hello(args.host, extension(0xFE0D, inner)))
+    heard = flight(stream, deadline)
+    # A server's hello; an alert is none.
+    return {"end": "answered", "answered": heard[:2] == b"\x16\3"}
+
+
 def http_late(stream, args, deadline):
     """Connects, is silent for a second, then makes a call like any other."""
     time.sleep(1.0)
     body = b'{"model":"gpt-5","max_tokens":100,"messages":[{"role":"user","content":"Hi"}]}'
     tls = secure(stream, args)
     tls.sendall(head(args, len(body)) + body)
+    return rest(tls, deadline)
+
+
+def http_connect(stream, args, deadline):
+    """Asks for a tunnel inside the connection."""
+    tls = secure(stream, args)
+    tls.sendall(f"CONNECT {args.host}:443 HTTP/1.1\r\nHost: {args.host}:443\r\n\r\n".encode())
+    return rest(tls, deadline)
+
+
+def http_upgrade(stream, args, deadline):
+    """Asks for a protocol that nobody reads."""
+    tls = secure(stream, args)
+    lines = ["GET /v1/models HTTP/1.1", f"Host: {args.host}", "Connection: upgrade", "Upgrade: x-tunnel"]
+    tls.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    return rest(tls, deadline)
+
+
+def socket_key(stream, args, deadline):
+    """Opens a WebSocket with a key of its own where browsers put it."""
+    tls = secure(stream, args)
+    lines = ["GET /v1/responses HTTP/1.1", f"Host: {args.host}", "Connection: upgrade", "Upgrade: websocket"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    lines += ["Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.sk-brought-from-home"]
+    tls.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
     return rest(tls, deadline)
 
 

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -201,6 +202,16 @@ pub struct Running {
     stdout: Capture,
     stderr: Capture,
     patience: Duration,
+}
+
+/// Copies a program that is to be started. A process of its own does it: whatever another thread of this one starts
+/// meanwhile would hold the copy open for writing for a moment, and the kernel starts no such file (ETXTBSY).
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn copy_program(program: &Path, to: &Path) -> Result<()> {
+    let copied = Spawn::new("cp").arg("--").arg(program).arg(to).run()?;
+    copied.ok().map(drop)
 }
 
 impl Running {

@@ -19,7 +19,7 @@ use crate::cgroup::Cgroup;
 use crate::lab::Lab;
 use crate::netns::{End, NetNs, join};
 use crate::patience::patient;
-use crate::process::{Done, Running, Spawn};
+use crate::process::{Done, Running, Spawn, copy_program};
 use crate::provider::{Provider, Speaks};
 
 /// Names the root in the environment of the suite.
@@ -236,7 +236,7 @@ fn stage(authority: &Authority) -> Result<TempDir> {
         .prefix(&format!("{}{}-", crate::cgroup::PREFIX, std::process::id()))
         .tempdir()?;
     let at = |name: &str| files.path().join(name);
-    fs::copy(Lab::program()?, at("guard-agent"))?;
+    copy_program(&Lab::program()?, &at("guard-agent"))?;
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
     for name in [
         "guard-agent.service",

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use guard_agent::money::Pico;
+use guard_tests::clients;
 use guard_tests::lab::{ANTHROPIC_KEY, Lab, OPENAI_KEY};
+use guard_tests::process::Spawn;
 use guard_tests::provider::{Certificate, Fault, Gate, Pace, Reply, Tokens};
 use serde_json::{Value, json};
 
@@ -491,6 +493,13 @@ fn a_provider_with_a_wrong_certificate_gets_neither_key_nor_request() -> Result<
 #[test]
 fn a_provider_over_plain_http_is_refused_in_words() -> Result<()> {
     let lab = Lab::builder().start()?;
+    // It would be answered.
+    let server = Spawn::new(lab.python()).netns(lab.net());
+    let server = server
+        .arg(clients::script("talk.py"))
+        .args(["serve", "203.0.113.10=80=http"]);
+    let mut server = server.start()?;
+    server.line()?;
     let done = lab
         .coder()
         .curl(["-i", "http://api.openai.com/v1/models"])?

@@ -11,10 +11,11 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::check::{root, tracked};
+use crate::check::root;
+use crate::mistakes::{self, Mistake};
 use crate::setup;
 
 /// What to run.
@@ -47,17 +48,15 @@ struct Program {
 }
 
 #[derive(Deserialize)]
-struct Mistakes {
-    mistake: Vec<Mistake>,
+struct Planted {
+    mistake: Vec<PlantedMistake>,
 }
 
-/// One replacement in a copy of the source.
 #[derive(Deserialize)]
-struct Mistake {
+struct PlantedMistake {
     target: String,
-    file: PathBuf,
-    find: String,
-    replace: String,
+    #[serde(flatten)]
+    mistake: Mistake,
 }
 
 /// Runs the targets one after the other.
@@ -105,27 +104,13 @@ fn chosen(root: &Path, asked: &[String]) -> Result<Vec<String>> {
 /// A copy of the source with every mistake in it.
 fn planted(root: &Path) -> Result<PathBuf> {
     let copy = root.join("fuzz/target/planted");
-    for file in tracked(root, ".")?.iter().filter(|file| file.is_file()) {
-        let place = copy.join(file.strip_prefix(root)?);
-        fs::create_dir_all(place.parent().context("a file without a directory")?)?;
-        let text = fs::read(file).with_context(|| file.display().to_string())?;
-        // What did not change keeps its time, so that it is not compiled again.
-        if fs::read(&place).ok().as_ref() != Some(&text) {
-            fs::write(&place, text)?;
-        }
-    }
-    let mistakes: Mistakes = toml::from_str(&fs::read_to_string(root.join("fuzz/planted.toml"))?)?;
-    for mistake in &mistakes.mistake {
-        let place = copy.join(&mistake.file);
-        let text = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
-        ensure!(
-            text.matches(&mistake.find).count() == 1,
-            "the mistake for {} does not fit {} any more: change fuzz/planted.toml",
-            mistake.target,
-            mistake.file.display()
-        );
-        fs::write(&place, text.replace(&mistake.find, &mistake.replace))?;
-    }
+    let planted: Planted = toml::from_str(&fs::read_to_string(root.join("fuzz/planted.toml"))?)?;
+    let each = planted.mistake.iter();
+    mistakes::work_in(
+        root,
+        &copy,
+        each.map(|one| (one.target.as_str(), one.mistake.clone())),
+    )?;
     Ok(copy)
 }
 

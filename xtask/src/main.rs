@@ -6,9 +6,11 @@
 
 mod bench;
 mod check;
+mod countermeasures;
 mod demo;
 mod fuzz;
 mod kernels;
+mod mistakes;
 mod prices;
 mod setup;
 mod systemd;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 
 use crate::demo::{cargo, cargo_with, need_root, set_up};
-use crate::{fuzz, kernels, setup, systemd};
+use crate::{countermeasures, fuzz, kernels, setup, systemd};
 
 /// What to run beside the suites.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,6 +35,10 @@ pub(crate) struct Options {
     /// Only the suite under a real systemd, booted in namespaces of its own: two minutes, and two more to make its root.
     #[arg(long)]
     pub(crate) systemd: bool,
+    /// Only the proof that each counter-measure outside the kernel is what stops its attack, or those that are named: with
+    /// it switched off, in a copy of the source that has such switches, the attack gets through. About twenty minutes.
+    #[arg(long, value_name = "NAME", num_args = 0..)]
+    pub(crate) switched_off: Option<Vec<String>>,
     /// Only the storm on the ledger: a million calls from two hundred threads against a hundred tight budgets, a
     /// thousand kill -9, and many more power losses. Some minutes.
     #[arg(long)]
@@ -59,6 +63,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if options.systemd {
         return systemd::run();
+    }
+    if let Some(names) = &options.switched_off {
+        return countermeasures::run(names);
     }
     if options.clients {
         return clients();

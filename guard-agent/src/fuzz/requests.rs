@@ -158,7 +158,7 @@ pub(super) fn edited(
         return;
     };
     same(&before, &after, &edits, kind);
-    untouched(&body, &out, &edits);
+    untouched(&body, &out, &edits, kind);
 }
 
 /// What was asked for happened, and nothing else.
@@ -195,7 +195,7 @@ fn same(before: &RequestFacts, after: &RequestFacts, edits: &BodyEdits, kind: Di
 }
 
 /// Every member that no edit names has the text that it had, one level down too.
-fn untouched(before: &[u8], after: &[u8], edits: &BodyEdits) {
+fn untouched(before: &[u8], after: &[u8], edits: &BodyEdits, kind: DialectKind) {
     let read = |bytes| {
         std::str::from_utf8(bytes)
             .ok()
@@ -209,7 +209,9 @@ fn untouched(before: &[u8], after: &[u8], edits: &BodyEdits) {
             continue;
         }
         if matches!(name.as_str(), "messages" | "input") && edits.strip_tools.is_empty() {
-            said(old, new.map(|new| &**new), edits.note.as_deref());
+            // A body may have the other formats' list too, which nobody reads.
+            let own = (name == "input") == (kind == DialectKind::OpenaiResponses);
+            said(old, new.map(|new| &**new), edits.note.as_deref().filter(|_| own));
         }
         if !EDITED.contains(&name.as_str()) {
             assert!(

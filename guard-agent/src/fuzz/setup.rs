@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use super::alike;
 use crate::config::{Problem, Severity, check_text};
 use crate::ledger::again;
 use crate::llm::provider::{Provider, builtin};
@@ -36,26 +35,27 @@ pub(super) fn config(input: &[u8]) {
         return;
     }
     let again = check_text(&format!("# é\n{text}"), "guard.toml", known());
-    // They come in the order of their places, and one that has none is at the top.
-    let (before, after) = (by_message(&checked.problems), by_message(&again.problems));
-    let said = |problems: &[&Problem]| -> Vec<String> {
-        let each = problems.iter().map(|problem| problem.message.clone());
-        each.collect()
-    };
-    alike(&said(&before), &said(&after), "behind a comment");
-    for (before, after) in before.iter().zip(&after) {
-        let top = (before.line, before.column) == (1, 1) && (after.line, after.column) == (1, 1);
+    // What has no place is said of the top, and not at all where the top is no TOML.
+    let top = |problem: &Problem| (problem.line, problem.column) == (1, 1);
+    for after in again.problems.iter().filter(|after| !top(after)) {
+        let lower = |before: &Problem| (before.line + 1, before.column) == (after.line, after.column);
+        let found = checked
+            .problems
+            .iter()
+            .any(|before| before.message == after.message && lower(before));
+        assert!(found, "{after} only behind a comment");
+    }
+    for before in &checked.problems {
+        let lower = |after: &Problem| (before.line + 1, before.column) == (after.line, after.column);
+        let mut behind = again
+            .problems
+            .iter()
+            .filter(|after| after.message == before.message);
         assert!(
-            top || (before.line + 1, before.column) == (after.line, after.column),
-            "{before} is {after} behind a comment"
+            behind.any(|after| lower(after) || (top(before) && top(after))),
+            "{before} is elsewhere behind a comment"
         );
     }
-}
-
-fn by_message(problems: &[Problem]) -> Vec<&Problem> {
-    let mut all: Vec<&Problem> = problems.iter().collect();
-    all.sort_by_key(|problem| (&problem.message, problem.line, problem.column));
-    all
 }
 
 /// A record of the ledger: what is read is what was written, to the byte.

@@ -293,12 +293,17 @@ impl<F: Format> Reader<F> {
 
 impl<F: Format> ReplyReader for Reader<F> {
     fn feed(&mut self, mut chunk: Bytes) -> Bytes {
-        let gated = self.calls.gate().is_some();
+        let mut white = Bytes::new();
         if let Mode::Undecided = self.mode {
             let begins = chunk.iter().position(|byte| !byte.is_ascii_whitespace());
-            match begins.and_then(|at| chunk.get(at)) {
-                None if gated || self.stopped => return Bytes::new(),
-                None => return chunk,
+            // It says nothing, so it is no part of what is read, whether it comes by itself or not; and it is not held back
+            // for what may follow.
+            white = chunk.split_to(begins.unwrap_or(chunk.len()));
+            if self.calls.gate().is_some() || self.stopped {
+                white.clear();
+            }
+            match chunk.first() {
+                None => return white,
                 Some(b'{' | b'[') => self.mode = Mode::Json(Some(Vec::new())),
                 Some(first) => {
                     // No text begins so, and every message of a binary stream does.
@@ -308,30 +313,12 @@ impl<F: Format> ReplyReader for Reader<F> {
                     self.mode = Mode::Events;
                 }
             }
-            // White space before the first byte says nothing, and is not held back for what may follow.
-            if let Some(at) = begins.filter(|_| gated) {
-                chunk = chunk.split_off(at);
-            }
         }
-        match &mut self.mode {
-            Mode::Json(kept) => {
-                if kept
-                    .as_ref()
-                    .is_some_and(|body| body.len() + chunk.len() > JSON_LIMIT)
-                {
-                    *kept = None;
-                }
-                if let Some(body) = kept {
-                    body.extend_from_slice(&chunk);
-                }
-                if gated || self.stopped {
-                    Bytes::new()
-                } else {
-                    chunk
-                }
-            }
-            _ if self.hide || gated || self.stopped => self.sift_events(&chunk),
-            _ => self.pass_events(&chunk),
+        let rest = self.go_on(chunk);
+        match (white.is_empty(), rest.is_empty()) {
+            (true, _) => rest,
+            (false, true) => white,
+            (false, false) => [white, rest].concat().into(),
         }
     }
 

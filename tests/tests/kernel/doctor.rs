@@ -10,7 +10,7 @@ use std::{
 use guard_agent::kernel::probe::{self, Answer};
 use guard_tests::{
     lab::Lab,
-    process::{Done, Spawn},
+    process::{Done, Spawn, copy_program},
 };
 
 use nix::mount::{MsFlags, mount};
@@ -138,7 +138,7 @@ fn whoever_may_not_load_programs_is_told_so() {
     let place = tempfile::tempdir().unwrap();
     let program = place.path().join("guard-agent");
     std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::copy(Lab::program().unwrap(), &program).unwrap();
+    copy_program(&Lab::program().unwrap(), &program).unwrap();
     let done = doctor(&world, &program, |command| command.user(65_534));
     assert_eq!(done.code(), 1, "{done:?}");
     let said: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();

@@ -176,6 +176,12 @@ socket.socket(V4, UDP, 1).sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + MARK, (FAR4, 
         Way::Out("os.setgid(1000); os.setuid(1000); s = socket.socket(V6, TCP)
 s.setsockopt(41, 57, bytes([0, 4, 4, 1, 1, 0, 0, 0]) + bytes(16) + socket.inet_pton(V6, FAR6)); go(s, '2001:db8::7')"),
     ),
+    attack("tcp_repair", &[SocketOption], Way::Ok("socket.socket().setsockopt(6, 19, 1)")),
+    attack(
+        "extension_header",
+        &[SocketOption],
+        Way::Ok("socket.socket(V6, UDP).setsockopt(41, 59, bytes([0, 0, 1, 4, 0, 0, 0, 0]))"),
+    ),
     attack("link_local", &[LinkLocal, Redirect, Egress], Way::Out("go(socket.socket(V6, TCP), 'fe80::2', 0, index())")),
     attack(
         "socket_made_by_an_agent_used_outside",
@@ -290,6 +296,37 @@ fn every_countermeasure_has_an_attack_that_needs_it() {
             "{name} is missing in the table"
         );
     }
+}
+
+/// Rows whose counter-measure is the absence of something.
+const WITHOUT_SWITCH: [&str; 1] = ["exemption by uid or packet mark"];
+
+#[test]
+fn every_row_that_says_closed_or_detected_names_an_attack_that_succeeds_without_its_countermeasure() {
+    let attacks: HashSet<_> = ATTACKS.iter().map(|attack| attack.name).collect();
+    let switches = include_str!("../../countermeasures.toml");
+    let table = include_str!("../../../docs/bypass-resistance.md");
+    let rows = table.lines().filter_map(|line| {
+        let cells: Vec<_> = line.strip_prefix("| ")?.split(" | ").collect();
+        Some((*cells.first()?, *cells.get(1)?, *cells.get(3)?))
+    });
+    let mut seen = 0;
+    for (vector, verdict, tests) in rows.filter(|(vector, ..)| !WITHOUT_SWITCH.contains(vector)) {
+        if !["closed", "detected", "reported"]
+            .iter()
+            .any(|word| verdict.contains(word))
+        {
+            continue;
+        }
+        seen += 1;
+        let shown = tests
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .any(|name| attacks.contains(name) || switches.contains(&format!("::{name}\"")));
+        assert!(shown, "{vector}: none of {tests}");
+    }
+    assert!(seen > 80, "{seen} rows");
 }
 
 impl Attack {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::lab::{Lab, WORKER_ID, status};
-use guard_tests::process::Spawn;
+use guard_tests::process::{Spawn, copy_program};
 
 /// Each system call by its name, to be made later.
 macro_rules! unsafe_calls {
@@ -204,7 +204,7 @@ fn nothing_is_left_to_do_inside() -> Result<()> {
     let _engine = UnixListener::bind(at("docker.sock"))?;
     fs::set_permissions(at("docker.sock"), fs::Permissions::from_mode(0o660))?;
     // The test's own program may lie where that user cannot go.
-    fs::copy(std::env::current_exe()?, at("attempt"))?;
+    copy_program(&std::env::current_exe()?, &at("attempt"))?;
     fs::set_permissions(at("attempt"), fs::Permissions::from_mode(0o755))?;
     let done = Spawn::new(at("attempt"))
         .args(["--exact", "privilege::inside", "--nocapture", "--test-threads=1"])

@@ -274,6 +274,14 @@ pub(super) fn facts(model: String, stream: bool, body: &[u8]) -> Result<RequestF
     })
 }
 
+/// The tools that the fields for the model itself declare.
+pub(super) fn declared_in_fields(fields: &str) -> Result<Vec<DeclaredTool>, Malformed> {
+    let raw = serde_json::from_str(fields).map_err(|error| json_strict::malformed(&error))?;
+    let mut tools = Vec::new();
+    additional(Some(raw), &mut tools)?;
+    Ok(tools)
+}
+
 /// What the fields for the model itself add; gives the thinking budget.
 fn additional(raw: Option<&RawValue>, tools: &mut Vec<DeclaredTool>) -> Result<Option<u64>, Malformed> {
     #[derive(Deserialize)]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::llm::bedrock_converse::request::name_of;
+use crate::llm::bedrock_converse::request::{declared_in_fields, name_of};
 use crate::llm::json_edit::{Container, Editor};
 use crate::llm::mentions::{Where, mentions};
 use crate::llm::{BodyEdits, Malformed, json_strict};
@@ -62,12 +62,12 @@ fn strip_tools<'a>(
             }
         }
     }
-    let elsewhere = root
-        .get_set("additionalModelRequestFields")
-        .is_some_and(|fields| {
-            left.iter()
-                .any(|name| fields.value.contains(&format!("\"{name}\"")))
-        });
+    let mut elsewhere = false;
+    if let Some(fields) = root.get_set("additionalModelRequestFields") {
+        // As they are read, not as they are spelt: a name can be written with escapes.
+        let fields = declared_in_fields(fields.value)?;
+        elsewhere = fields.iter().any(|tool| names.contains(&tool.name));
+    }
     if elsewhere
         || left
             .iter()
@@ -79,4 +79,26 @@ fn strip_tools<'a>(
         ));
     }
     Ok(none_left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_for_the_model_itself_is_not_left_in_by_another_spelling_of_its_name() {
+        let edits = BodyEdits {
+            strip_tools: vec!["Bash".to_owned()],
+            ..BodyEdits::default()
+        };
+        for name in ["Bash", r"B\u0061sh"] {
+            let body = format!(
+                r#"{{"messages":[],"additionalModelRequestFields":{{"tools":[{{"name":"{name}"}}]}}}}"#
+            );
+            let error = rewrite(&Bytes::from(body), &edits).unwrap_err();
+            assert!(error.to_string().contains("can't be removed"), "{name}: {error}");
+        }
+        let other = r#"{"messages":[],"additionalModelRequestFields":{"tools":[{"name":"Read"}]}}"#;
+        assert_eq!(rewrite(&Bytes::from(other), &edits).unwrap(), other);
+    }
 }

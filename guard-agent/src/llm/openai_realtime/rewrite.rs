@@ -12,10 +12,13 @@ pub(super) fn rewrite(shape: Shape, body: &Bytes, edits: &BodyEdits) -> Result<B
     let (text, _) = json_strict::survey(body, &[])?;
     let mut editor = Editor::new(text);
     let root = editor.root()?;
-    let name = if root.get_set("session").is_some() {
-        "session"
-    } else {
-        "response"
+    // By its type, as it is read: a member that belongs to the other kind says nothing.
+    let kind = root
+        .get("type")
+        .and_then(|kind| serde_json::from_str::<String>(kind.value).ok());
+    let name = match kind.as_deref() {
+        Some("response.create") => "response",
+        _ => "session",
     };
     let Some(inner) = root.get_set(name) else {
         let added = edits
@@ -72,4 +75,31 @@ fn strip<'a>(
         gone.push("tool_choice");
     }
     Ok(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_is_put_where_the_type_of_the_message_says_whatever_else_is_in_it() {
+        let edits = BodyEdits {
+            output_cap: Some(9),
+            ..BodyEdits::default()
+        };
+        let capped = |message: &'static str| {
+            let message = Bytes::from_static(message.as_bytes());
+            rewrite(Shape::Current, &message, &edits).unwrap()
+        };
+        let out = capped(r#"{"type":"response.create","session":{}}"#);
+        assert_eq!(
+            out,
+            r#"{"type":"response.create","session":{},"response":{"max_output_tokens":9}}"#
+        );
+        let out = capped(r#"{"type":"session.update","session":{"voice":"a"},"response":{}}"#);
+        assert_eq!(
+            out,
+            r#"{"type":"session.update","session":{"voice":"a","max_output_tokens":9},"response":{}}"#
+        );
+    }
 }

@@ -3,10 +3,36 @@
 
 use bytes::Bytes;
 
-use crate::llm::reply::{Format, HOLD_LIMIT, Reader};
+use crate::llm::reply::mode::Mode;
+use crate::llm::reply::{Format, HOLD_LIMIT, JSON_LIMIT, Reader};
 use crate::llm::sse::Found;
 
 impl<F: Format> Reader<F> {
+    /// What passes of a chunk, once it is clear how the reply comes.
+    pub(super) fn go_on(&mut self, chunk: Bytes) -> Bytes {
+        let gated = self.calls.gate().is_some();
+        match &mut self.mode {
+            Mode::Json(kept) => {
+                if kept
+                    .as_ref()
+                    .is_some_and(|body| body.len() + chunk.len() > JSON_LIMIT)
+                {
+                    *kept = None;
+                }
+                if let Some(body) = kept {
+                    body.extend_from_slice(&chunk);
+                }
+                if gated || self.stopped {
+                    Bytes::new()
+                } else {
+                    chunk
+                }
+            }
+            _ if self.hide || gated || self.stopped => self.sift_events(&chunk),
+            _ => self.pass_events(&chunk),
+        }
+    }
+
     /// Reads the events of a chunk; the one that is under way at its end is held back, unless it is long.
     pub(super) fn pass_events(&mut self, chunk: &Bytes) -> Bytes {
         // The second half of the CRLF that ended the event before.
