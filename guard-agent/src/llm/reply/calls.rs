@@ -175,14 +175,30 @@ impl Calls {
 
     /// How many denied calls of this choice stand before this place.
     pub(crate) fn denied_before(&self, at: At) -> u64 {
-        self.count(|call| {
-            call.at.choice == at.choice && call.at.index < at.index && matches!(call.state, State::Denied(..))
-        })
+        self.missing_before(at, |call| matches!(call.state, State::Denied(..)))
     }
 
     /// How many of them leave nothing in their place.
     pub(crate) fn stripped_before(&self, at: At) -> u64 {
-        self.count(|call| call.at.choice == at.choice && call.at.index < at.index && call.is_stripped())
+        self.missing_before(at, Call::is_stripped)
+    }
+
+    /// How many of these stand before this place and came in their turn. One that came when a later place was taken already
+    /// moves nothing up: what moved would come to stand where another call is, and clients would join the two.
+    fn missing_before(&self, at: At, gone: impl Fn(&Call) -> bool) -> u64 {
+        let mut count = 0;
+        for (came, call) in self.calls.iter().enumerate() {
+            if call.at.choice != at.choice || call.at.index >= at.index || !gone(call) {
+                continue;
+            }
+            let late = self
+                .calls
+                .iter()
+                .take(came)
+                .any(|earlier| earlier.at.choice == at.choice && earlier.at.index > call.at.index);
+            count += u64::from(!late);
+        }
+        count
     }
 
     /// Whether the call was denied and nothing takes its place.
@@ -258,10 +274,6 @@ impl Calls {
 
     fn find(&self, at: At) -> Option<&Call> {
         self.calls.iter().find(|call| call.at == at)
-    }
-
-    fn count(&self, wanted: impl Fn(&Call) -> bool) -> u64 {
-        u64::try_from(self.calls.iter().filter(|call| wanted(call)).count()).unwrap_or(u64::MAX)
     }
 
     /// The call at this place, which may begin here. `None`: there are too many, which ends the reply.
