@@ -46,6 +46,11 @@ pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
 }
 
+/// Python that talks to a server over a bare socket, or is one: `tests/clients/talk.py`.
+pub fn talk(python: Spawn, arguments: &[&str]) -> Spawn {
+    python.arg(script("talk.py")).args(arguments)
+}
+
 /// The Python that has the SDKs, made on first use.
 ///
 /// # Errors

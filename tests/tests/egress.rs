@@ -32,17 +32,13 @@ const SERVERS: [&str; 10] = [
     "203.0.113.31=53=dns:git.example.com/203.0.113.31",
 ];
 
-fn script(spawn: Spawn, arguments: &[&str]) -> Spawn {
-    spawn.arg(clients::script("talk.py")).args(arguments)
-}
-
 /// Servers outside the host, on addresses of every kind.
 fn servers(lab: &Lab) -> Result<Running> {
     for address in [PRIVATE, METADATA, SECOND] {
         lab.net().ip(&format!("address add {address}/32 dev lo"))?;
     }
     let arguments: Vec<&str> = ["serve"].into_iter().chain(SERVERS).collect();
-    let mut running = script(Spawn::new(lab.python()).netns(lab.net()), &arguments).start()?;
+    let mut running = clients::talk(Spawn::new(lab.python()).netns(lab.net()), &arguments).start()?;
     running.line()?;
     Ok(running)
 }
@@ -52,13 +48,13 @@ fn resolver(lab: &Lab) -> Result<Running> {
     let names = "db.internal/203.0.113.30,git.example.com/203.0.113.30,second.example.com/203.0.113.31";
     let spec = format!("127.0.0.1=53=dns:{names}");
     let spawn = Spawn::new(lab.python()).netns(lab.host());
-    let mut running = script(spawn, &["serve", &spec]).start()?;
+    let mut running = clients::talk(spawn, &["serve", &spec]).start()?;
     running.line()?;
     Ok(running)
 }
 
 fn talk(lab: &Lab, place: &Place<'_>, arguments: &[&str]) -> Result<String> {
-    let done = script(place.spawn(lab.python()), arguments).run()?.ok()?;
+    let done = clients::talk(place.spawn(lab.python()), arguments).run()?.ok()?;
     Ok(done.stdout.trim().to_owned())
 }
 
@@ -278,14 +274,14 @@ fn an_allowed_name_that_leads_to_a_private_address_does_not_pass() -> Result<()>
 /// A listener of this place on the host's address and on loopback.
 fn listener(lab: &Lab, place: &Place<'_>, port: &str) -> Result<Running> {
     let spec = format!("0.0.0.0={port}=banner");
-    let mut running = script(place.spawn(lab.python()), &["serve", &spec]).start()?;
+    let mut running = clients::talk(place.spawn(lab.python()), &["serve", &spec]).start()?;
     running.line()?;
     Ok(running)
 }
 
 fn from_outside(lab: &Lab, net: &NetNs, port: &str) -> Result<String> {
     let spawn = Spawn::new(lab.python()).netns(net);
-    let done = script(spawn, &["198.51.100.2", port]).run()?.ok()?;
+    let done = clients::talk(spawn, &["198.51.100.2", port]).run()?.ok()?;
     Ok(done.stdout.trim().to_owned())
 }
 

@@ -94,8 +94,7 @@ fn a_client_that_trusts_the_public_roots_only_fails_and_is_reported() -> Result<
 fn a_name_that_is_hidden_behind_a_front_does_not_pass() -> Result<()> {
     let lab = Lab::builder().start()?;
     let spec = format!("127.0.0.1=53=dns:www.example.org/{SITE}");
-    let script = |spawn: Spawn| spawn.arg(clients::script("talk.py"));
-    let resolver = script(Spawn::new(lab.python()).netns(lab.host())).args(["serve", &spec]);
+    let resolver = clients::talk(Spawn::new(lab.python()).netns(lab.host()), &["serve", &spec]);
     let mut resolver = resolver.start()?;
     resolver.line()?;
     let hello =
@@ -110,7 +109,10 @@ fn a_name_that_is_hidden_behind_a_front_does_not_pass() -> Result<()> {
         );
     }
     // Where Guard's own answer led, without a key for such a thing in it, the extension is GREASE (RFC 9849 §6.2).
-    let ask = script(lab.coder().spawn(lab.python())).args(["ask", "127.0.0.1", "www.example.org"]);
+    let ask = clients::talk(
+        lab.coder().spawn(lab.python()),
+        &["ask", "127.0.0.1", "www.example.org"],
+    );
     assert_eq!(ask.run()?.ok()?.stdout.trim(), SITE);
     let result = hello(&lab.coder(), "www.example.org")?;
     assert_eq!(result["answered"], true, "{result}");

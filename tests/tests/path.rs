@@ -494,10 +494,8 @@ fn a_provider_with_a_wrong_certificate_gets_neither_key_nor_request() -> Result<
 fn a_provider_over_plain_http_is_refused_in_words() -> Result<()> {
     let lab = Lab::builder().start()?;
     // It would be answered.
-    let server = Spawn::new(lab.python()).netns(lab.net());
-    let server = server
-        .arg(clients::script("talk.py"))
-        .args(["serve", "203.0.113.10=80=http"]);
+    let python = Spawn::new(lab.python()).netns(lab.net());
+    let server = clients::talk(python, &["serve", "203.0.113.10=80=http"]);
     let mut server = server.start()?;
     server.line()?;
     let done = lab

@@ -15,6 +15,7 @@ use crate::llm::{Dialect, DialectKind, Gate, ReplyFacts, ReplyHead, Seen};
 mod billed;
 mod calls;
 mod compressed;
+pub(in crate::llm) mod conversations;
 mod format_rewrites;
 mod formats;
 mod judged;

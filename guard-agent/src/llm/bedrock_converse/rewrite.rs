@@ -71,7 +71,7 @@ fn strip_tools<'a>(
     if elsewhere
         || left
             .iter()
-            .any(|name| matches!(*name, "stored_prompt" | "guardrail" | "mcp:unreadable"))
+            .any(|name| matches!(*name, "stored_prompt" | "guardrail"))
     {
         return Err(Malformed(
             "a tool in `additionalModelRequestFields`, a stored prompt or a guardrail can't be removed"

@@ -1,22 +1,17 @@
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::fuzz::replies::Rules;
-use crate::llm::frames::{MESSAGE_END, message};
+use crate::llm::frames::message;
 use crate::llm::gemini_live::LIVE;
+use crate::llm::golden::conversations;
 use crate::llm::socket::Mark;
 use crate::llm::{Dialect, InReply, ReplyFacts};
 
 /// The lines of a golden conversation.
 fn lines(name: &str) -> Vec<String> {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("src/llm/golden/gemini-live")
-        .join(name);
-    let text = std::fs::read_to_string(file).unwrap();
-    text.lines().map(str::to_owned).collect()
+    conversations::lines("gemini-live", name)
 }
 
 fn asked(live: &mut Live, message: &Value) -> Result<Asked, Unfit> {
@@ -176,21 +171,7 @@ fn a_refusal_is_googles_own_error_with_its_code_beside_it() {
 
 /// What passes of a turn, and what was learnt.
 fn read(how: Option<InReply>, messages: &[Value]) -> (Vec<Value>, ReplyFacts) {
-    let gate = how.map(|how| Arc::new(Rules::new(how)) as Arc<dyn Gate>);
-    let mut reader = Live::default().reader(&Request::default(), gate.as_ref());
-    let mut out = Vec::new();
-    for message_of in messages {
-        out.extend_from_slice(&reader.feed(Bytes::from(message(message_of.to_string().as_bytes()))));
-    }
-    let (rest, facts) = reader.finish();
-    out.extend_from_slice(&rest);
-    let each = out
-        .split(|byte| *byte == MESSAGE_END)
-        .filter(|text| !text.is_empty());
-    (
-        each.map(|text| serde_json::from_slice(text).unwrap()).collect(),
-        facts,
-    )
+    conversations::read(&Live::default(), &Request::default(), how, messages)
 }
 
 /// The messages of a golden turn.

@@ -1,14 +1,12 @@
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fuzz::replies::Rules;
-use crate::llm::frames::{MESSAGE_END, message};
+use crate::llm::InReply;
+use crate::llm::frames::message;
+use crate::llm::golden::conversations::{self, read};
 use crate::llm::openai_realtime::open::SOCKET;
 use crate::llm::socket::{Mark, Opening, SocketFormat};
-use crate::llm::{InReply, ReplyFacts};
 
 fn opened(target: &'static str) -> Result<Box<dyn Session>, Malformed> {
     let target = http::Uri::from_static(target);
@@ -25,11 +23,7 @@ fn socket() -> Box<dyn Session> {
 
 /// The lines of a golden conversation.
 fn lines(name: &str) -> Vec<String> {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("src/llm/golden/openai-realtime")
-        .join(name);
-    let text = std::fs::read_to_string(file).unwrap();
-    text.lines().map(str::to_owned).collect()
+    conversations::lines("openai-realtime", name)
 }
 
 fn set(session: &mut dyn Session, settings: &Value) -> RequestFacts {
@@ -366,30 +360,6 @@ fn a_refusal_is_the_providers_own_error_event() {
         (&error["event_id"], &error["param"]),
         (&json!("e1"), &Value::Null)
     );
-}
-
-/// What passes of a response, and what was learnt.
-fn read(
-    session: &dyn Session,
-    request: &Request,
-    how: Option<InReply>,
-    events: &[Value],
-) -> (Vec<Value>, ReplyFacts) {
-    let gate = how.map(|how| Arc::new(Rules::new(how)) as Arc<dyn Gate>);
-    let mut reader = session.reader(request, gate.as_ref());
-    let mut out = Vec::new();
-    for event in events {
-        out.extend_from_slice(&reader.feed(Bytes::from(message(event.to_string().as_bytes()))));
-    }
-    let (rest, facts) = reader.finish();
-    out.extend_from_slice(&rest);
-    let each = out
-        .split(|byte| *byte == MESSAGE_END)
-        .filter(|text| !text.is_empty());
-    (
-        each.map(|text| serde_json::from_slice(text).unwrap()).collect(),
-        facts,
-    )
 }
 
 /// The events of a golden response that belong to it.
