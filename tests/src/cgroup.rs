@@ -32,11 +32,14 @@ impl Cgroup {
     /// # Errors
     /// No cgroup2 mount, or no right to make a cgroup in it.
     pub fn new() -> Result<Self> {
+        Self::below(&cgroup2_mount()?)
+    }
+
+    fn below(directory: &Path) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mount = cgroup2_mount()?;
-        sweep(&mount);
+        sweep(directory);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self::make(mount.join(format!("{PREFIX}{}-{number}", std::process::id())))
+        Self::make(directory.join(format!("{PREFIX}{}-{number}", std::process::id())))
     }
 
     /// Makes a cgroup below this one; `name` may have several components (`agents/coder`).
@@ -125,6 +128,8 @@ fn sweep(mount: &Path) {
         let name = entry.file_name();
         if name.to_str().and_then(maker).is_some_and(|pid| !alive(pid))
             && let Err(error) = remove(&entry.path())
+            // another test process may have cleared it meanwhile
+            && entry.path().exists()
         {
             eprintln!("stale cgroup {} is left: {error:#}", entry.path().display());
         }
@@ -240,11 +245,12 @@ mod tests {
 
     #[test]
     fn clears_what_a_dead_test_process_left() {
-        let mount = cgroup2_mount().unwrap();
+        // in a cgroup of its own: below the mount, another test's sweep could take it half made
+        let mount = Cgroup::new().unwrap();
         // no process has this id: it is above the largest that Linux gives out (2^22)
-        let stale = mount.join(format!("{PREFIX}4999999-0"));
+        let stale = mount.path().join(format!("{PREFIX}4999999-0"));
         fs::create_dir_all(stale.join("agents/coder")).unwrap();
-        let fresh = Cgroup::new().unwrap();
+        let fresh = Cgroup::below(mount.path()).unwrap();
         assert!(!stale.exists());
         assert!(fresh.path().exists());
         assert!(fresh.id().unwrap() > 1);
