@@ -58,8 +58,10 @@ impl Distrust {
 /// Terminates TLS with leaves of Guard's own.
 ///
 /// One configuration serves all names and protocols: the leaf is chosen by the server name, and a client that offers
-/// only HTTP/1.1 gets it. Tickets are sealed by one shared key, so resumption needs no memory. There is no early data:
-/// a replayed request would be paid twice.
+/// only HTTP/1.1 gets it. There is no early data: a replayed request would be paid twice. There is no ticket of TLS 1.3
+/// either: on the same host it would arrive just while the client writes its request, and a client that reads and writes
+/// on two threads (Python's `websockets` over OpenSSL) then loses the request and waits for ever. All that a ticket saves
+/// here is one signature. Those of TLS 1.2 belong to the handshake, and are sealed by one shared key.
 #[derive(Clone, Debug)]
 pub struct Terminator {
     config: Arc<ServerConfig>,
@@ -78,7 +80,7 @@ impl Terminator {
             .with_cert_resolver(leaves);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = aws_lc_rs::Ticketer::new()?;
-        config.send_tls13_tickets = 1;
+        config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         Ok(Self {
             config: Arc::new(config),

@@ -1,4 +1,6 @@
-"""Every call that the independent fake provider answers, once each: `independent.py` makes them all, one after another.
+"""Every call that the independent fake provider answers, once each: `independent.py` makes them all, one after another;
+`independent.py live` has two turns on a socket of Gemini's Live (Google's SDK sends names with underscores there, which
+Google reads and this provider does not).
 
 For each it prints one line of JSON: provider, dialect, name, stream, the status of the answer, and what the answer says
 of tokens and of tools called, read here from the bytes and with nothing of Guard's.
@@ -10,6 +12,7 @@ import json
 import os
 import ssl
 import struct
+import sys
 
 WORDS, CALL = "Say something.", "Use the tool."
 TOOL = "get_weather"
@@ -82,16 +85,42 @@ CALLS = [
     ("ollama", "ollama.com", "ollama", "/api/chat", None, ollama, "gpt-oss:20b", "bearer", True),
     ("ollama", "ollama.com", "ollama", "/api/generate", None, completion, "gpt-oss:20b", "bearer", False),
 ]
-# calls without streams or tools: provider, host, dialect, path, body
+SOUND = b"RIFF\x24\x7d\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data\0\x7d\0\0" + bytes(32000)
+
+
+def upload(**fields):
+    """A second of sound and these fields, as a form."""
+    part = "--edge\r\ncontent-disposition: form-data; name="
+    head = "".join(f'{part}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    head += f'{part}"file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\n'
+    return head.encode() + SOUND + b"\r\n--edge--\r\n"
+
+
+EMBEDDED = "/v1beta/models/gemini-embedding-001:embedContent"
+SPOKEN = "/v1/audio/transcriptions"
+# calls without tools: provider, host, dialect, path, body, where the key goes, whether it is streamed
 SINGLE = [
-    ("openai", "api.openai.com", "embeddings", "/v1/embeddings", {"model": "text-embedding-3-small", "input": WORDS}),
+    ("openai", "api.openai.com", "embeddings", "/v1/embeddings",
+     {"model": "text-embedding-3-small", "input": WORDS}, "bearer", False),
+    ("azure", "lab.openai.azure.com", "embeddings", "/openai/deployments/text-embedding-3-small/embeddings?api-version=2024-10-21",
+     {"input": WORDS}, "api-key", False),
+    ("gemini", "generativelanguage.googleapis.com", "gemini", EMBEDDED,
+     {"content": {"parts": [{"text": WORDS}]}}, "x-goog-api-key", False),
     ("cohere", "api.cohere.com", "cohere", "/v2/embed",
-     {"model": "embed-v4.0", "texts": [WORDS], "input_type": "search_document", "embedding_types": ["float"]}),
-    ("openai", "api.openai.com", "media", "/v1/moderations", {"input": WORDS}),
-    ("openai", "api.openai.com", "media", "/v1/images/generations", {"model": "gpt-image-1", "prompt": WORDS}),
-    ("openai", "api.openai.com", "media", "/v1/audio/speech", {"model": "tts-1", "input": WORDS, "voice": "alloy"}),
+     {"model": "embed-v4.0", "texts": [WORDS], "input_type": "search_document", "embedding_types": ["float"]}, "bearer", False),
     ("cohere", "api.cohere.com", "cohere", "/v2/rerank",
-     {"model": "rerank-v3.5", "query": WORDS, "documents": [WORDS], "top_n": 1}),
+     {"model": "rerank-v3.5", "query": WORDS, "documents": [WORDS], "top_n": 1}, "bearer", False),
+    ("openai", "api.openai.com", "media", "/v1/moderations", {"input": WORDS}, "bearer", False),
+    ("openai", "api.openai.com", "media", "/v1/images/generations",
+     {"model": "gpt-image-1", "prompt": WORDS}, "bearer", False),
+    ("openai", "api.openai.com", "media", "/v1/audio/speech",
+     {"model": "tts-1", "input": WORDS, "voice": "alloy"}, "bearer", False),
+    ("openai", "api.openai.com", "media", SPOKEN, upload(model="gpt-4o-transcribe"), "bearer", False),
+    ("openai", "api.openai.com", "media", SPOKEN, upload(model="gpt-4o-transcribe", stream="true"), "bearer", True),
+    ("openai", "api.openai.com", "media", "/v1/images/variations", upload(model="dall-e-2"), "bearer", False),
+    ("openai", "api.openai.com", "media", "/v1/videos", {"model": "sora-2", "prompt": WORDS}, "bearer", False),
+    ("gemini", "generativelanguage.googleapis.com", "gemini", "/v1beta/interactions",
+     {"model": "gemini-2.5-flash", "input": WORDS}, "x-goog-api-key", False),
 ]
 
 INPUT = ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "prompt_eval_count")
@@ -101,8 +130,10 @@ OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputT
 def ask(host, path, body, place, key):
     connection = http.client.HTTPSConnection(host, context=ssl.create_default_context(), timeout=60)
     name, value = ("authorization", f"Bearer {key}") if place == "bearer" else (place, key)
-    headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", name: value}
-    connection.request("POST", path, json.dumps(body), headers)
+    form = isinstance(body, bytes)
+    kind = "multipart/form-data; boundary=edge" if form else "application/json"
+    headers = {"content-type": kind, "anthropic-version": "2023-06-01", name: value}
+    connection.request("POST", path, body if form else json.dumps(body), headers)
     answer = connection.getresponse()
     data = answer.read()
     connection.close()
@@ -164,6 +195,26 @@ def tell(provider, dialect, path, stream, answer):
     print(json.dumps(line), flush=True)
 
 
+def live():
+    from websockets.sync.client import connect
+
+    host = "generativelanguage.googleapis.com"
+    path = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
+    key = {"x-goog-api-key": os.environ["GEMINI_API_KEY"]}
+    with connect(f"wss://{host}{path}", additional_headers=key) as socket:
+        setup = {"model": "models/gemini-3.8-live", "generationConfig": {"responseModalities": ["TEXT"], "maxOutputTokens": 500}}
+        socket.send(json.dumps({"setup": setup | {"tools": [{"functionDeclarations": [FUNCTION]}]}}))
+        print(socket.recv(decode=True), flush=True)
+        for text in WORDS, CALL:
+            turns = [{"role": "user", "parts": [{"text": text}]}]
+            socket.send(json.dumps({"clientContent": {"turns": turns, "turnComplete": True}}))
+            while True:
+                message = json.loads(socket.recv())
+                print(json.dumps(message), flush=True)
+                if "toolCall" in message or "error" in message or message.get("serverContent", {}).get("turnComplete"):
+                    break
+
+
 def main():
     variable = lambda provider: os.environ[provider.upper() + "_API_KEY"]
     for provider, host, dialect, path, streamed, body, model, place, calls in CALLS:
@@ -172,9 +223,9 @@ def main():
                 asked = streamed if stream and streamed else path
                 answer = ask(host, asked, body(model, text, stream), place, variable(provider))
                 tell(provider, dialect, asked, stream, answer)
-    for provider, host, dialect, path, body in SINGLE:
-        tell(provider, dialect, path, False, ask(host, path, body, "bearer", variable(provider)))
+    for provider, host, dialect, path, body, place, stream in SINGLE:
+        tell(provider, dialect, path, stream, ask(host, path, body, place, variable(provider)))
 
 
 if __name__ == "__main__":
-    main()
+    live() if sys.argv[1:] == ["live"] else main()

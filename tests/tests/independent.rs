@@ -4,6 +4,7 @@
 //! It needs npm, so it runs with `cargo xtask test --clients` and not by itself.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -11,6 +12,7 @@ use guard_tests::clients;
 use guard_tests::lab::Lab;
 use guard_tests::process::{Running, Spawn};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 /// The providers that it plays beside the usual ones, at a host of each.
 const FURTHER: [(&str, &str); 5] = [
@@ -50,7 +52,12 @@ rates = { input = "0.1", output = "0.5" }
 fn fixtures() -> Value {
     let usage = json!({"prompt_tokens": 1234, "completion_tokens": 56, "total_tokens": 1290});
     let call = json!([{"name": "get_weather", "arguments": {"city": "Paris"}}]);
+    let heard = json!({"type": "tokens", "input_tokens": 14, "output_tokens": 9, "total_tokens": 23,
+        "input_token_details": {"text_tokens": 4, "audio_tokens": 10}});
     json!({"fixtures": [
+        {"match": {"endpoint": "image"}, "response": {"image": {"b64Json": "iVBORw0KGgo="}}},
+        {"match": {"endpoint": "speech"}, "response": {"audio": "BwcHBwcH", "format": "mp3"}},
+        {"match": {"endpoint": "transcription"}, "response": {"transcription": {"text": "Hi there.", "usage": heard}}},
         {"match": {"userMessage": "Say something."}, "response": {"content": "It is sunny in Paris.", "usage": usage}},
         {"match": {"userMessage": "Use the tool."}, "response": {"toolCalls": call, "usage": usage}},
     ]})
@@ -90,10 +97,14 @@ fn start(lab: &Lab) -> Result<(Running, SocketAddr)> {
 fn recorded(record: &Value) -> Value {
     let usage = &record["usage"];
     let known = usage["known"] == true;
-    let count = |name: &str| if known { usage[name].clone() } else { Value::Null };
+    let count = |names: [&str; 2]| match usage[names[0]].as_u64() {
+        Some(text) if known => json!(text + usage[names[1]].as_u64().unwrap_or(0)),
+        _ => Value::Null,
+    };
     json!({
         "provider": record["provider"], "dialect": record["dialect"], "stream": record["stream"],
-        "input": count("input"), "output": count("output"), "tools": record["tools_called"],
+        "input": count(["input", "input_audio"]), "output": count(["output", "output_audio"]),
+        "tools": record["tools_called"],
     })
 }
 
@@ -115,10 +126,9 @@ fn wanted(line: &Value) -> Value {
     wanted
 }
 
-#[test]
-#[ignore = "needs npm: cargo xtask test --clients runs it"]
-fn an_independent_provider_is_served_in_every_dialect_and_metered_as_it_says() -> Result<()> {
-    let prices = tempfile::NamedTempFile::new()?;
+/// The lab with every provider that it plays, and it.
+fn played() -> Result<(Lab, Running, NamedTempFile)> {
+    let prices = NamedTempFile::new()?;
     std::fs::write(prices.path(), PRICES)?;
     let overlay = format!("[prices]\noverlay = \"{}\"\n", prices.path().display());
     let builder = Lab::builder().coder(AGENT).further(&overlay);
@@ -126,27 +136,37 @@ fn an_independent_provider_is_served_in_every_dialect_and_metered_as_it_says() -
         .into_iter()
         .fold(builder, |lab, (provider, host)| lab.relayed(provider, host))
         .start()?;
-    let (_running, address) = start(&lab)?;
+    let (running, address) = start(&lab)?;
     lab.relay(address);
+    Ok((lab, running, prices))
+}
+
+#[test]
+#[ignore = "needs npm: cargo xtask test --clients runs it"]
+fn an_independent_provider_is_served_in_every_dialect_and_metered_as_it_says() -> Result<()> {
+    let (lab, _running, _prices) = played()?;
     let begun = Instant::now();
     let done = lab.coder().python("independent.py", "")?.run()?.ok()?;
     let said = done.json_lines()?;
     let (served, refused): (Vec<&Value>, Vec<&Value>) = said.iter().partition(|line| line["status"] == 200);
-    // what Guard's prices have no unit for is refused, with the reason
+    // what Guard's prices have no unit for, or what it does not meter, is refused with the reason
     let paths: Vec<&str> = refused.iter().filter_map(|line| line["path"].as_str()).collect();
     assert_eq!(
         paths,
-        ["/v1/images/generations", "/v1/audio/speech", "/v2/rerank"],
+        ["/v1/images/variations", "/v1/videos", "/v1beta/interactions"],
         "{refused:#?}"
     );
     for line in refused {
         let text = line["said"].as_str().unwrap_or_default();
         ensure!(text.contains("Guard request"), "{line}");
     }
-    let metered: Vec<&&Value> = served.iter().filter(|line| line["dialect"] != "media").collect();
+    // moderation is free, and not metered
+    let metered: Vec<&&Value> = served
+        .iter()
+        .filter(|line| line["path"] != "/v1/moderations")
+        .collect();
     let allowed = |mut records: Vec<Value>| {
-        // moderation is free, and not metered
-        records.retain(|record| record["decision"] == "allowed" && record["dialect"] != "media");
+        records.retain(|record| record["decision"] == "allowed" && record["endpoint"] != "/v1/moderations");
         records
     };
     let mut records = allowed(lab.calls(metered.len())?);
@@ -164,5 +184,61 @@ fn an_independent_provider_is_served_in_every_dialect_and_metered_as_it_says() -
     ensure!(problems.is_empty(), "{}", problems.join("\n"));
     ensure!(records.len() == metered.len(), "{} records", records.len());
     eprintln!("{} calls in {:.1?}", said.len(), begun.elapsed());
+    Ok(())
+}
+
+/// What the vendor's SDK does on a socket of this provider, step by step.
+fn talk(lab: &Lab, python: &Path, script: &str, arguments: &[Value]) -> Result<Vec<Value>> {
+    let spawn = lab.coder().client(python)?.arg(clients::script(script));
+    let arguments = arguments.iter().map(|value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    spawn.args(arguments).run()?.ok()?.json_lines()
+}
+
+#[test]
+#[ignore = "needs npm: cargo xtask test --clients runs it"]
+fn its_sockets_are_served_to_the_vendors_sdks_and_metered_as_it_says() -> Result<()> {
+    let (lab, _running, _prices) = played()?;
+    let [words, call] = ["Say something.", "Use the tool."];
+    let (name, schema) = ("get_weather", json!({"type": "object", "properties": {}}));
+    let tools = json!([{"type": "function", "name": name, "description": "d", "parameters": schema}]);
+    let (openai, google) = (clients::sockets()?, clients::formats()?);
+
+    let end = json!({"until": ["response.completed", "response.done", "error"]});
+    let create = |text: &str| json!({"create": {"model": "gpt-5", "input": text, "tools": tools}});
+    let steps = json!([create(words), end, create(call), end]);
+    talk(&lab, &openai, "sockets.py", &[steps])?;
+
+    let session = json!({"update": {"output_modalities": ["text"], "tools": tools}});
+    let [begun, respond] = [json!({"until": ["session.updated"]}), json!({"respond": {}})];
+    let steps = json!([session, begun, {"say": words}, respond, end, {"say": call}, respond, end]);
+    talk(&lab, &openai, "realtime.py", &[json!("gpt-realtime"), steps])?;
+
+    talk(&lab, &google, "independent.py", &[json!("live")])?;
+
+    // It says that realtime's responses took nothing, and nothing of what Live's turns took.
+    let told = [
+        ("openai-responses", json!(1234), json!(56)),
+        ("openai-realtime", json!(0), json!(0)),
+        ("gemini-live", Value::Null, Value::Null),
+    ];
+    let records = lab.calls(6)?;
+    ensure!(records.len() == 6, "{records:#?}");
+    for (records, (dialect, input, output)) in records.chunks(2).zip(told) {
+        for (record, tools) in records.iter().zip([json!([]), json!([name])]) {
+            let found = recorded(record);
+            assert_eq!(found["dialect"], dialect, "{found}");
+            assert_eq!((&found["input"], &found["output"]), (&input, &output), "{found}");
+            assert_eq!(found["tools"], tools, "{found}");
+            // What is not said is charged as it was reserved.
+            let unsaid = input.is_null();
+            assert!(
+                !unsaid || record["cost_pico_usd"] == record["reserved_pico_usd"],
+                "{record}"
+            );
+        }
+    }
     Ok(())
 }

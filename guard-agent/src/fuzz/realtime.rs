@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::sockets::{lines, opened, told};
+use super::sockets::{lines, opened, said, told};
 use super::{broken, controls};
 use crate::llm::provider::dialect_of;
 use crate::llm::socket::{Asked, Mark, Request, Session};
@@ -37,8 +37,7 @@ pub(super) fn openai(input: &[u8]) {
     }
     for line in &lines {
         let told = session.told(line);
-        let value = serde_json::from_slice::<Value>(line).unwrap_or_default();
-        let of = value["type"].as_str().unwrap_or_default();
+        let of = said(line, &["type"]).unwrap_or_default();
         match told.mark {
             Mark::Begin => assert_eq!(of, "response.created"),
             Mark::End => assert_eq!(of, "response.done"),
@@ -46,16 +45,13 @@ pub(super) fn openai(input: &[u8]) {
             Mark::Due => assert_eq!(of, "input_audio_buffer.committed"),
             Mark::Aside => {
                 assert!(!of.starts_with("response."), "{of} belongs to no response");
-                let call = value["item"]["type"].as_str().unwrap_or_default();
+                let call = said(line, &["item", "type"]).unwrap_or_default();
                 assert!(!call.ends_with("_call"), "a call belongs to no response");
             }
             Mark::Part | Mark::Failed(_) | Mark::Doubt => {}
         }
     }
-    let begins = |line: &&&[u8]| {
-        let value = serde_json::from_slice::<Value>(line).unwrap_or_default();
-        value["type"] == "response.created"
-    };
+    let begins = |line: &&&[u8]| said(line, &["type"]).as_deref() == Some("response.created");
     // What is read as one response is one.
     if lines.iter().filter(begins).count() <= 1 {
         told(session.as_ref(), &Request::default(), mode, how, &lines);

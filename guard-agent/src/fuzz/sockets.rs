@@ -208,15 +208,7 @@ pub(super) fn responses(input: &[u8]) {
     let lines = lines(rest);
     for line in &lines {
         let told = session.told(line);
-        // Not all of what passes can be read as a value: half a surrogate, a number without bound.
-        let members = std::str::from_utf8(line)
-            .ok()
-            .and_then(members)
-            .unwrap_or_default();
-        let text = |name: &str| {
-            let value = members.get(name)?;
-            serde_json::from_str::<String>(value.get()).ok()
-        };
+        let text = |name: &str| said(line, &[name]);
         assert!(told.mark != Mark::Begin || text("type").as_deref() == Some("response.created"));
         assert!(told.lane.is_none() || text("stream_id") == told.lane);
     }
@@ -242,6 +234,16 @@ pub(super) fn opened(kind: DialectKind, target: &'static str) -> Option<Box<dyn 
         broken("this format is not spoken over sockets");
     }
     session
+}
+
+/// The text at this path of members. Not all of what passes can be read as a value: half a surrogate, a number without
+/// bound.
+pub(super) fn said(line: &[u8], path: &[&str]) -> Option<String> {
+    let mut text = std::str::from_utf8(line).ok()?.to_owned();
+    for name in path {
+        text = members(&text)?.remove(*name)?.get().to_owned();
+    }
+    serde_json::from_str(&text).ok()
 }
 
 /// The lines that are text.

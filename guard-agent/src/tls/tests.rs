@@ -1,4 +1,4 @@
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -46,6 +46,20 @@ async fn clients_get_the_protocol_that_they_offer() {
         let result = handshake(&terminator, client(roots.clone(), alpn), "api.openai.com").await;
         assert_eq!(result, Ok(h2));
     }
+}
+
+#[tokio::test]
+async fn nothing_follows_the_handshake_before_the_client_has_asked() {
+    let (terminator, roots) = terminator(&["api.openai.com"]);
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let name = "api.openai.com".try_into().unwrap();
+    let client = client(roots, &[]).connect(name, theirs);
+    let (server, client) = tokio::join!(terminator.accept(ours), client);
+    let (mut wire, session) = client.unwrap().into_inner();
+    assert_eq!(session.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    let ticket = tokio::time::timeout(Duration::from_millis(50), wire.read_u8()).await;
+    assert!(ticket.is_err(), "the server said something: {ticket:?}");
+    drop(server);
 }
 
 #[tokio::test]

@@ -107,7 +107,8 @@ def cost(provider, model, usage, tier):
 def main():
     warnings.simplefilter("error")
     with open(sys.argv[1], "rb") as file:
-        rows = tomllib.load(file)["model"]
+        # what is billed by number alone (searches, seconds, characters) has no price of tokens to compare
+        rows = [row for row in tomllib.load(file)["model"] if "rates" in row]
     for row in rows:
         usages = {"input": USAGES["input"]} if "embed" in row["model"] else USAGES  # an embedding has no output
         asked = [(name, usage, None) for name, usage in usages.items() if bucket_sold(row, name)]
