@@ -252,8 +252,12 @@ pub(super) fn read(message: &[u8], heard: &mut Heard, own: impl Fn(&str) -> bool
             heard.unwritten = heard.unwritten.saturating_sub(1);
             Told::plain(Mark::Aside)
         }
-        _ => Told::plain(item(event.item.as_ref(), own)),
+        _ => Told::plain(Mark::Aside),
     };
+    if read.told.mark == Mark::Aside {
+        // Of whatever type: some reader may take the item for what it is.
+        read.told.mark = item(event.item.as_ref(), own);
+    }
     read
 }
 
