@@ -20,7 +20,8 @@ pub(super) struct Reader<'a> {
     file: &'a str,
     places: Places<'a>,
     problems: RefCell<Vec<Problem>>,
-    /// The file has syntax errors: parts of it may be missing from the tree, so nothing is called missing.
+    /// The file has syntax errors: parts of it may be missing from the tree or elsewhere in it, so nothing is called
+    /// missing, and unknown only what looks like a slip.
     pub(super) broken: bool,
 }
 
@@ -161,8 +162,26 @@ impl<'r, 'a> Section<'r, 'a> {
         let form = schema::of(self.name)
             .find(|known| known.name == key)
             .map_or("", |known| known.form);
-        self.reader
-            .error(&found.span(), message, format!("{key}: {form}"));
+        let fix = match self.to_write(key, wanted, kind) {
+            Some(write) => format!("{key}: {form}; {write}"),
+            None => format!("{key}: {form}"),
+        };
+        self.reader.error(&found.span(), message, fix);
+    }
+
+    /// What to write, for the slips that are made often.
+    fn to_write(&self, key: &str, wanted: &str, kind: &str) -> Option<String> {
+        let top = self.name.is_empty();
+        Some(match wanted {
+            "a table" if top => format!("write [{key}] on a line of its own above its keys"),
+            "a table" => format!("write {key} = {{ … }}"),
+            "an array of tables" if top => format!("write [[{key}]] on a line of its own above the keys of each"),
+            "an array of tables" => format!("write {key} = [{{ … }}]"),
+            "a list of strings" if kind == "string" => format!("write {key} = [\"…\"]"),
+            "a whole number" | "a decimal number" if kind == "string" => "write it without quotes".to_owned(),
+            "a string" if kind != "array" => "write it in quotes".to_owned(),
+            _ => return None,
+        })
     }
 
     /// Whether the key is written at all, even wrongly.
@@ -323,6 +342,8 @@ fn unknown_key(reader: &Reader<'_>, section: &str, key: &Spanned<std::borrow::Co
     let elsewhere = || schema::KEYS.iter().find(|known| known.name == written);
     let fix = match (nearest(written, names()), elsewhere()) {
         (Some(near), _) => format!("did you mean `{near}`?"),
+        // Below a header that is not TOML stand keys of another table than they seem to.
+        (None, _) if reader.broken => return,
         (None, Some(known)) => format!("`{written}` belongs in {}", schema::header(known.section)),
         (None, None) => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
     };
