@@ -105,10 +105,7 @@ fn describe(out: &mut String, agent: &Agent) {
         let soft = budget
             .soft_ppm
             .map_or_else(String::new, |ppm| format!(", warns at {}%", ppm / 10_000));
-        line(
-            "budget",
-            format!("{} {}{soft}", budget.limit, time(budget)),
-        );
+        line("budget", format!("{} {}{soft}", budget.limit, time(budget)));
     }
 }
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Agent, Config, Login};
 use super::problem::{Problem, Severity};
+use super::{Agent, Config, Login};
 use crate::keys::KeySource;
 
 /// Read by others: the daemon refuses to use such a key.
@@ -30,7 +30,10 @@ pub(super) fn inspect(config: &Config, file: &str) -> Vec<Problem> {
             "put the PEM file there before the daemon starts".to_owned(),
         )
     });
-    let without = config.providers.iter().filter(|provider| provider.keys.is_empty());
+    let without = config
+        .providers
+        .iter()
+        .filter(|provider| provider.keys.is_empty());
     let keyless = without.filter_map(|provider| {
         let uses = |agent: &&Arc<Agent>| agent.login == Login::Refuse && agent.providers.contains(&provider.name);
         let agent = config.agents.iter().find(uses)?;

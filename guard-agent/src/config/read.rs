@@ -175,7 +175,9 @@ impl<'r, 'a> Section<'r, 'a> {
         Some(match wanted {
             "a table" if top => format!("write [{key}] on a line of its own above its keys"),
             "a table" => format!("write {key} = {{ … }}"),
-            "an array of tables" if top => format!("write [[{key}]] on a line of its own above the keys of each"),
+            "an array of tables" if top => {
+                format!("write [[{key}]] on a line of its own above the keys of each")
+            }
             "an array of tables" => format!("write {key} = [{{ … }}]"),
             "a list of strings" if kind == "string" => format!("write {key} = [\"…\"]"),
             "a whole number" | "a decimal number" if kind == "string" => "write it without quotes".to_owned(),

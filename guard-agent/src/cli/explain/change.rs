@@ -30,7 +30,8 @@ pub(super) fn of(reason: &str, agent: &str) -> String {
         "loop" => "raise the rule that the text names: loops = { … = … }",
         "frozen" => return format!("none; `guard-agent unfreeze {agent}` lets it go on."),
         "unpriced" => {
-            return "a price in the file of [prices] overlay, or defaults = { unpriced = \"ceiling\" }.".to_owned();
+            return "a price in the file of [prices] overlay, or defaults = { unpriced = \"ceiling\" }."
+                .to_owned();
         }
         "upgrade_required" => {
             return format!(

@@ -5,14 +5,15 @@
 //!
 //! Until the provider has confirmed otherwise, it is taken to answer whatever it hears by itself. Each response reads the
 //! conversation, of which Guard keeps only a bound of its length: a byte of text is a token at most, sound has at most
-//! twenty tokens a second, and what an ended response says that it read and made takes the place of that guess.
+//! twenty tokens a second, and what a response that ran to its end says that it read and made takes the place of that
+//! guess. One that was cut off, or that was given something else to read, says nothing of the rest.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::item::Item;
 use super::reply::{RealtimeReply, Sound, error};
-use super::request::{self, Said, Settings, Shape};
+use super::request::{self, Read, Said, Settings, Shape};
 use super::told::{self, Heard};
 use super::{PREVIEW, REALTIME};
 use crate::llm::reply::Reader;
@@ -61,10 +62,20 @@ pub(super) struct Realtime {
     shape: Shape,
     model: String,
     set: Set,
-    /// What it is set to once the setup that was asked for last is accepted.
+    /// What it is set to once the setup that was asked for last is forwarded.
     proposed: Option<Set>,
+    /// The cap before a setup that the provider has not confirmed yet.
+    before: Option<Option<u64>>,
     heard: Heard,
     context: Context,
+    /// Tokens that the response under way has made, at most.
+    making: u64,
+    /// Tokens of the session's own instructions and tools, at most.
+    instructed: u64,
+    /// A response had instructions or tools of its own, so that it did not read the session's.
+    overridden: bool,
+    /// A response was given what it reads, so that the length of one says nothing of the conversation's.
+    selective: bool,
     /// Milliseconds of sound, at most, that were not written down yet.
     millis: u64,
     turn: u64,
@@ -78,8 +89,13 @@ impl Realtime {
             model,
             set: Set::default(),
             proposed: None,
+            before: None,
             heard: Heard::default(),
             context: Context::default(),
+            making: 0,
+            instructed: 0,
+            overridden: false,
+            selective: false,
             millis: 0,
             turn: 1,
             own_calls: VecDeque::new(),
@@ -114,6 +130,8 @@ impl Realtime {
     fn create(&mut self, settings: Settings, named: Option<String>) -> Result<Asked, Malformed> {
         self.of_model(settings.model.as_deref())?;
         self.put(&settings.input, 0);
+        self.overridden |= !settings.apart && settings.overrides;
+        self.selective |= !settings.apart && settings.selects;
         let mut set = self.set.clone();
         set.prompt |= settings.prompt;
         set.cap = settings.cap.unwrap_or(set.cap);
@@ -142,9 +160,10 @@ impl Realtime {
         if let Some(model) = settings.transcription {
             set.transcription = model;
         }
-        set.slight_sound |= settings.usual_sound == Some(false);
+        set.slight_sound |= settings.slight_sound;
         self.heard.asked(settings.begins);
         self.context.add(bytes);
+        self.instructed = self.instructed.saturating_add(bytes);
         let asked = set
             .transcription
             .clone()
@@ -182,12 +201,48 @@ impl Realtime {
 
     fn listen(&mut self, chars: u64) {
         self.turn = self.turn.saturating_add(1);
-        let (per_token, per_milli) = match self.set.slight_sound {
-            true => (SLIGHT_SOUND, SLIGHT_CHARS_PER_MILLI),
-            false => (USUAL_SOUND, CHARS_PER_MILLI),
+        let per_milli = match self.set.slight_sound {
+            true => SLIGHT_CHARS_PER_MILLI,
+            false => CHARS_PER_MILLI,
         };
-        self.context.add(chars.div_ceil(per_token));
+        self.context.add(chars.div_ceil(self.per_token()));
         self.millis = self.millis.saturating_add(chars.div_ceil(per_milli));
+    }
+
+    /// Characters of sound that stand for one token at most.
+    fn per_token(&self) -> u64 {
+        match self.set.slight_sound {
+            true => SLIGHT_SOUND,
+            false => USUAL_SOUND,
+        }
+    }
+
+    /// A response of the conversation has ended; what it read and made, if it ran to its end.
+    fn ended(&mut self, total: Option<u64>) {
+        self.turn = self.turn.saturating_add(1);
+        let made = std::mem::take(&mut self.making);
+        match total {
+            Some(total) if !self.selective => {
+                let unread = if self.overridden { self.instructed } else { 0 };
+                self.context.ended(Some(total.saturating_add(unread)));
+            }
+            told => {
+                self.context.at_least(told.unwrap_or(0));
+                self.context.add(made);
+            }
+        }
+    }
+
+    /// The provider has confirmed a setup, or told an error, which may be that of a setup: then the dearer cap holds.
+    fn answered(&mut self, confirmed: bool) {
+        let before = self.before.take();
+        match (confirmed, before) {
+            (true, _) => self.set.cap = self.heard.cap.unwrap_or(self.set.cap),
+            (false, Some(before)) => {
+                self.set.cap = before.zip(self.set.cap).map(|(one, other)| one.max(other))
+            }
+            (false, None) => {}
+        }
     }
 
     fn asked_for(&mut self, said: Said, named: Option<String>, bytes: u64) -> Result<Asked, Malformed> {
@@ -228,8 +283,8 @@ impl Session for Realtime {
     }
 
     fn asked(&mut self, message: &[u8]) -> Result<Asked, Unfit> {
-        let (named, said) = request::read(message);
-        let bytes = message.len() as u64;
+        let Read { named, beyond, said } = request::read(message);
+        let bytes = (message.len() as u64).saturating_add(beyond);
         let asked = said.and_then(|said| self.asked_for(said, named.clone(), bytes));
         asked.map_err(|Malformed(why)| Unfit { why, named })
     }
@@ -237,9 +292,13 @@ impl Session for Realtime {
     fn told(&mut self, message: &[u8]) -> Told {
         let own = |id: &str| self.own_calls.iter().any(|known| known == id);
         let told = told::read(message, &mut self.heard, own);
+        let sound = told.made.sound.div_ceil(self.per_token());
+        self.making = self.making.saturating_add(told.made.text).saturating_add(sound);
         if let Some(total) = told.ended {
-            self.turn = self.turn.saturating_add(1);
-            self.context.ended(total);
+            self.ended(total);
+        }
+        if let Some(confirmed) = told.setup {
+            self.answered(confirmed);
         }
         if told.written {
             self.millis = 0;
@@ -253,13 +312,15 @@ impl Session for Realtime {
 
     fn reader(&self, request: &Request, gate: Option<&Arc<dyn Gate>>) -> Box<dyn ReplyReader> {
         let model = match request.lane.as_deref() {
-            Some(TRANSCRIPTION) => self.set.transcription.clone(),
+            // The provider's own word first: a setup that was forwarded may be refused.
+            Some(TRANSCRIPTION) => self
+                .heard
+                .transcription
+                .clone()
+                .or(self.set.transcription.clone()),
             _ => self.heard.model.clone(),
         };
-        let sound = Sound(match self.set.slight_sound {
-            true => SLIGHT_SOUND,
-            false => USUAL_SOUND,
-        });
+        let sound = Sound(self.per_token());
         let head = ReplyHead {
             status: StatusCode::OK,
             headers: &HeaderMap::new(),
@@ -282,6 +343,7 @@ impl Session for Realtime {
         if let Some(mut set) = self.proposed.take() {
             set.tools.retain(|tool| !edits.strip_tools.contains(&tool.name));
             set.cap = edits.output_cap.or(set.cap);
+            self.before.get_or_insert(self.set.cap);
             self.set = set;
         }
         self.heard.updated();
@@ -349,7 +411,31 @@ impl Session for Realtime {
         })
     }
 
+    fn unforeseen(&self, lane: Option<&str>) -> Option<Need> {
+        let model = match lane {
+            None => None,
+            Some(TRANSCRIPTION) => Some(
+                self.heard
+                    .transcription
+                    .clone()
+                    .or(self.set.transcription.clone())?,
+            ),
+            Some(_) => return None,
+        };
+        let covers = match lane {
+            None => self.context.bound(),
+            Some(_) => self.millis,
+        };
+        Some(Need {
+            lane: lane.map(str::to_owned),
+            model,
+            count: 1,
+            covers,
+        })
+    }
+
     fn cap(&mut self, tokens: u64) -> Option<String> {
+        self.before.get_or_insert(self.set.cap);
         self.set.cap = Some(tokens);
         self.heard.updated();
         Some(match self.shape {
