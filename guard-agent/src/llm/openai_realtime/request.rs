@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::item::{Item, item_of};
+use super::sound;
 use crate::llm::json_edit::{Container, Editor};
 use crate::llm::openai_responses::socket::stops;
 use crate::llm::openai_responses::tools::Tool;
@@ -23,7 +24,7 @@ const KNOWN: [&str; 7] = [
     "response_id",
 ];
 /// Names in a session or a response that decide something.
-const INSIDE: [&str; 19] = [
+pub(super) const INSIDE: [&str; 19] = [
     "type",
     "model",
     "tools",
@@ -257,6 +258,7 @@ fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
     } else if out.prompt {
         out.tools = Some(vec![DeclaredTool::provider(STORED_PROMPT)]);
     }
+    sound::form(&mut out, &editor, &root)?;
     if !session {
         out.apart = root
             .get("conversation")
@@ -271,98 +273,12 @@ fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
         }
         return Ok(out);
     }
-    hearing(&mut out, &editor, &root)?;
+    sound::hearing(&mut out, &editor, &root)?;
     Ok(out)
 }
 
-/// What a session says of how it hears and speaks, in the names of today and of the preview.
-fn hearing<'a>(out: &mut Settings, editor: &Editor<'a>, root: &Container<'a>) -> Result<(), Malformed> {
-    for name in ["input_audio_format", "output_audio_format"] {
-        let format = root.get_set(name);
-        out.slight_sound |= format.is_some_and(|format| format.value != "\"pcm16\"");
-    }
-    turns(out, editor, root)?;
-    transcription(out, editor, root, "input_audio_transcription")?;
-    let Some(audio) = root.get_set("audio") else {
-        return Ok(());
-    };
-    json_strict::survey(audio.value.as_bytes(), &["input", "output"])?;
-    let audio = editor.object(audio.value)?;
-    if let Some(output) = audio.get_set("output") {
-        json_strict::survey(output.value.as_bytes(), &INSIDE)?;
-        slight(out, editor, &editor.object(output.value)?)?;
-    }
-    let Some(input) = audio.get_set("input") else {
-        return Ok(());
-    };
-    json_strict::survey(input.value.as_bytes(), &INSIDE)?;
-    let input = editor.object(input.value)?;
-    turns(out, editor, &input)?;
-    transcription(out, editor, &input, "transcription")?;
-    slight(out, editor, &input)
-}
-
-/// Whether sound has another form than the usual one there.
-fn slight<'a>(out: &mut Settings, editor: &Editor<'a>, place: &Container<'a>) -> Result<(), Malformed> {
-    let Some(format) = place.get_set("format") else {
-        return Ok(());
-    };
-    let format = editor.object(format.value)?;
-    let kind = format
-        .get("type")
-        .is_some_and(|kind| kind.value == "\"audio/pcm\"");
-    let rate = format.get_set("rate").is_none_or(|rate| rate.value == "24000");
-    out.slight_sound |= !(kind && rate);
-    Ok(())
-}
-
-/// Whether the provider is to find out when somebody has stopped speaking, and to answer then.
-fn turns<'a>(out: &mut Settings, editor: &Editor<'a>, place: &Container<'a>) -> Result<(), Malformed> {
-    let Some(detection) = place.get("turn_detection") else {
-        return Ok(());
-    };
-    if detection.value == "null" {
-        out.begins = Some(false);
-        return Ok(());
-    }
-    json_strict::survey(detection.value.as_bytes(), &INSIDE)?;
-    let detection = editor.object(detection.value)?;
-    if detection.get_set("idle_timeout_ms").is_some() {
-        return Err(malformed(
-            "Guard does not forward `idle_timeout_ms`: the provider would begin responses that no input leads to. Send \
-             input, or ask for a response, instead.",
-        ));
-    }
-    out.begins = Some(
-        detection
-            .get("create_response")
-            .is_none_or(|answer| answer.value != "false"),
-    );
-    Ok(())
-}
-
-fn transcription<'a>(
-    out: &mut Settings,
-    editor: &Editor<'a>,
-    place: &Container<'a>,
-    name: &str,
-) -> Result<(), Malformed> {
-    let Some(asked) = place.get(name) else {
-        return Ok(());
-    };
-    if asked.value == "null" {
-        out.transcription = Some(None);
-        return Ok(());
-    }
-    json_strict::survey(asked.value.as_bytes(), &["model"])?;
-    let model = text_of(&editor.object(asked.value)?, "model")?;
-    let model =
-        model.ok_or_else(|| malformed("name the model of the transcription, so that it can be priced"))?;
-    out.transcription = Some(Some(model));
-    Ok(())
-}
-
-fn text_of(place: &Container<'_>, name: &str) -> Result<Option<String>, Malformed> {
+/// A text of a bounded length.
+pub(super) fn text_of(place: &Container<'_>, name: &str) -> Result<Option<String>, Malformed> {
     let Some(set) = place.get_set(name) else {
         return Ok(None);
     };

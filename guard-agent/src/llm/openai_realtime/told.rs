@@ -218,15 +218,22 @@ pub(super) struct Made {
     pub(super) sound: u64,
 }
 
+impl Read {
+    /// Part of a response.
+    fn part() -> Self {
+        Self {
+            told: Told::plain(Mark::Part),
+            ended: None,
+            made: Made::default(),
+            setup: None,
+            written: false,
+        }
+    }
+}
+
 /// Reads a message. `own`: whether the client itself says that this call was made.
 pub(super) fn read(message: &[u8], heard: &mut Heard, own: impl Fn(&str) -> bool) -> Read {
-    let mut read = Read {
-        told: Told::plain(Mark::Part),
-        ended: None,
-        made: Made::default(),
-        setup: None,
-        written: false,
-    };
+    let mut read = Read::part();
     let Ok(event) = serde_json::from_slice::<Event<'_>>(message) else {
         return read;
     };

@@ -205,6 +205,12 @@ fn what_is_reserved_has_room_for_all_that_was_said() {
     let before = bound(session.as_ref());
     append(session.as_mut(), 5_330);
     assert_eq!(bound(session.as_ref()), before + 10);
+    // Also what is spoken, of one response or of all.
+    let spoken = json!({"audio": {"output": {"format": {"type": "audio/pcmu"}}}});
+    let mut session = socket();
+    create(session.as_mut(), &spoken);
+    append(session.as_mut(), 5_330);
+    assert_eq!(bound(session.as_ref()), 10);
 }
 
 fn ended(session: &mut dyn Session, status: &str, usage: &Value) {
