@@ -24,6 +24,7 @@ mod problem;
 mod providers;
 mod read;
 pub mod schema;
+mod slips;
 #[cfg(test)]
 mod tests;
 mod tools;

@@ -132,6 +132,8 @@ struct Waiting {
     asked: (Box<RequestFacts>, Request),
     message: Bytes,
     room: Room,
+    /// Others went on meanwhile, which may have changed what it asks for.
+    overtaken: bool,
 }
 
 /// What woke the socket up.

@@ -1,6 +1,6 @@
 """Every call that the independent fake provider answers, once each: `independent.py` makes them all, one after another;
-`independent.py live` has two turns on a socket of Gemini's Live (Google's SDK sends names with underscores there, which
-Google reads and this provider does not).
+`independent.py sockets` talks on those sockets for which the vendor's SDK cannot be used: it sends names with underscores
+to Gemini's Live, which Google reads and this provider does not, and asks Azure for paths that this provider does not know.
 
 For each it prints one line of JSON: provider, dialect, name, stream, the status of the answer, and what the answer says
 of tokens and of tools called, read here from the bytes and with nothing of Guard's.
@@ -195,9 +195,8 @@ def tell(provider, dialect, path, stream, answer):
     print(json.dumps(line), flush=True)
 
 
-def live():
-    from websockets.sync.client import connect
-
+def live(connect):
+    """Two turns on a socket of Gemini's Live."""
     host = "generativelanguage.googleapis.com"
     path = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
     key = {"x-goog-api-key": os.environ["GEMINI_API_KEY"]}
@@ -208,11 +207,36 @@ def live():
         for text in WORDS, CALL:
             turns = [{"role": "user", "parts": [{"text": text}]}]
             socket.send(json.dumps({"clientContent": {"turns": turns, "turnComplete": True}}))
-            while True:
-                message = json.loads(socket.recv())
-                print(json.dumps(message), flush=True)
-                if "toolCall" in message or "error" in message or message.get("serverContent", {}).get("turnComplete"):
-                    break
+            hear(socket, lambda said: "toolCall" in said or said.get("serverContent", {}).get("turnComplete"))
+
+
+def realtime(connect):
+    """Two responses on a realtime socket of Azure's."""
+    key = {"api-key": os.environ["AZURE_API_KEY"]}
+    with connect("wss://lab.openai.azure.com/openai/v1/realtime?model=gpt-realtime", additional_headers=key) as socket:
+        session = {"type": "realtime", "output_modalities": ["text"], "tools": [{"type": "function", **FUNCTION}]}
+        socket.send(json.dumps({"type": "session.update", "session": session}))
+        hear(socket, lambda said: said["type"] == "session.updated")
+        for text in WORDS, CALL:
+            item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+            socket.send(json.dumps({"type": "conversation.item.create", "item": item}))
+            socket.send(json.dumps({"type": "response.create"}))
+            hear(socket, lambda said: said["type"] == "response.done")
+
+
+def hear(socket, last):
+    while True:
+        said = json.loads(socket.recv())
+        print(json.dumps(said), flush=True)
+        if last(said) or "error" in said:
+            return
+
+
+def sockets():
+    from websockets.sync.client import connect
+
+    realtime(connect)
+    live(connect)
 
 
 def main():
@@ -228,4 +252,4 @@ def main():
 
 
 if __name__ == "__main__":
-    live() if sys.argv[1:] == ["live"] else main()
+    sockets() if sys.argv[1:] == ["sockets"] else main()

@@ -216,16 +216,17 @@ fn its_sockets_are_served_to_the_vendors_sdks_and_metered_as_it_says() -> Result
     let steps = json!([session, begun, {"say": words}, respond, end, {"say": call}, respond, end]);
     talk(&lab, &openai, "realtime.py", &[json!("gpt-realtime"), steps])?;
 
-    talk(&lab, &google, "independent.py", &[json!("live")])?;
+    talk(&lab, &google, "independent.py", &[json!("sockets")])?;
 
     // It says that realtime's responses took nothing, and nothing of what Live's turns took.
     let told = [
         ("openai-responses", json!(1234), json!(56)),
         ("openai-realtime", json!(0), json!(0)),
+        ("openai-realtime", json!(0), json!(0)),
         ("gemini-live", Value::Null, Value::Null),
     ];
-    let records = lab.calls(6)?;
-    ensure!(records.len() == 6, "{records:#?}");
+    let records = lab.calls(8)?;
+    ensure!(records.len() == 8, "{records:#?}");
     for (records, (dialect, input, output)) in records.chunks(2).zip(told) {
         for (record, tools) in records.iter().zip([json!([]), json!([name])]) {
             let found = recorded(record);

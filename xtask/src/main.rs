@@ -44,7 +44,7 @@ enum Chore {
         /// The file; PyPI's `litellm` ships it as `litellm/model_prices_and_context_window_backup.json`
         file: std::path::PathBuf,
     },
-    /// Measure, and write the numbers to docs/performance.md
+    /// Measure: `--ledger` and `--passthrough` write docs/performance.md, `--hooks` prints
     Bench(bench::Options),
     /// Run every test; what cannot run here fails
     Test(test::Options),

@@ -19,7 +19,7 @@ pub(crate) struct Options {
     /// outcome written to docs/clients.md. About fifteen minutes.
     #[arg(long)]
     pub(crate) clients: bool,
-    /// Only the fuzzer: every parser for half a minute, one after the other (twelve minutes, and as long to build it
+    /// Only the fuzzer: every parser for half a minute, one after the other (eighteen minutes, and as long to build it
     /// once).
     #[arg(long)]
     pub(crate) fuzz: bool,

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use super::output::{complain, print};
 use super::{OK, USAGE};
-use crate::config::{self, Agent, Config, Login, Mode, Pattern, Severity};
+use crate::config::{self, Agent, Budget, Config, Login, Mode, Pattern, Per, Severity};
+use crate::ledger::Window;
 
 /// Checks the configuration and names every error at once.
 ///
-/// It reads the file as the daemon does, looks at the key files and roots that it names, and prints what the daemon would
-/// enforce. It changes nothing and needs no daemon.
+/// It reads the file as the daemon does, looks at the key files and roots that it names, and prints the main rules of each
+/// agent: who it is, what it may call, what it may spend. It changes nothing and needs no daemon.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 0 fine, perhaps with warnings; 2 at least one error.\n\n\
@@ -45,7 +46,7 @@ fn count(number: usize, thing: &str) -> String {
 fn summary(config: &Config, path: &Path) -> String {
     let mode = match config.host.mode {
         Mode::Enforce => "enforce",
-        Mode::Observe => "observe (nothing is refused)",
+        Mode::Observe => "observe (rules refuse nothing)",
     };
     let mut out = format!(
         "{} is fine: {}, mode {mode}.\n",
@@ -67,10 +68,11 @@ fn describe(out: &mut String, agent: &Agent) {
     line("agent", format!("{} (paid by {})", agent.name, agent.owner));
     line(
         "processes",
-        if agent.cgroups.is_empty() {
-            format!("only those that `guard-agent run --agent {}` starts", agent.name)
-        } else {
-            agent.cgroups.join(", ")
+        match members(agent) {
+            named if named.is_empty() => {
+                format!("only those that `guard-agent run --agent {}` starts", agent.name)
+            }
+            named => named.join(", "),
         },
     );
     line("providers", agent.providers.join(", "));
@@ -84,11 +86,7 @@ fn describe(out: &mut String, agent: &Agent) {
     if agent.login == Login::Pass {
         line("login", "its own credential is forwarded".to_owned());
     }
-    let tools = agent
-        .tools
-        .as_ref()
-        .map_or_else(|| "all".to_owned(), |rules| names(&rules.allow, "none"));
-    line("tools", tools);
+    line("tools", tools(agent));
     let caps = [
         agent
             .caps
@@ -107,10 +105,41 @@ fn describe(out: &mut String, agent: &Agent) {
         let soft = budget
             .soft_ppm
             .map_or_else(String::new, |ppm| format!(", warns at {}%", ppm / 10_000));
-        line(
-            "budget",
-            format!("{} a {}{soft}", budget.limit, budget.window.label()),
-        );
+        line("budget", format!("{} {}{soft}", budget.limit, time(budget)));
+    }
+}
+
+/// Its cgroups, units and containers.
+fn members(agent: &Agent) -> Vec<String> {
+    let labels = agent.container_labels.iter();
+    let labels = labels.map(|label| format!("containers labelled {}={}", label.key, label.value));
+    agent.cgroups.iter().cloned().chain(labels).collect()
+}
+
+fn tools(agent: &Agent) -> String {
+    let Some(rules) = &agent.tools else {
+        return "all".to_owned();
+    };
+    let allowed = names(&rules.allow, "none");
+    match rules.deny.is_empty() {
+        true => allowed,
+        false => format!("{allowed}, but not {}", names(&rules.deny, "none")),
+    }
+}
+
+/// `a day`, `in any 5h`, `a session`.
+fn time(budget: &Budget) -> String {
+    match (budget.window, budget.per) {
+        (Window::Run, Per::Session) => "a session".to_owned(),
+        (window @ Window::Rolling(_), per) => format!("{}{}", window.per(), each(per)),
+        (window, per) => format!("a {}{}", window.label(), each(per)),
+    }
+}
+
+fn each(per: Per) -> &'static str {
+    match per {
+        Per::Agent => "",
+        Per::Session => ", each session",
     }
 }
 
@@ -147,6 +176,24 @@ mod tests {
              \n  caps       8 calls at a time\
              \n  budget     $20.00 a day, warns at 80%\n"
         );
+    }
+
+    #[test]
+    fn what_an_agent_is_and_what_it_may_not_do_is_said_too() {
+        let config = config(
+            "providers = [\"openai\"]\ntools = { deny = [\"Bash\"] }\n\
+             match = [{ container_label = \"guard.agent=coder\" }, { unit = \"coder@*.service\" }]\n\
+             budget = [{ window = \"rolling:5h\", calls = 10 }, { window = \"run\", scope = \"session\", usd = 1 }]",
+        );
+        let said = summary(&config, Path::new("guard.toml"));
+        for line in [
+            "  processes  coder@*.service, containers labelled guard.agent=coder\n",
+            "  tools      *, but not Bash\n",
+            "  budget     10 calls in any 5h\n",
+            "  budget     $1.00 a session\n",
+        ] {
+            assert!(said.contains(line), "{said}");
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::Config;
 use super::problem::{Problem, Severity};
+use super::{Agent, Config, Login};
 use crate::keys::KeySource;
 
 /// Read by others: the daemon refuses to use such a key.
@@ -29,8 +30,23 @@ pub(super) fn inspect(config: &Config, file: &str) -> Vec<Problem> {
             "put the PEM file there before the daemon starts".to_owned(),
         )
     });
+    let without = config
+        .providers
+        .iter()
+        .filter(|provider| provider.keys.is_empty());
+    let keyless = without.filter_map(|provider| {
+        let uses = |agent: &&Arc<Agent>| agent.login == Login::Refuse && agent.providers.contains(&provider.name);
+        let agent = config.agents.iter().find(uses)?;
+        let name = &provider.name;
+        Some((
+            Severity::Warning,
+            format!("agent {:?} may use {name:?}, which has no key: its calls there are refused", agent.name),
+            format!("[[provider]] name = {name:?}, keys = [{{ name = \"main\", from = \"file:/etc/guard/keys/{name}\" }}]"),
+        ))
+    });
     key_files
         .chain(root_files)
+        .chain(keyless)
         .map(|(severity, message, fix)| Problem {
             severity,
             file: file.to_owned(),

@@ -14,13 +14,15 @@ use toml::de::{DeTable, DeValue};
 use super::Pattern;
 use super::problem::{Places, Problem, Severity, nearest, one_of};
 use super::schema::{self, Status};
+use super::slips;
 
 /// Collects what is wrong with one file.
 pub(super) struct Reader<'a> {
     file: &'a str,
     places: Places<'a>,
     problems: RefCell<Vec<Problem>>,
-    /// The file has syntax errors: parts of it may be missing from the tree, so nothing is called missing.
+    /// The file has syntax errors: parts of it may be missing from the tree or elsewhere in it, so nothing is called
+    /// missing, and unknown only what looks like a slip.
     pub(super) broken: bool,
 }
 
@@ -137,8 +139,8 @@ impl<'r, 'a> Section<'r, 'a> {
     ) -> Self {
         for (key, value) in table {
             match schema::of(name).find(|known| known.name == key.get_ref().as_ref()) {
-                None => unknown_key(reader, name, key),
-                Some(known) => check_status(reader, known, key, value),
+                None => slips::unknown_key(reader, name, key),
+                Some(known) => slips::check_status(reader, known, key, value),
             }
         }
         Self {
@@ -157,12 +159,15 @@ impl<'r, 'a> Section<'r, 'a> {
 
     fn wrong_type(&self, key: &str, wanted: &str, found: &Spanned<DeValue<'_>>) {
         let kind = found.get_ref().type_str();
-        let message = format!("`{key}` must be {wanted}, not {} {kind}", article(kind));
+        let message = format!("`{key}` must be {wanted}, not {} {kind}", slips::article(kind));
         let form = schema::of(self.name)
             .find(|known| known.name == key)
             .map_or("", |known| known.form);
-        self.reader
-            .error(&found.span(), message, format!("{key}: {form}"));
+        let fix = match slips::to_write(self.name, key, wanted, kind) {
+            Some(write) => format!("{key}: {form}; {write}"),
+            None => format!("{key}: {form}"),
+        };
+        self.reader.error(&found.span(), message, fix);
     }
 
     /// Whether the key is written at all, even wrongly.
@@ -317,45 +322,6 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 }
 
-fn unknown_key(reader: &Reader<'_>, section: &str, key: &Spanned<std::borrow::Cow<'_, str>>) {
-    let written = key.get_ref().as_ref();
-    let names = || schema::of(section).map(|known| known.name);
-    let elsewhere = || schema::KEYS.iter().find(|known| known.name == written);
-    let fix = match (nearest(written, names()), elsewhere()) {
-        (Some(near), _) => format!("did you mean `{near}`?"),
-        (None, Some(known)) => format!("`{written}` belongs in {}", schema::header(known.section)),
-        (None, None) => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
-    };
-    let message = format!("unknown key `{written}` in {}", schema::header(section));
-    reader.error(&key.span(), message, fix);
-}
-
-fn check_status(
-    reader: &Reader<'_>,
-    known: &schema::Key,
-    key: &Spanned<std::borrow::Cow<'_, str>>,
-    value: &Spanned<DeValue<'_>>,
-) {
-    let name = known.name;
-    match known.status {
-        Status::Works => {}
-        Status::Only(word) if value.get_ref().as_str() == Some(word) => {}
-        Status::Only(word) => reader.error(
-            &value.span(),
-            format!("`{name}` other than {word:?} is not available in this version"),
-            format!("write {name} = {word:?}, or remove the line"),
-        ),
-        Status::Planned => reader.error(
-            &key.span(),
-            format!(
-                "`{name}` in {} is not available in this version",
-                schema::header(known.section)
-            ),
-            "remove it: a rule that is written here but not enforced would mislead",
-        ),
-    }
-}
-
 /// Checks that a path is absolute and has no `..`.
 pub(super) fn absolute(reader: &Reader<'_>, key: &str, text: &Spanned<&str>) -> Option<PathBuf> {
     let path = Path::new(text.get_ref());
@@ -379,8 +345,4 @@ pub(super) fn absolute(reader: &Reader<'_>, key: &str, text: &Spanned<&str>) -> 
     };
     reader.error(&text.span(), message, fix);
     None
-}
-
-fn article(kind: &str) -> &'static str {
-    if kind.starts_with(['a', 'i']) { "an" } else { "a" }
 }

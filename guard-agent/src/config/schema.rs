@@ -177,7 +177,7 @@ pub const KEYS: &[Key] = &[
     key("agent", "tools", "table", "every tool", "Which tools its requests may declare and its models may call."),
     key("agent", "caps", "table", "none", "Caps on one call and on concurrency."),
     key("agent", "retries", "table", "the defaults of its keys", "Limits on client retries."),
-    key("agent", "loops", "table", "the defaults of its keys", "Multipliers that are stopped: loops, growth, bursts, failures in a row."),
+    key("agent", "loops", "table", "the defaults of its keys", "Multipliers that are stopped: loops, growth, bursts, failures in a row. A rule is a table; or a number, which trips there and warns at half of it; or `\"off\"`."),
     key("agent", "budget", "array of budgets", "`defaults.budget`", "Its budgets; at most one per window, scope and unit."),
     key("agent", "egress", "table", "all allowed", "Where else it may connect to."),
 

@@ -154,8 +154,10 @@ fn matchers(section: &Section<'_, '_>, patterns_key: &str, regex_key: &str) -> V
         built
             .map_err(|why| {
                 let fix = "the syntax is that of https://docs.rs/regex, in which nothing takes more than linear time";
-                let first = why.to_string().lines().last().unwrap_or_default().to_owned();
-                section.reader.error(&text.span(), format!("bad expression: {first}"), fix);
+                let why = why.to_string();
+                let last = why.lines().last().unwrap_or_default();
+                let last = last.strip_prefix("error: ").unwrap_or(last);
+                section.reader.error(&text.span(), format!("bad expression: {last}"), fix);
             })
             .ok()
     });

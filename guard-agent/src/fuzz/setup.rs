@@ -30,8 +30,9 @@ pub(super) fn config(input: &[u8]) {
             problem.column
         );
     }
-    // The same behind a line that says nothing.
-    if text.starts_with('\u{feff}') {
+    // The same behind a line that says nothing, where the parser did not give up on the way.
+    let deep = |problem: &Problem| problem.message.contains("recursion limit");
+    if text.starts_with('\u{feff}') || checked.problems.iter().any(deep) {
         return;
     }
     let again = check_text(&format!("# é\n{text}"), "guard.toml", known());

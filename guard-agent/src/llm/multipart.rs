@@ -168,16 +168,20 @@ fn named(disposition: &str) -> Result<(&str, bool), Malformed> {
                 }
                 after
             }
-            // `filename*=UTF-8''…` has no quotes.
-            None if key == "filename*" => {
+            // `filename*=UTF-8''…` has no quotes, and some clients (.NET) write none around plain words.
+            None => {
                 let end = value.find(';').unwrap_or(value.len());
                 let (inside, after) = value.split_at(end);
-                if inside.contains(['\\', '"']) || place.replace(inside).is_some() {
+                let token = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+                let plain = match key {
+                    "filename*" => !inside.contains(['\\', '"']),
+                    _ => !inside.is_empty() && inside.bytes().all(token),
+                };
+                if !plain || place.replace(inside).is_some() {
                     return Err(wrong());
                 }
                 after
             }
-            None => return Err(wrong()),
         };
         rest = after;
     }

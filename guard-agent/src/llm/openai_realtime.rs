@@ -21,11 +21,14 @@ use crate::refusal::Refusal;
 
 mod calls;
 mod item;
+mod length;
 mod open;
 pub(crate) mod reply;
 mod request;
 mod rewrite;
 mod session;
+mod setup;
+mod sound;
 mod told;
 mod usage;
 

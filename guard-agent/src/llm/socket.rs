@@ -60,6 +60,11 @@ pub trait Session: Send + Sync {
     fn needs(&self) -> Vec<Need> {
         Vec::new()
     }
+    /// What a response needs that begins in this lane although nothing was reserved for it; none where the provider begins
+    /// none by itself.
+    fn unforeseen(&self, _lane: Option<&str>) -> Option<Need> {
+        None
+    }
     /// The response that is reserved for.
     fn expected(&mut self, _need: &Need) -> Option<Expected> {
         None

@@ -46,6 +46,8 @@ pub struct WorstCase {
     pub input_rate: Pico,
     /// What one more token of output may cost.
     pub output_rate: Pico,
+    /// What the model reads at a time, at most.
+    pub window: u64,
 }
 
 /// Why no worst case can be stated.
@@ -117,6 +119,7 @@ pub fn worst_case(
             output_bound,
             input_rate: Pico::ZERO,
             output_rate: Pico::ZERO,
+            window: price.context_window,
         });
     }
     let unknown = || NoBound::Tier {
@@ -161,6 +164,7 @@ pub fn worst_case(
         output_bound,
         input_rate,
         output_rate,
+        window: price.context_window,
     })
 }
 
@@ -290,6 +294,7 @@ mod tests {
                 output_bound: 100,
                 input_rate: Pico::from_usd_text("0.000005").unwrap(),
                 output_rate: Pico::from_usd_text("0.000025").unwrap(),
+                window: 200_000,
             }
         );
     }

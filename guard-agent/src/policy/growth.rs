@@ -28,6 +28,8 @@ pub(crate) struct Growth {
     step: u64,
     input_rate: Pico,
     output_rate: Pico,
+    /// What the model reads at a time, at most.
+    window: u64,
     /// What has passed and could not be reserved.
     pub(crate) beyond: Amounts,
     /// Why it could not.
@@ -45,6 +47,7 @@ impl Growth {
             step: (worst.output_bound / 4).clamp(LEAST, MOST),
             input_rate: worst.input_rate,
             output_rate: worst.output_rate,
+            window: worst.window,
             beyond: Amounts::ZERO,
             refused: None,
         }
@@ -53,6 +56,11 @@ impl Growth {
     /// What the reservation holds.
     pub(crate) fn room(&self) -> Seen {
         self.room
+    }
+
+    /// What the model reads at a time, at most, in tokens.
+    pub(crate) fn window(&self) -> u64 {
+        self.window
     }
 
     /// Reserves for what has been seen, and for a while longer.

@@ -37,6 +37,11 @@ pub trait Settle: Send {
         None
     }
 
+    /// What the model reads at a time, at most, in tokens; none while nothing says so.
+    fn window(&self) -> Option<u64> {
+        None
+    }
+
     /// The stream has taken more than that: gives how much is paid for now.
     ///
     /// # Errors

@@ -301,6 +301,10 @@ impl Settle for Ticket {
         Some(growth.room())
     }
 
+    fn window(&self) -> Option<u64> {
+        Some(self.hold.as_ref()?.growth.as_ref()?.window())
+    }
+
     fn extend(&mut self, seen: Seen) -> Result<Seen, Refusal> {
         let Some(Hold {
             reservation: Some(reservation),

@@ -79,7 +79,12 @@ impl Socket {
             }
             Ok(Asked::Response(facts, request)) => {
                 let asked = (facts, request);
-                let waiting = Waiting { asked, message, room };
+                let waiting = Waiting {
+                    asked,
+                    message,
+                    room,
+                    overtaken: false,
+                };
                 self.line_up(waiting).await
             }
             Ok(_) if self.over.is_some() => Ok(()),
@@ -136,7 +141,7 @@ impl Socket {
     }
 
     /// Puts a message in its lane, and begins it if the lane is free.
-    async fn line_up(&mut self, waiting: Waiting) -> Goes {
+    async fn line_up(&mut self, mut waiting: Waiting) -> Goes {
         let request = &waiting.asked.1;
         let (name, named) = (request.lane.clone(), request.named.clone());
         self.give_up_doubtful(name.as_deref()).await;
@@ -146,6 +151,7 @@ impl Socket {
             && let Some(refusal) = self.session.busy()
         {
             if call.stopping {
+                waiting.overtaken = true;
                 self.held = Some(waiting);
             } else {
                 self.refuse_unread(&refusal, named.as_deref()).await;
@@ -174,6 +180,7 @@ impl Socket {
             return Ok(());
         }
         if let Some(lane) = self.lanes.get_mut(at) {
+            waiting.overtaken |= lane.call.is_some();
             lane.waiting.push_back(waiting);
         }
         self.begin(at).await
@@ -189,10 +196,15 @@ impl Socket {
                 lane.waiting.clear();
                 return Ok(());
             }
-            let Some(Waiting { asked, message, room }) = lane.waiting.pop_front() else {
+            let Some(waiting) = lane.waiting.pop_front() else {
                 return Ok(());
             };
-            let (facts, request) = asked;
+            let Waiting {
+                asked: (facts, request),
+                message,
+                room,
+                ..
+            } = self.again(waiting);
             let begun = self.decide(*facts, &request, message).await;
             drop(room);
             match begun {
@@ -206,6 +218,18 @@ impl Socket {
                 Err((refusal, id)) => self.refused(&refusal, &id, request.named.as_deref()).await?,
             }
         }
+    }
+
+    /// What waited while the conversation went on is read again: what it reads, and what the session says of it, may be
+    /// another by now.
+    fn again(&mut self, mut waiting: Waiting) -> Waiting {
+        if waiting.overtaken
+            && self.session.busy().is_some()
+            && let Ok(Asked::Response(facts, request)) = self.session.asked(&waiting.message)
+        {
+            waiting.asked = (facts, request);
+        }
+        waiting
     }
 
     /// Tells a refusal that is recorded, and whether the socket can go on.

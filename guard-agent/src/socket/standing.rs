@@ -2,8 +2,9 @@
 //! it.
 //!
 //! In: what the session says that is needed, and a provider's message that begins a response. Out: a call like any other,
-//! or the reservation given back. On failure: the input does not go on, and the client is told; a response that nothing
-//! was reserved for ends the socket.
+//! or the reservation given back. On failure: the input does not go on, and the client is told. More responses may come of
+//! one input than were foreseen: one that nothing was reserved for is decided when it begins, and ends the socket when it
+//! is refused.
 
 use std::time::Duration;
 
@@ -141,10 +142,12 @@ impl Socket {
             let Some(expected) = self.session.expected(need) else {
                 continue;
             };
-            let more = Seen {
-                input: expected.covers.saturating_sub(standing.covers),
-                output: 0,
-            };
+            let (wanted, held) = (expected.covers, standing.covers);
+            let input = standing
+                .tab
+                .readable(wanted)
+                .saturating_sub(standing.tab.readable(held));
+            let more = Seen { input, output: 0 };
             standing.tab.reserve_more(more).map_err(|refusal| {
                 let id = self.caller.refused(&refusal);
                 (refusal, id)
@@ -200,18 +203,11 @@ impl Socket {
     /// The provider begins a response in this lane, which has no call: what was reserved for it becomes its call.
     pub(super) async fn begin_standing(&mut self, lane: Option<&str>) -> Result<Option<usize>, Ended> {
         let of_lane = |standing: &Standing| standing.request.lane.as_deref() == lane;
-        if lane.is_some() && !self.standing.iter().any(of_lane) {
-            // More came at once than could be foreseen.
-            let more = self
-                .session
-                .needs()
-                .into_iter()
-                .find(|need| need.lane.as_deref() == lane);
-            if let Some(need) = more
-                && let Err((refusal, id)) = self.reserve(&need).await
-            {
-                self.refused(&refusal, &id, None).await?;
-            }
+        if !self.standing.iter().any(of_lane)
+            && let Some(need) = self.session.unforeseen(lane)
+            && let Err((refusal, id)) = self.reserve(&need).await
+        {
+            self.refused(&refusal, &id, None).await?;
         }
         let Some(at) = self.standing.iter().position(of_lane) else {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! The bounds in time, with a clock that moves when nothing else does.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ use crate::tls::Distrust;
 
 mod realtime;
 
+/// What the model reads at a time: less than any reservation has room for.
+const WINDOW: u64 = 2_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Admits everything, and keeps how it ended.
@@ -44,6 +46,8 @@ struct World {
     outcomes: mpsc::Sender<Outcome>,
     refused: Mutex<Vec<String>>,
     withdrawn: Arc<AtomicUsize>,
+    /// Nothing is admitted.
+    poor: Arc<AtomicBool>,
     /// How much of a response is paid for; no more is.
     room: Option<Seen>,
 }
@@ -67,6 +71,10 @@ impl Settle for Settled {
         self.room
     }
 
+    fn window(&self) -> Option<u64> {
+        Some(WINDOW)
+    }
+
     fn extend(&mut self, _: Seen) -> Result<Seen, Refusal> {
         Err(Refusal::new(Reason::BudgetExceeded, "No more than that."))
     }
@@ -74,6 +82,9 @@ impl Settle for Settled {
 
 impl Decide for World {
     fn decide(&self, _: &Identity, _: &Provider, _: &Call) -> Result<Permit, Refusal> {
+        if self.poor.load(Ordering::SeqCst) {
+            return Err(Refusal::new(Reason::BudgetExceeded, "Nothing more."));
+        }
         let settlement = Box::new(Settled {
             outcomes: self.outcomes.clone(),
             withdrawn: self.withdrawn.clone(),
@@ -158,6 +169,7 @@ struct Open {
     provider: WebSocketStream<DuplexStream>,
     outcomes: mpsc::Receiver<Outcome>,
     withdrawn: Arc<AtomicUsize>,
+    poor: Arc<AtomicBool>,
     began: Instant,
 }
 
@@ -169,10 +181,12 @@ impl Open {
     async fn of(kind: DialectKind, target: &'static str, room: Option<Seen>) -> Self {
         let (tell, outcomes) = mpsc::channel(16);
         let withdrawn = Arc::new(AtomicUsize::new(0));
+        let poor = Arc::new(AtomicBool::new(false));
         let world = Arc::new(World {
             outcomes: tell,
             refused: Mutex::default(),
             withdrawn: withdrawn.clone(),
+            poor: poor.clone(),
             room,
         });
         let (stream, client) = switched().await;
@@ -195,6 +209,7 @@ impl Open {
             provider: WebSocketStream::from_raw_socket(provider, Role::Server, None).await,
             outcomes,
             withdrawn,
+            poor,
             began: Instant::now(),
         }
     }

@@ -48,8 +48,8 @@ pub(super) enum Said {
     Setup(Settings),
     /// Something for the conversation.
     Put(Piece),
-    /// The results of tool calls.
-    Answer,
+    /// The results of tool calls; whether something in them is not in sight.
+    Answer { unseen: bool },
 }
 
 /// What a setup says.
@@ -58,8 +58,8 @@ pub(super) struct Settings {
     pub(super) model: String,
     pub(super) tools: Vec<DeclaredTool>,
     pub(super) cap: Option<u64>,
-    /// It goes on with a conversation that is not in sight.
-    pub(super) resumes: bool,
+    /// It goes on with a conversation, or begins with something, that is not in sight.
+    pub(super) unseen: bool,
 }
 
 /// Something for the conversation.
@@ -81,9 +81,13 @@ fn read<'a, T: serde::Deserialize<'a>>(value: &'a str) -> Result<T, Malformed> {
     serde_json::from_str(value).map_err(|error| json_strict::malformed(&error))
 }
 
-/// Reads a message.
-pub(super) fn said(message: &[u8]) -> Result<Said, Malformed> {
-    let (text, _) = json_strict::survey(message, &MESSAGES)?;
+/// Reads a message. Also: tokens that pictures in it may take beyond their bytes.
+pub(super) fn said(message: &[u8]) -> Result<(Said, u64), Malformed> {
+    let (text, survey) = json_strict::survey(message, &MESSAGES)?;
+    message_of(text).map(|said| (said, survey.pictures.beyond))
+}
+
+fn message_of(text: &str) -> Result<Said, Malformed> {
     let editor = Editor::new(text);
     let root = editor.root()?;
     let mut members = root.items.iter().filter(|member| member.value != "null");
@@ -97,7 +101,9 @@ pub(super) fn said(message: &[u8]) -> Result<Said, Malformed> {
         "setup" if member.name == "setup" => setup(&editor, &inner).map(Said::Setup),
         "clientContent" => content(&inner, text.len() as u64).map(Said::Put),
         "realtimeInput" => input(&editor, &inner).map(Said::Put),
-        "toolResponse" => Ok(Said::Answer),
+        "toolResponse" => Ok(Said::Answer {
+            unseen: referred(member.value),
+        }),
         _ => Err(malformed(
             "Guard does not know this message of Live, so it does not forward it. Use setup, clientContent, realtimeInput \
              and toolResponse.",
@@ -125,7 +131,10 @@ fn setup(editor: &Editor<'_>, setup: &Container<'_>) -> Result<Settings, Malform
         ..Settings::default()
     };
     if let Some(resumption) = either(setup, "sessionResumption")? {
-        out.resumes = either(&editor.object(resumption.value)?, "handle")?.is_some();
+        out.unseen = either(&editor.object(resumption.value)?, "handle")?.is_some();
+    }
+    if let Some(instruction) = either(setup, "systemInstruction")? {
+        out.unseen |= contents_unseen(instruction.value, 0)?;
     }
     let Some(config) = either(setup, "generationConfig")? else {
         return Ok(out);
@@ -148,6 +157,14 @@ fn setup(editor: &Editor<'_>, setup: &Container<'_>) -> Result<Settings, Malform
         }
     }
     Ok(out)
+}
+
+/// Whether something is named by its address, which results may hold at any depth: in either spelling of the name, and
+/// whatever else has it.
+fn referred(value: &str) -> bool {
+    ["fileUri", "file_uri", "\\u"]
+        .iter()
+        .any(|name| value.contains(name))
 }
 
 /// Turns that are written down. A turn that is not complete waits for the rest of it.
@@ -197,8 +214,22 @@ fn blob(piece: &mut Piece, value: &str) -> Result<(), Malformed> {
         .map(|kind| read::<String>(kind.value))
         .transpose()?;
     let length = either(&blob, "data")?.map_or(0, |data| data.value.len() as u64);
-    let plain = kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("audio/pcm"));
+    let plain = kind.is_some_and(|kind| is_plain_sound(&kind.to_ascii_lowercase()));
     let tokens = if plain { length.div_ceil(SOUND) } else { length };
     piece.tokens = piece.tokens.saturating_add(tokens);
     Ok(())
+}
+
+/// PCM at the rates that are usual; sound at another rate counts by its bytes.
+fn is_plain_sound(kind: &str) -> bool {
+    let Some(parameters) = kind.strip_prefix("audio/pcm") else {
+        return false;
+    };
+    match parameters.trim().strip_prefix(';').map(str::trim) {
+        None => parameters.trim().is_empty(),
+        Some(rate) => rate
+            .strip_prefix("rate=")
+            .and_then(|rate| rate.parse::<u32>().ok())
+            .is_some_and(|rate| rate >= 8_000),
+    }
 }

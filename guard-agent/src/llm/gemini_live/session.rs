@@ -67,7 +67,7 @@ impl Live {
         }
         self.context = Context::default();
         self.context.add(bytes);
-        if settings.resumes {
+        if settings.unseen {
             self.context.add_unseen();
         }
         let set = Set {
@@ -84,8 +84,8 @@ impl Live {
         Ok(Asked::Setup(Box::new(facts), request, None))
     }
 
-    fn put(&mut self, piece: &Piece) -> Asked {
-        self.context.add(piece.tokens);
+    fn put(&mut self, piece: &Piece, beyond: u64) -> Asked {
+        self.context.add(piece.tokens.saturating_add(beyond));
         if piece.unseen {
             self.context.add_unseen();
         }
@@ -95,8 +95,11 @@ impl Live {
         })
     }
 
-    fn answer(&mut self, bytes: u64) -> Asked {
+    fn answer(&mut self, bytes: u64, unseen: bool) -> Asked {
         self.context.add(bytes);
+        if unseen {
+            self.context.add_unseen();
+        }
         let cap = self.set.as_ref().and_then(|set| set.cap);
         let more = Seen {
             input: self.context.bound().saturating_add(HEADROOM),
@@ -113,12 +116,14 @@ impl Live {
 impl Session for Live {
     fn asked(&mut self, message: &[u8]) -> Result<Asked, Unfit> {
         self.said = self.said.saturating_add(1);
-        let bytes = message.len() as u64;
-        let asked = request::said(message).and_then(|said| match (said, &self.set) {
+        let read = request::said(message);
+        let beyond = read.as_ref().map_or(0, |(_, beyond)| *beyond);
+        let bytes = (message.len() as u64).saturating_add(beyond);
+        let asked = read.and_then(|(said, _)| match (said, &self.set) {
             (Said::Setup(settings), _) => self.set_up(settings, bytes),
             (_, None) => Err(Malformed("a socket of Live begins with a setup".to_owned())),
-            (Said::Put(piece), Some(_)) => Ok(self.put(&piece)),
-            (Said::Answer, Some(_)) => Ok(self.answer(bytes)),
+            (Said::Put(piece), Some(_)) => Ok(self.put(&piece, beyond)),
+            (Said::Answer { unseen }, Some(_)) => Ok(self.answer(bytes, unseen)),
         });
         asked.map_err(|Malformed(why)| Unfit { why, named: None })
     }
@@ -161,6 +166,10 @@ impl Session for Live {
             ..Need::default()
         };
         self.set.iter().map(|_| need.clone()).collect()
+    }
+
+    fn unforeseen(&self, lane: Option<&str>) -> Option<Need> {
+        lane.is_none().then(|| self.needs().pop())?
     }
 
     fn expected(&mut self, need: &Need) -> Option<Expected> {

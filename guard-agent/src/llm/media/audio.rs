@@ -56,8 +56,11 @@ fn le32(bytes: &[u8], at: usize) -> Option<u64> {
 fn wav(file: &[u8]) -> Option<u64> {
     let mut rest = file.get(12..)?;
     let mut format: Option<&[u8]> = None;
+    let mut found = false;
     for _ in 0..CHUNKS {
         let Some((name, size)) = rest.get(..4).zip(le32(rest, 4)) else {
+            // No more chunks: nothing in it is read as sound.
+            found = true;
             break;
         };
         let size = usize::try_from(size).ok()?;
@@ -66,12 +69,16 @@ fn wav(file: &[u8]) -> Option<u64> {
             // Which of two would count?
             b"fmt " if format.is_some() => return None,
             b"fmt " => format = Some(content.get(..size)?),
-            b"data" => break,
+            b"data" => {
+                found = true;
+                break;
+            }
             _ => {}
         }
         rest = content.get(size.checked_add(size & 1)?..).unwrap_or_default();
     }
-    let format = format?;
+    // Among more chunks than these there could be another format.
+    let format = format.filter(|_| found)?;
     let (mut kind, channels) = (le16(format, 0)?, le16(format, 2)?);
     let (rate, bits) = (le32(format, 4)?, le16(format, 14)?);
     if kind == 0xfffe {
@@ -80,6 +87,10 @@ fn wav(file: &[u8]) -> Option<u64> {
     // PCM, floats, A-law and µ-law; anything else is compressed.
     if !matches!(kind, 1 | 3 | 6 | 7) {
         return Some(packed(file, LEAST));
+    }
+    // Readers take a sample of these two for a byte, whatever is said of it.
+    if matches!(kind, 6 | 7) && bits != 8 {
+        return None;
     }
     let second = rate.checked_mul(channels)?.checked_mul(bits.div_ceil(8))?;
     let millis = (file.len() as u64).checked_mul(1_000)?;

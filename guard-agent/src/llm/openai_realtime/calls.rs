@@ -20,7 +20,9 @@ pub(super) fn without(mut event: Value, calls: &mut Calls, places: &mut Places) 
         .and_then(Value::as_str)
         .map(str::to_owned);
     let index = event.get("output_index").and_then(Value::as_u64);
-    if id.is_none() && index.is_none() {
+    // A piece of a call whose place is not told is read as one of the first.
+    let mut pieces = ["item", "delta", "arguments"].iter();
+    if id.is_none() && index.is_none() && !pieces.any(|part| event.get(*part).is_some()) {
         return Edit::Same;
     }
     let at = places.of(id.as_deref(), index);

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::item::{Item, item_of};
+use super::sound;
 use crate::llm::json_edit::{Container, Editor};
 use crate::llm::openai_responses::socket::stops;
 use crate::llm::openai_responses::tools::Tool;
@@ -23,7 +24,7 @@ const KNOWN: [&str; 7] = [
     "response_id",
 ];
 /// Names in a session or a response that decide something.
-const INSIDE: [&str; 18] = [
+pub(super) const INSIDE: [&str; 19] = [
     "type",
     "model",
     "tools",
@@ -36,6 +37,7 @@ const INSIDE: [&str; 18] = [
     "input_audio_format",
     "output_audio_format",
     "prompt",
+    "instructions",
     "conversation",
     "input",
     "transcription",
@@ -114,12 +116,16 @@ pub(super) struct Settings {
     pub(super) begins: Option<bool>,
     /// The model that writes down what is heard, if it says one; none inside is no such model.
     pub(super) transcription: Option<Option<String>>,
-    /// Whether what is heard has the usual form, if it says one.
-    pub(super) usual_sound: Option<bool>,
+    /// What is heard or spoken may have another form than the usual one, with fewer bytes a second.
+    pub(super) slight_sound: bool,
     /// A stored prompt is named.
     pub(super) prompt: bool,
     /// The response is no part of the conversation.
     pub(super) apart: bool,
+    /// The response reads what it is given in the place of the conversation.
+    pub(super) selects: bool,
+    /// The response has instructions or tools of its own, in the place of the session's.
+    pub(super) overrides: bool,
     /// What the response is to read.
     pub(super) input: Item,
 }
@@ -128,25 +134,49 @@ pub(super) fn malformed(why: &str) -> Malformed {
     Malformed(why.to_owned())
 }
 
-/// Reads a message. Gives by which name the client knows it, and what it is or why it cannot go on.
-pub(super) fn read(message: &[u8]) -> (Option<String>, Result<Said, Malformed>) {
-    let text = match json_strict::survey(message, &KNOWN) {
-        Ok((text, _)) => text,
-        Err(why) => return (None, Err(why)),
+/// A message, read.
+pub(super) struct Read {
+    /// By which the client knows it.
+    pub(super) named: Option<String>,
+    /// Tokens that pictures in it may take beyond their bytes.
+    pub(super) beyond: u64,
+    /// What it is, or why it cannot go on.
+    pub(super) said: Result<Said, Malformed>,
+}
+
+/// Reads a message.
+pub(super) fn read(message: &[u8]) -> Read {
+    let mut read = Read {
+        named: None,
+        beyond: 0,
+        said: Err(malformed("`event_id` is too long")),
     };
+    let (text, survey) = match json_strict::survey(message, &KNOWN) {
+        Ok(surveyed) => surveyed,
+        Err(why) => {
+            return Read {
+                said: Err(why),
+                ..read
+            };
+        }
+    };
+    read.beyond = survey.pictures.beyond;
     let frame: Frame<'_> = match serde_json::from_str(text) {
         Ok(frame) => frame,
-        Err(error) => return (None, Err(json_strict::malformed(&error))),
+        Err(error) => {
+            let said = Err(json_strict::malformed(&error));
+            return Read { said, ..read };
+        }
     };
-    let named = frame
+    read.named = frame
         .event_id
         .as_deref()
         .filter(|name| name.len() <= NAME)
         .map(str::to_owned);
-    if frame.event_id.is_some() && named.is_none() {
-        return (None, Err(malformed("`event_id` is too long")));
+    if frame.event_id.is_none() || read.named.is_some() {
+        read.said = said(text, &frame);
     }
-    (named, said(text, &frame))
+    read
 }
 
 fn said(text: &str, frame: &Frame<'_>) -> Result<Said, Malformed> {
@@ -228,99 +258,27 @@ fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
     } else if out.prompt {
         out.tools = Some(vec![DeclaredTool::provider(STORED_PROMPT)]);
     }
+    sound::form(&mut out, &editor, &root)?;
     if !session {
         out.apart = root
             .get("conversation")
             .is_some_and(|named| named.value == "\"none\"");
+        let set = |name: &str| root.get_set(name).is_some();
+        out.overrides = set("instructions") || set("prompt") || out.tools.is_some();
         if let Some(input) = root.get_set("input") {
+            out.selects = true;
             for item in &editor.array(input.value)?.items {
                 item_of(item.value, &mut out.input)?;
             }
         }
         return Ok(out);
     }
-    hearing(&mut out, &editor, &root)?;
+    sound::hearing(&mut out, &editor, &root)?;
     Ok(out)
 }
 
-/// What a session says of how it hears, in the names of today and of the preview.
-fn hearing<'a>(out: &mut Settings, editor: &Editor<'a>, root: &Container<'a>) -> Result<(), Malformed> {
-    let format = root
-        .get_set("input_audio_format")
-        .map(|format| format.value == "\"pcm16\"");
-    out.usual_sound = format;
-    turns(out, editor, root)?;
-    transcription(out, editor, root, "input_audio_transcription")?;
-    let Some(audio) = root.get_set("audio") else {
-        return Ok(());
-    };
-    json_strict::survey(audio.value.as_bytes(), &["input", "output"])?;
-    let audio = editor.object(audio.value)?;
-    let Some(input) = audio.get_set("input") else {
-        return Ok(());
-    };
-    json_strict::survey(input.value.as_bytes(), &INSIDE)?;
-    let input = editor.object(input.value)?;
-    turns(out, editor, &input)?;
-    transcription(out, editor, &input, "transcription")?;
-    if let Some(format) = input.get_set("format") {
-        let format = editor.object(format.value)?;
-        let kind = format
-            .get("type")
-            .is_some_and(|kind| kind.value == "\"audio/pcm\"");
-        let rate = format.get_set("rate").is_none_or(|rate| rate.value == "24000");
-        out.usual_sound = Some(kind && rate);
-    }
-    Ok(())
-}
-
-/// Whether the provider is to find out when somebody has stopped speaking, and to answer then.
-fn turns<'a>(out: &mut Settings, editor: &Editor<'a>, place: &Container<'a>) -> Result<(), Malformed> {
-    let Some(detection) = place.get("turn_detection") else {
-        return Ok(());
-    };
-    if detection.value == "null" {
-        out.begins = Some(false);
-        return Ok(());
-    }
-    json_strict::survey(detection.value.as_bytes(), &INSIDE)?;
-    let detection = editor.object(detection.value)?;
-    if detection.get_set("idle_timeout_ms").is_some() {
-        return Err(malformed(
-            "Guard does not forward `idle_timeout_ms`: the provider would begin responses that no input leads to. Send \
-             input, or ask for a response, instead.",
-        ));
-    }
-    out.begins = Some(
-        detection
-            .get("create_response")
-            .is_none_or(|answer| answer.value != "false"),
-    );
-    Ok(())
-}
-
-fn transcription<'a>(
-    out: &mut Settings,
-    editor: &Editor<'a>,
-    place: &Container<'a>,
-    name: &str,
-) -> Result<(), Malformed> {
-    let Some(asked) = place.get(name) else {
-        return Ok(());
-    };
-    if asked.value == "null" {
-        out.transcription = Some(None);
-        return Ok(());
-    }
-    json_strict::survey(asked.value.as_bytes(), &["model"])?;
-    let model = text_of(&editor.object(asked.value)?, "model")?;
-    let model =
-        model.ok_or_else(|| malformed("name the model of the transcription, so that it can be priced"))?;
-    out.transcription = Some(Some(model));
-    Ok(())
-}
-
-fn text_of(place: &Container<'_>, name: &str) -> Result<Option<String>, Malformed> {
+/// A text of a bounded length.
+pub(super) fn text_of(place: &Container<'_>, name: &str) -> Result<Option<String>, Malformed> {
     let Some(set) = place.get_set(name) else {
         return Ok(None);
     };

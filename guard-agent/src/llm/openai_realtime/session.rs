@@ -5,22 +5,23 @@
 //!
 //! Until the provider has confirmed otherwise, it is taken to answer whatever it hears by itself. Each response reads the
 //! conversation, of which Guard keeps only a bound of its length: a byte of text is a token at most, sound has at most
-//! twenty tokens a second, and what an ended response says that it read and made takes the place of that guess.
+//! twenty tokens a second, and what a response that ran to its end says that it read and made takes the place of that
+//! guess. One that was cut off, or that was given something else to read, says nothing of the rest.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::item::Item;
+use super::length::Length;
 use super::reply::{RealtimeReply, Sound, error};
-use super::request::{self, Said, Settings, Shape};
+use super::request::{self, Read, Said, Settings, Shape};
+use super::setup::{SLIGHT_CHARS_PER_MILLI, Set, Setup};
 use super::told::{self, Heard};
 use super::{PREVIEW, REALTIME};
 use crate::llm::reply::Reader;
-use crate::llm::socket::context::Context;
 use crate::llm::socket::{Asked, Expected, Input, Need, Request, Session, Told, Unfit};
 use crate::llm::{
-    Audio, BodyEdits, Bound, DeclaredTool, Dialect, Gate, Malformed, ReplyHead, ReplyReader, RequestFacts,
-    Unit, Units,
+    Audio, BodyEdits, Bound, Dialect, Gate, Malformed, ReplyHead, ReplyReader, RequestFacts, Unit, Units,
 };
 use crate::refusal::{Reason, Refusal};
 use http::{HeaderMap, StatusCode};
@@ -31,13 +32,6 @@ pub(super) const APART: &str = "apart";
 pub(super) const TRANSCRIPTION: &str = "transcription";
 /// Tokens that a reservation has room for beyond what was said so far: some seconds of speech.
 const HEADROOM: u64 = 2_048;
-/// Sound, in characters, that stands for one token at most: 2,400 bytes (24 kHz, 16 bits, twenty tokens a second).
-const USUAL_SOUND: u64 = 3_200;
-/// The same for telephone sound: 8 kHz, 8 bits.
-const SLIGHT_SOUND: u64 = 533;
-/// Sound in characters that lasts a thousandth of a second at least.
-const CHARS_PER_MILLI: u64 = 64;
-const SLIGHT_CHARS_PER_MILLI: u64 = 10;
 /// Sound that the reservation of a transcription has room for, in milliseconds, beside what was heard.
 const SPEECH: u64 = 30_000;
 /// Tokens of text that a second of speech comes to, at most, and what comes beside them.
@@ -45,26 +39,14 @@ const WORDS_PER_SECOND: u64 = 20;
 /// Calls that a client says the model has made, by their ids.
 const OWN_CALLS: usize = 256;
 
-/// What a session is set to.
-#[derive(Debug, Clone, Default)]
-struct Set {
-    tools: Vec<DeclaredTool>,
-    cap: Option<u64>,
-    transcription: Option<String>,
-    slight_sound: bool,
-    prompt: bool,
-}
-
 /// One socket.
 #[derive(Debug)]
 pub(super) struct Realtime {
     shape: Shape,
     model: String,
-    set: Set,
-    /// What it is set to once the setup that was asked for last is accepted.
-    proposed: Option<Set>,
+    setup: Setup,
     heard: Heard,
-    context: Context,
+    length: Length,
     /// Milliseconds of sound, at most, that were not written down yet.
     millis: u64,
     turn: u64,
@@ -76,10 +58,9 @@ impl Realtime {
         Self {
             shape,
             model,
-            set: Set::default(),
-            proposed: None,
+            setup: Setup::default(),
             heard: Heard::default(),
-            context: Context::default(),
+            length: Length::default(),
             millis: 0,
             turn: 1,
             own_calls: VecDeque::new(),
@@ -114,16 +95,17 @@ impl Realtime {
     fn create(&mut self, settings: Settings, named: Option<String>) -> Result<Asked, Malformed> {
         self.of_model(settings.model.as_deref())?;
         self.put(&settings.input, 0);
-        let mut set = self.set.clone();
-        set.prompt |= settings.prompt;
-        set.cap = settings.cap.unwrap_or(set.cap);
-        if let Some(tools) = settings.tools {
-            set.tools = tools;
+        if !settings.apart {
+            self.length.asked(settings.selects, settings.overrides);
         }
-        let mut facts = self.facts(&set, self.context.bound());
-        facts.unseen_input |= settings.input.unseen;
+        // Of this response alone, but whose sound the next piece is, is not known before it is read.
+        self.setup.set.slight_sound |= settings.slight_sound;
+        let (input, apart) = (settings.input.unseen, settings.apart);
+        let set = self.setup.with(settings);
+        let mut facts = self.facts(&set, self.length.bound());
+        facts.unseen_input |= input;
         let request = Request {
-            lane: settings.apart.then(|| APART.to_owned()),
+            lane: apart.then(|| APART.to_owned()),
             named,
             turn: self.turn,
             ..Request::default()
@@ -133,30 +115,21 @@ impl Realtime {
 
     fn update(&mut self, settings: Settings, named: Option<String>, bytes: u64) -> Result<Asked, Malformed> {
         self.of_model(settings.model.as_deref())?;
-        let mut set = self.set.clone();
-        set.prompt |= settings.prompt;
-        set.cap = settings.cap.unwrap_or(set.cap);
-        if let Some(tools) = settings.tools {
-            set.tools = tools;
-        }
-        if let Some(model) = settings.transcription {
-            set.transcription = model;
-        }
-        set.slight_sound |= settings.usual_sound == Some(false);
         self.heard.asked(settings.begins);
-        self.context.add(bytes);
+        self.length.instruct(bytes);
+        let set = self.setup.with(settings);
         let asked = set
             .transcription
             .clone()
-            .filter(|_| set.transcription != self.set.transcription);
+            .filter(|_| set.transcription != self.setup.set.transcription);
         let beside = asked.map(|model| Need {
             lane: Some(TRANSCRIPTION.to_owned()),
             model: Some(model),
             count: 1,
             covers: self.millis,
         });
-        let facts = self.facts(&set, self.context.bound().saturating_add(HEADROOM));
-        self.proposed = Some(set);
+        let facts = self.facts(&set, self.length.bound().saturating_add(HEADROOM));
+        self.setup.propose(set);
         let request = Request {
             named,
             turn: self.turn,
@@ -168,9 +141,9 @@ impl Realtime {
     /// Something becomes part of the conversation.
     fn put(&mut self, item: &Item, bytes: u64) {
         self.turn = self.turn.saturating_add(1);
-        self.context.add(bytes);
+        self.length.add(bytes);
         if item.unseen {
-            self.context.add_unseen();
+            self.length.add_unseen();
         }
         for id in &item.calls {
             if self.own_calls.len() >= OWN_CALLS {
@@ -182,12 +155,10 @@ impl Realtime {
 
     fn listen(&mut self, chars: u64) {
         self.turn = self.turn.saturating_add(1);
-        let (per_token, per_milli) = match self.set.slight_sound {
-            true => (SLIGHT_SOUND, SLIGHT_CHARS_PER_MILLI),
-            false => (USUAL_SOUND, CHARS_PER_MILLI),
-        };
-        self.context.add(chars.div_ceil(per_token));
-        self.millis = self.millis.saturating_add(chars.div_ceil(per_milli));
+        self.length.add(chars.div_ceil(self.setup.set.per_token()));
+        self.millis = self
+            .millis
+            .saturating_add(chars.div_ceil(self.setup.set.per_milli()));
     }
 
     fn asked_for(&mut self, said: Said, named: Option<String>, bytes: u64) -> Result<Asked, Malformed> {
@@ -228,8 +199,8 @@ impl Session for Realtime {
     }
 
     fn asked(&mut self, message: &[u8]) -> Result<Asked, Unfit> {
-        let (named, said) = request::read(message);
-        let bytes = message.len() as u64;
+        let Read { named, beyond, said } = request::read(message);
+        let bytes = (message.len() as u64).saturating_add(beyond);
         let asked = said.and_then(|said| self.asked_for(said, named.clone(), bytes));
         asked.map_err(|Malformed(why)| Unfit { why, named })
     }
@@ -237,29 +208,36 @@ impl Session for Realtime {
     fn told(&mut self, message: &[u8]) -> Told {
         let own = |id: &str| self.own_calls.iter().any(|known| known == id);
         let told = told::read(message, &mut self.heard, own);
+        let sound = told.made.sound.div_ceil(self.setup.set.per_token());
+        self.length.made(told.made.text.saturating_add(sound));
         if let Some(total) = told.ended {
             self.turn = self.turn.saturating_add(1);
-            self.context.ended(total);
+            self.length.ended(total);
+        }
+        if let Some(confirmed) = told.setup {
+            self.setup.answered(confirmed, self.heard.cap);
         }
         if told.written {
             self.millis = 0;
         }
-        if self.set.transcription.is_none() {
+        if self.setup.set.transcription.is_none() {
             // One that the provider says it has, although nobody asked for it.
-            self.set.transcription = self.heard.transcription.clone();
+            self.setup.set.transcription = self.heard.transcription.clone();
         }
         told.told
     }
 
     fn reader(&self, request: &Request, gate: Option<&Arc<dyn Gate>>) -> Box<dyn ReplyReader> {
         let model = match request.lane.as_deref() {
-            Some(TRANSCRIPTION) => self.set.transcription.clone(),
+            // The provider's own word first: a setup that was forwarded may be refused.
+            Some(TRANSCRIPTION) => self
+                .heard
+                .transcription
+                .clone()
+                .or(self.setup.set.transcription.clone()),
             _ => self.heard.model.clone(),
         };
-        let sound = Sound(match self.set.slight_sound {
-            true => SLIGHT_SOUND,
-            false => USUAL_SOUND,
-        });
+        let sound = Sound(self.setup.set.per_token());
         let head = ReplyHead {
             status: StatusCode::OK,
             headers: &HeaderMap::new(),
@@ -279,11 +257,7 @@ impl Session for Realtime {
     }
 
     fn accepted(&mut self, edits: &BodyEdits) {
-        if let Some(mut set) = self.proposed.take() {
-            set.tools.retain(|tool| !edits.strip_tools.contains(&tool.name));
-            set.cap = edits.output_cap.or(set.cap);
-            self.set = set;
-        }
+        self.setup.accepted(edits);
         self.heard.updated();
     }
 
@@ -292,11 +266,11 @@ impl Session for Realtime {
         if self.heard.begins() {
             needs.push(Need {
                 count: 1,
-                covers: self.context.bound(),
+                covers: self.length.bound(),
                 ..Need::default()
             });
         }
-        if let Some(model) = &self.set.transcription {
+        if let Some(model) = &self.setup.set.transcription {
             needs.push(Need {
                 lane: Some(TRANSCRIPTION.to_owned()),
                 model: Some(model.clone()),
@@ -318,7 +292,7 @@ impl Session for Realtime {
         let Some(model) = &need.model else {
             let covers = need.covers.saturating_add(HEADROOM);
             return Some(Expected {
-                facts: self.facts(&self.set, covers),
+                facts: self.facts(&self.setup.set, covers),
                 request,
                 covers,
                 grows: true,
@@ -349,8 +323,31 @@ impl Session for Realtime {
         })
     }
 
+    fn unforeseen(&self, lane: Option<&str>) -> Option<Need> {
+        let model = match lane {
+            None => None,
+            Some(TRANSCRIPTION) => Some(
+                self.heard
+                    .transcription
+                    .clone()
+                    .or(self.setup.set.transcription.clone())?,
+            ),
+            Some(_) => return None,
+        };
+        let covers = match lane {
+            None => self.length.bound(),
+            Some(_) => self.millis,
+        };
+        Some(Need {
+            lane: lane.map(str::to_owned),
+            model,
+            count: 1,
+            covers,
+        })
+    }
+
     fn cap(&mut self, tokens: u64) -> Option<String> {
-        self.set.cap = Some(tokens);
+        self.setup.capped(tokens);
         self.heard.updated();
         Some(match self.shape {
             Shape::Current => format!(

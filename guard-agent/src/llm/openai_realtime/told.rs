@@ -24,6 +24,8 @@ pub(super) struct Heard {
     pub(super) model: Option<String>,
     /// The model that the provider says it writes down with.
     pub(super) transcription: Option<String>,
+    /// The cap on a response's output that the provider says it keeps to, if it has said so; none inside is no cap.
+    pub(super) cap: Option<Option<u64>>,
     /// Turns that were not written down yet.
     pub(super) unwritten: usize,
     /// The provider begins responses by itself, as far as is known.
@@ -43,6 +45,7 @@ impl Default for Heard {
         Self {
             model: None,
             transcription: None,
+            cap: None,
             unwritten: 0,
             begins: true,
             asked: None,
@@ -110,6 +113,8 @@ impl Heard {
     fn session(&mut self, raw: &RawValue, confirms: bool) {
         if let Some(told) = lenient::<Session<'_>>(Some(raw)) {
             self.model = told.model.map(Cow::into_owned).or(self.model.take());
+            let cap = told.max_output_tokens.or(told.max_response_output_tokens);
+            self.cap = cap.map(|cap| cap.get().parse().ok());
         }
         let value: serde_json::Value = serde_json::from_str(raw.get()).unwrap_or_default();
         let input = value.get("audio").and_then(|audio| audio.get("input"));
@@ -150,6 +155,8 @@ struct Event<'a> {
     error: Option<Failure<'a>>,
     #[serde(borrow)]
     session: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delta: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -158,6 +165,8 @@ struct Response<'a> {
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     conversation_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    status: Option<Cow<'a, str>>,
     usage: Option<Wire>,
 }
 
@@ -181,30 +190,57 @@ struct Failure<'a> {
 struct Session<'a> {
     #[serde(borrow)]
     model: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    max_output_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_response_output_tokens: Option<&'a RawValue>,
 }
 
 /// What a message was.
 pub(super) struct Read {
     pub(super) told: Told,
-    /// A response of the conversation has ended, which read and made so much, if it says so.
+    /// A response of the conversation has ended, which read and made so much, if it ran to its end and says so.
     pub(super) ended: Option<Option<u64>>,
+    /// What a response of the conversation has put out with this message.
+    pub(super) made: Made,
+    /// The provider has confirmed a setup, or told an error, which may be that of a setup.
+    pub(super) setup: Option<bool>,
     /// Something heard was written down.
     pub(super) written: bool,
 }
 
+/// Output that is not yet counted by the provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Made {
+    /// Bytes of text.
+    pub(super) text: u64,
+    /// Characters of sound.
+    pub(super) sound: u64,
+}
+
+impl Read {
+    /// Part of a response.
+    fn part() -> Self {
+        Self {
+            told: Told::plain(Mark::Part),
+            ended: None,
+            made: Made::default(),
+            setup: None,
+            written: false,
+        }
+    }
+}
+
 /// Reads a message. `own`: whether the client itself says that this call was made.
 pub(super) fn read(message: &[u8], heard: &mut Heard, own: impl Fn(&str) -> bool) -> Read {
-    let mut read = Read {
-        told: Told::plain(Mark::Part),
-        ended: None,
-        written: false,
-    };
+    let mut read = Read::part();
     let Ok(event) = serde_json::from_slice::<Event<'_>>(message) else {
         return read;
     };
     let empty = Response {
         id: None,
         conversation_id: None,
+        status: None,
         usage: None,
     };
     read.told = match &*event.r#type {
@@ -218,21 +254,37 @@ pub(super) fn read(message: &[u8], heard: &mut Heard, own: impl Fn(&str) -> bool
             let lane = heard.lane_of(id);
             heard.running.retain(|(known, _)| Some(known.as_str()) != id);
             if lane.is_none() {
-                read.ended = Some(response.and_then(|response| response.usage.as_ref()?.total()));
+                // One that was cancelled or failed may say that it took nothing.
+                let over = response.filter(|response| {
+                    matches!(response.status.as_deref(), Some("completed" | "incomplete"))
+                });
+                let total = over.and_then(|response| response.usage.as_ref()?.total());
+                read.ended = Some(total.filter(|total| *total > 0));
             }
             Told {
                 lane,
                 mark: Mark::End,
             }
         }
-        kind if kind.starts_with("response.") => Told {
-            lane: heard.lane_of(event.response_id.as_deref()),
-            mark: Mark::Part,
-        },
-        "error" => failed(heard, event.error.as_ref()),
+        kind if kind.starts_with("response.") => {
+            let lane = heard.lane_of(event.response_id.as_deref());
+            if lane.is_none() {
+                read.made = made(kind, event.delta);
+            }
+            Told {
+                lane,
+                mark: Mark::Part,
+            }
+        }
+        "error" => {
+            read.setup = Some(false);
+            failed(heard, event.error.as_ref())
+        }
         "session.created" | "session.updated" => {
+            let confirms = event.r#type == "session.updated";
+            read.setup = confirms.then_some(true);
             if let Some(session) = event.session {
-                heard.session(session, event.r#type == "session.updated");
+                heard.session(session, confirms);
             }
             Told::plain(Mark::Aside)
         }
@@ -252,9 +304,27 @@ pub(super) fn read(message: &[u8], heard: &mut Heard, own: impl Fn(&str) -> bool
             heard.unwritten = heard.unwritten.saturating_sub(1);
             Told::plain(Mark::Aside)
         }
-        _ => Told::plain(item(event.item.as_ref(), own)),
+        _ => Told::plain(Mark::Aside),
     };
+    if read.told.mark == Mark::Aside {
+        // Of whatever type: some reader may take the item for what it is.
+        read.told.mark = item(event.item.as_ref(), own);
+    }
     read
+}
+
+fn made(kind: &str, delta: Option<&RawValue>) -> Made {
+    let length = delta.map_or(0, |delta| delta.get().len() as u64);
+    match kind {
+        "response.output_audio.delta" | "response.audio.delta" => Made {
+            text: 0,
+            sound: length,
+        },
+        _ => Made {
+            text: length,
+            sound: 0,
+        },
+    }
 }
 
 /// An item of the conversation: a call in it belongs to the response that makes it, unless the client wrote it there.

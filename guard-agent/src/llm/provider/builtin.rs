@@ -181,7 +181,7 @@ const TABLE: [Row; 39] = [
     // developers.cloudflare.com/ai-gateway/usage/chat-completion; /v1/ACCOUNT/GATEWAY/PROVIDER
     row("cloudflare", &["gateway.ai.cloudflare.com"],
         &[("/v1/*/*/compat", &[OpenaiChat]), ("/v1/*/*/openai", OPENAI), ("/v1/*/*/anthropic", MESSAGES)])
-        .auth(Auth::BearerOrXApiKey).variables(&["CLOUDFLARE_API_KEY"]),
+        .auth(Auth::BearerOrXApiKey),
     // opencode.ai/docs/zen
     row("opencode", &["opencode.ai"], &[("/zen", &[OpenaiChat, OpenaiResponses, AnthropicMessages])]).auth(Auth::BearerOrXApiKey),
 ];

@@ -23,10 +23,16 @@ impl Context {
         self.known = u64::MAX;
     }
 
-    /// A response has ended, which read and made so much. What was said since the one before may or may not be in it.
+    /// A response has ended, which read all of it, and read and made so much. What was said since the one before may or may
+    /// not be in it.
     pub(crate) fn ended(&mut self, total: Option<u64>) {
         self.known = total.map_or(u64::MAX, |total| total.saturating_add(self.added));
         self.added = 0;
+    }
+
+    /// A response has ended, which read some of it, and read and made so much.
+    pub(crate) fn at_least(&mut self, total: u64) {
+        self.known = self.known.max(total);
     }
 
     /// What the next response reads, at most.
@@ -49,6 +55,14 @@ mod tests {
         context.add(50);
         context.ended(Some(500));
         assert_eq!(context.bound(), 550);
+        context.at_least(20);
+        assert_eq!(
+            context.bound(),
+            550,
+            "one that read less says nothing of the rest"
+        );
+        context.at_least(600);
+        assert_eq!(context.bound(), 600);
         context.ended(None);
         assert_eq!(context.bound(), u64::MAX);
         context.ended(Some(7));

@@ -34,16 +34,29 @@ impl Tab {
         self.set_forwarded(true, bytes);
     }
 
-    /// Has what is paid for be so much more.
+    /// Tokens of input, as many of them as the model can read at a time.
+    pub fn readable(&self, input: u64) -> u64 {
+        let window = self
+            .settlement
+            .as_ref()
+            .and_then(|settlement| settlement.window());
+        window.map_or(input, |window| input.min(window))
+    }
+
+    /// Has what is paid for be so much more: another reading, or more in one.
     ///
     /// # Errors
     /// The refusal: it stays what it was.
     pub fn reserve_more(&mut self, more: Seen) -> Result<(), Refusal> {
+        let input = self.readable(more.input);
+        if input == 0 && more.output == 0 {
+            return Ok(());
+        }
         let (Some(room), Some(settlement)) = (self.room, self.settlement.as_mut()) else {
             return Ok(());
         };
         self.room = Some(settlement.extend(Seen {
-            input: room.input.saturating_add(more.input),
+            input: room.input.saturating_add(input),
             output: room.output.saturating_add(more.output),
         })?);
         Ok(())

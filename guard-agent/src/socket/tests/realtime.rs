@@ -35,6 +35,11 @@ impl Open {
         assert_eq!(self.heard().await, event);
     }
 
+    /// Nothing more is admitted.
+    fn refuse(&self) {
+        self.poor.store(true, Ordering::SeqCst);
+    }
+
     fn withdrawn(&self) -> usize {
         self.withdrawn.load(Ordering::SeqCst)
     }
@@ -74,19 +79,59 @@ async fn what_was_reserved_for_a_response_becomes_its_call_and_the_rest_is_given
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_for_which_nothing_was_reserved_ends_the_socket_and_does_not_pass() {
+async fn a_response_that_nobody_foresaw_is_decided_when_it_begins() {
     let mut quiet = open(None).await;
     quiet.pass(silent()).await;
     quiet.speak().await;
-    quiet.tell(&created("r")).await;
-    assert_eq!(quiet.closed().await.0, CloseCode::Error);
-    // Nor a second one while the first is under way.
+    quiet.pass(created("r")).await;
+    quiet.pass(done("r", 7)).await;
+    let outcome = quiet.outcomes.recv().await.unwrap();
+    assert_eq!(outcome.facts.usage.map(|usage| usage.output), Some(7));
+    // One input may hold several turns.
+    let mut several = open(None).await;
+    several.speak().await;
+    for (id, output) in [("r", 1), ("s", 2), ("t", 3)] {
+        several.pass(created(id)).await;
+        several.pass(done(id, output)).await;
+        let outcome = several.outcomes.recv().await.unwrap();
+        assert_eq!(outcome.facts.usage.map(|usage| usage.output), Some(output));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_refused_when_it_begins_ends_the_socket_and_does_not_pass() {
+    let mut poor = open(None).await;
+    poor.pass(silent()).await;
+    poor.speak().await;
+    poor.refuse();
+    poor.tell(&created("r")).await;
+    assert_eq!(poor.heard().await["type"], "error");
+    assert_eq!(poor.closed().await.0, CloseCode::Error);
+    // Nor does a second one while the first is under way.
     let mut twice = open(None).await;
     twice.speak().await;
     twice.pass(created("r")).await;
     twice.tell(&created("s")).await;
     assert_eq!(twice.closed().await.0, CloseCode::Error);
     assert_eq!(twice.outcomes.recv().await.unwrap().facts.usage, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_reserved_for_a_response_than_its_model_can_read() {
+    let room = Seen {
+        input: 100_000,
+        output: 100,
+    };
+    let mut open = open(Some(room)).await;
+    open.speak().await;
+    // How long that is, nobody knows.
+    let picture = json!({"type": "input_image", "image_url": "https://example.com/a.png"});
+    let item = json!({"type": "message", "role": "user", "content": [picture]});
+    open.send(json!({"type": "conversation.item.create", "item": item}))
+        .await;
+    assert_eq!(open.got().await["type"], "conversation.item.create");
+    open.speak().await;
+    open.pass(created("r")).await;
 }
 
 #[tokio::test(start_paused = true)]

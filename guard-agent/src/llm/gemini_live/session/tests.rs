@@ -244,3 +244,40 @@ fn a_turn_that_tells_no_usage_has_none() {
     messages[4] = json!({"serverContent": {"turnComplete": true}});
     assert_eq!(read(None, &messages).1.usage, None);
 }
+
+#[test]
+fn what_is_seen_counts_by_its_pixels_and_sound_at_a_strange_rate_by_its_bytes() {
+    let covers = |input: Value| {
+        let mut live = set_up();
+        let before = live.needs()[0].covers;
+        asked(&mut live, &json!({"realtimeInput": input})).unwrap();
+        live.needs()[0].covers - before
+    };
+    let picture = json!({"mimeType": "image/gif", "data": "R0lGODlhAQABAAAAACwAAAAAAQABAAACAkQBADs="});
+    assert!(covers(json!({"mediaChunks": [picture]})) > 2_000);
+    let sound = |kind: &str| json!({"audio": {"mimeType": kind, "data": "A".repeat(6_660)}});
+    for kind in ["audio/pcm", "audio/pcm;rate=16000", "audio/pcm; rate=24000"] {
+        assert_eq!(covers(sound(kind)), 11, "{kind}");
+    }
+    for kind in [
+        "audio/pcm;rate=100",
+        "audio/pcm;rate=16000;rate=1",
+        "audio/pcmu",
+        "audio/ogg",
+    ] {
+        assert_eq!(covers(sound(kind)), 6_662, "{kind}");
+    }
+}
+
+#[test]
+fn what_is_named_by_its_address_counts_as_all_that_the_model_can_read() {
+    let mut live = set_up();
+    let file = json!({"fileData": {"fileUri": "gs://b/film"}});
+    let results = json!({"toolResponse": {"functionResponses": [{"id": "1", "name": "look", "response": {}, "parts": [file]}]}});
+    asked(&mut live, &results).unwrap();
+    assert_eq!(live.needs()[0].covers, u64::MAX);
+    let mut live = Live::default();
+    let setup = json!({"setup": {"model": "models/gemini-3.8-live", "systemInstruction": {"parts": [file]}}});
+    asked(&mut live, &setup).unwrap();
+    assert_eq!(live.needs()[0].covers, u64::MAX);
+}

@@ -29,6 +29,10 @@ fn a_wav_lasts_as_long_as_its_samples_whatever_it_says() {
     assert_eq!(longest_millis(&wav_of(1, 1, 1, 8, 100)), Some(144_000));
     assert_eq!(longest_millis(&wav_of(1, 1, 0, 16, 100)), None);
     assert_eq!(longest_millis(&wav_of(1, 0, 8_000, 16, 100)), None);
+    // Telephone sound has a byte for a sample, whatever it says.
+    assert_eq!(longest_millis(&wav_of(7, 1, 8_000, 8, 8_000)), Some(1_006));
+    assert_eq!(longest_millis(&wav_of(7, 1, 8_000, 65_535, 8_000)), None);
+    assert_eq!(longest_millis(&wav_of(6, 1, 8_000, 16, 8_000)), None);
     // Compressed in some way: no less than any speech codec takes.
     assert_eq!(longest_millis(&wav_of(49, 1, 8_000, 16, 7_456)), Some(10_000));
     let mut twice = wav_of(1, 1, 16_000, 16, 0);

@@ -71,6 +71,7 @@ fn a_socket_names_its_model_once_and_joins_no_call() {
         "/v1/realtime",
         "/v1/realtime?model=a&model=b",
         "/v1/realtime?model=a&%6dodel=b",
+        "/v1/realtime?model=a&Model=b",
         "/v1/realtime?model=a&intent=transcription",
         "/v1/realtime?model=a&call_id=rtc_1",
     ] {
@@ -191,21 +192,10 @@ fn what_is_reserved_has_room_for_all_that_was_said() {
     assert_eq!(expected.facts.carried, expected.covers);
     // What a response says that it read and made takes the place of the guess.
     let usage = json!({"input_tokens": 500, "output_tokens": 100});
-    told(
-        session.as_mut(),
-        &json!({"type": "response.done", "response": {"id": "r", "usage": usage}}),
-    );
+    ended(session.as_mut(), "completed", &usage);
     assert_eq!(bound(session.as_ref()), 600 + 20 + item.len() as u64);
-    told(
-        session.as_mut(),
-        &json!({"type": "response.done", "response": {"id": "r", "usage": usage}}),
-    );
+    ended(session.as_mut(), "incomplete", &usage);
     assert_eq!(bound(session.as_ref()), 600);
-    told(
-        session.as_mut(),
-        &json!({"type": "response.done", "response": {"id": "r", "usage": null}}),
-    );
-    assert_eq!(bound(session.as_ref()), u64::MAX, "not known");
     // Telephone sound is shorter for the same speech.
     let mut session = socket();
     set(
@@ -215,6 +205,168 @@ fn what_is_reserved_has_room_for_all_that_was_said() {
     let before = bound(session.as_ref());
     append(session.as_mut(), 5_330);
     assert_eq!(bound(session.as_ref()), before + 10);
+    // Also what is spoken, of one response or of all.
+    let spoken = json!({"audio": {"output": {"format": {"type": "audio/pcmu"}}}});
+    let mut session = socket();
+    create(session.as_mut(), &spoken);
+    append(session.as_mut(), 5_330);
+    assert_eq!(bound(session.as_ref()), 10);
+}
+
+fn ended(session: &mut dyn Session, status: &str, usage: &Value) {
+    let response = json!({"id": "r", "status": status, "usage": usage});
+    told(session, &json!({"type": "response.done", "response": response}));
+}
+
+/// A session whose conversation holds a thousand tokens.
+fn long() -> Box<dyn Session> {
+    let mut session = socket();
+    let usage = json!({"input_tokens": 900, "output_tokens": 100});
+    ended(session.as_mut(), "completed", &usage);
+    assert_eq!(session.needs()[0].covers, 1_000);
+    session
+}
+
+#[test]
+fn a_response_that_was_cut_off_says_nothing_of_the_conversations_length() {
+    for (status, usage) in [
+        (
+            "cancelled",
+            json!({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}),
+        ),
+        ("cancelled", json!({"input_tokens": 7, "output_tokens": 1})),
+        ("failed", Value::Null),
+        ("completed", Value::Null),
+        ("completed", json!({"input_tokens": 0, "output_tokens": 0})),
+    ] {
+        let mut session = long();
+        let delta = json!({"type": "response.output_text.delta", "response_id": "r", "delta": "word"});
+        told(session.as_mut(), &delta);
+        let sound =
+            json!({"type": "response.output_audio.delta", "response_id": "r", "delta": "A".repeat(6_398)});
+        told(session.as_mut(), &sound);
+        ended(session.as_mut(), status, &usage);
+        // What it had made by then: six bytes of text, two twentieths of a second.
+        assert_eq!(session.needs()[0].covers, 1_008, "{status} {usage}");
+    }
+}
+
+#[test]
+fn a_response_that_reads_something_else_says_nothing_of_the_conversations_length() {
+    let brief = json!({"input_tokens": 15, "output_tokens": 5});
+    let item = json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]});
+    let mut session = long();
+    create(session.as_mut(), &json!({"input": [item]}));
+    ended(session.as_mut(), "completed", &brief);
+    assert_eq!(session.needs()[0].covers, 1_000);
+    // Beside the conversation it may read what it likes.
+    let mut session = long();
+    create(
+        session.as_mut(),
+        &json!({"conversation": "none", "input": [item]}),
+    );
+    ended(
+        session.as_mut(),
+        "completed",
+        &json!({"input_tokens": 700, "output_tokens": 5}),
+    );
+    assert_eq!(session.needs()[0].covers, 705);
+    // One with instructions of its own did not read the session's.
+    let mut session = long();
+    let settings = json!({"type": "realtime", "instructions": "Speak like a pirate."});
+    set(session.as_mut(), &settings);
+    let instructed = json!({"type": "session.update", "session": settings})
+        .to_string()
+        .len() as u64;
+    create(session.as_mut(), &json!({"instructions": "Say hi."}));
+    ended(session.as_mut(), "completed", &brief);
+    let added = instructed;
+    assert_eq!(session.needs()[0].covers, 20 + added + instructed);
+}
+
+#[test]
+fn pictures_count_by_their_pixels() {
+    // A PNG of 2,000 by 2,000 pixels: the head is enough to know that.
+    let head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x07\xd0\0\0\x07\xd0";
+    let url = format!(
+        "data:image/png;base64,{}",
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, head)
+    );
+    let item =
+        json!({"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": url}]});
+    let mut session = socket();
+    let create = json!({"type": "conversation.item.create", "item": item}).to_string();
+    session.asked(create.as_bytes()).unwrap();
+    assert!(session.needs()[0].covers > 10_000, "{:?}", session.needs());
+}
+
+#[test]
+fn a_cap_that_the_provider_did_not_take_is_no_cap() {
+    let facts_of = |session: &mut dyn Session| {
+        let need = session.needs().remove(0);
+        session.expected(&need).unwrap().facts
+    };
+    let capped = json!({"type": "realtime", "max_output_tokens": 1, "bogus": 1});
+    let mut session = socket();
+    set(session.as_mut(), &capped);
+    assert_eq!(facts_of(session.as_mut()).output_cap, Some(1));
+    told(
+        session.as_mut(),
+        &json!({"type": "error", "error": {"code": "unknown_parameter"}}),
+    );
+    assert_eq!(facts_of(session.as_mut()).output_cap, None);
+    // What it confirms is what it keeps to.
+    set(session.as_mut(), &capped);
+    told(
+        session.as_mut(),
+        &json!({"type": "session.updated", "session": {"max_output_tokens": 50}}),
+    );
+    assert_eq!(facts_of(session.as_mut()).output_cap, Some(50));
+    told(
+        session.as_mut(),
+        &json!({"type": "error", "error": {"code": "of something else"}}),
+    );
+    assert_eq!(facts_of(session.as_mut()).output_cap, Some(50));
+    set(session.as_mut(), &capped);
+    told(
+        session.as_mut(),
+        &json!({"type": "session.updated", "session": {"max_output_tokens": "inf"}}),
+    );
+    assert_eq!(facts_of(session.as_mut()).output_cap, None);
+}
+
+#[test]
+fn what_is_written_down_is_charged_as_the_model_that_the_provider_says_it_has() {
+    let mut session = socket();
+    let by = |model: &str| json!({"audio": {"input": {"transcription": {"model": model}}}});
+    told(
+        session.as_mut(),
+        &json!({"type": "session.updated", "session": by("gpt-4o-transcribe")}),
+    );
+    let cheap = json!({"type": "realtime", "bogus": 1, "audio": {"input": {"transcription": {"model": "gpt-4o-mini-transcribe"}}}});
+    set(session.as_mut(), &cheap);
+    let request = Request {
+        lane: Some(TRANSCRIPTION.to_owned()),
+        ..Request::default()
+    };
+    assert_eq!(
+        session.reader(&request, None).finish().1.model.as_deref(),
+        Some("gpt-4o-transcribe")
+    );
+}
+
+#[test]
+fn what_nobody_foresaw_is_known_by_its_lane() {
+    let mut session = socket();
+    told(
+        session.as_mut(),
+        &json!({"type": "session.updated", "session": {"audio": {"input": {"turn_detection": null}}}}),
+    );
+    append(session.as_mut(), 64_000);
+    assert!(session.needs().is_empty());
+    let need = session.unforeseen(None).unwrap();
+    assert_eq!((need.covers, need.model), (20, None));
+    assert!(session.unforeseen(Some(TRANSCRIPTION)).is_none() && session.unforeseen(Some(APART)).is_none());
 }
 
 #[test]
