@@ -68,7 +68,8 @@ impl Reader {
 impl ReplyReader for Reader {
     fn feed(&mut self, chunk: Bytes) -> Bytes {
         if let Mode::Undecided = self.mode
-            && let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace())
+            // The white space of JSON (RFC 8259 §2), and no other: what comes by itself is not read.
+            && let Some(first) = chunk.iter().find(|byte| !b" \t\r\n".contains(byte))
         {
             self.mode = match first {
                 b'{' => Mode::Json(Lean::new(JSON_LIMIT)),
