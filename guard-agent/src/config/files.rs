@@ -35,13 +35,15 @@ pub(super) fn inspect(config: &Config, file: &str) -> Vec<Problem> {
         .iter()
         .filter(|provider| provider.keys.is_empty());
     let keyless = without.filter_map(|provider| {
-        let uses = |agent: &&Arc<Agent>| agent.login == Login::Refuse && agent.providers.contains(&provider.name);
-        let agent = config.agents.iter().find(uses)?;
         let name = &provider.name;
+        let uses = |agent: &&Arc<Agent>| agent.login == Login::Refuse && agent.providers.contains(name);
+        let agent = &config.agents.iter().find(uses)?.name;
         Some((
             Severity::Warning,
-            format!("agent {:?} may use {name:?}, which has no key: its calls there are refused", agent.name),
-            format!("[[provider]] name = {name:?}, keys = [{{ name = \"main\", from = \"file:/etc/guard/keys/{name}\" }}]"),
+            format!("agent {agent:?} may use {name:?}, which has no key: its calls there are refused"),
+            format!(
+                "[[provider]] name = {name:?}, keys = [{{ name = \"main\", from = \"file:/etc/guard/keys/{name}\" }}]"
+            ),
         ))
     });
     key_files

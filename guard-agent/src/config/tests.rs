@@ -552,6 +552,50 @@ fn a_key_pasted_into_the_file_is_not_repeated() {
 }
 
 #[test]
+fn a_provider_without_a_key_is_told_once_where_its_agents_have_no_login_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("guard.toml");
+    let told = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let problems = super::check(&file).problems;
+        problems
+            .into_iter()
+            .filter(|p| p.message.contains("has no key"))
+            .collect::<Vec<_>>()
+    };
+    let found = told(CODER);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].severity, Severity::Warning);
+    assert!(told(&format!("{CODER}login = \"pass\"\n")).is_empty());
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_told_with_what_to_write() {
+    for (text, hint) in [
+        ("host = 1\n", "write [host] on a line of its own"),
+        ("[agent]\nname = \"a\"\n", "write [[agent]] on a line of its own"),
+        ("[[agent]]\nmodels = \"gpt-5\"\n", "write models = [\"…\"]"),
+        (
+            "[[agent]]\nbudget = [{ window = \"day\", usd = \"5\" }]\n",
+            "write it without quotes",
+        ),
+        ("[[agent]]\nname = 5\n", "write it in quotes"),
+    ] {
+        let problems = check(text).problems;
+        assert!(
+            problems.iter().any(|p| p.fix.contains(hint)),
+            "{text}: {problems:#?}"
+        );
+    }
+    // What stands below a header that is no TOML is not called unknown, unless it looks like a slip.
+    let problems = check("[[agent]\nname = \"coder\"\n").problems;
+    assert!(
+        problems.iter().all(|p| !p.message.contains("unknown key")),
+        "{problems:#?}"
+    );
+}
+
+#[test]
 fn a_key_file_open_to_everyone_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();

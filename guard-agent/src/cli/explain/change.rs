@@ -4,8 +4,10 @@
 pub(super) fn of(reason: &str, agent: &str) -> String {
     let line = match reason {
         "budget_exceeded" | "call_too_large" => {
-            return "raise the budget that the text names (usd, tokens or calls), in [[agent]] or [[budget]] of guard.toml."
-                .to_owned();
+            return format!(
+                "raise the budget that the text names (usd, tokens or calls), in [[agent]] {agent:?} or [[budget]] of \
+                 guard.toml."
+            );
         }
         "budget_reserved" => return "nothing: it passes when calls in flight have ended.".to_owned(),
         "provider_denied" => "add the provider to providers = [ … ]",
@@ -68,6 +70,7 @@ mod tests {
             Reason::ProviderDenied,
             Reason::EndpointDenied,
             Reason::ToolDenied,
+            Reason::BudgetExceeded,
         ] {
             let said = of(reason.label(), "coder");
             assert!(said.contains("[[agent]] \"coder\""), "{reason:?}: {said}");

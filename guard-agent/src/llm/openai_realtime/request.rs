@@ -258,7 +258,7 @@ fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
     } else if out.prompt {
         out.tools = Some(vec![DeclaredTool::provider(STORED_PROMPT)]);
     }
-    sound::form(&mut out, &editor, &root)?;
+    let heard = sound::form(&mut out, &editor, &root)?;
     if !session {
         out.apart = root
             .get("conversation")
@@ -273,7 +273,7 @@ fn settings(value: &str, session: bool) -> Result<Settings, Malformed> {
         }
         return Ok(out);
     }
-    sound::hearing(&mut out, &editor, &root)?;
+    sound::hearing(&mut out, &editor, &root, heard.as_ref())?;
     Ok(out)
 }
 

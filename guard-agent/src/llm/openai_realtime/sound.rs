@@ -6,50 +6,48 @@ use super::request::{INSIDE, Settings, malformed, text_of};
 use crate::llm::json_edit::{Container, Editor};
 use crate::llm::{Malformed, json_strict};
 
-/// The form that sound has, in the names of today and of the preview.
+/// The form that sound has, in the names of today and of the preview. Gives what is said of what is heard, opened.
 pub(super) fn form<'a>(
     out: &mut Settings,
     editor: &Editor<'a>,
     root: &Container<'a>,
-) -> Result<(), Malformed> {
+) -> Result<Option<Container<'a>>, Malformed> {
     for name in ["input_audio_format", "output_audio_format"] {
         let format = root.get_set(name);
         out.slight_sound |= format.is_some_and(|format| format.value != "\"pcm16\"");
     }
     let Some(audio) = root.get_set("audio") else {
-        return Ok(());
+        return Ok(None);
     };
     json_strict::survey(audio.value.as_bytes(), &["input", "output"])?;
     let audio = editor.object(audio.value)?;
-    for name in ["input", "output"] {
-        if let Some(place) = audio.get_set(name) {
-            json_strict::survey(place.value.as_bytes(), &INSIDE)?;
-            slight(out, editor, &editor.object(place.value)?)?;
-        }
-    }
-    Ok(())
+    let mut open = |name: &str| {
+        let Some(place) = audio.get_set(name) else {
+            return Ok(None);
+        };
+        json_strict::survey(place.value.as_bytes(), &INSIDE)?;
+        let place = editor.object(place.value)?;
+        slight(out, editor, &place)?;
+        Ok(Some(place))
+    };
+    open("output")?;
+    open("input")
 }
 
-/// What a session says of how it hears, in the names of today and of the preview.
+/// What a session says of how it hears, in the names of today (in `input`) and of the preview.
 pub(super) fn hearing<'a>(
     out: &mut Settings,
     editor: &Editor<'a>,
     root: &Container<'a>,
+    input: Option<&Container<'a>>,
 ) -> Result<(), Malformed> {
     turns(out, editor, root)?;
     transcription(out, editor, root, "input_audio_transcription")?;
-    let Some(audio) = root.get_set("audio") else {
+    let Some(input) = input else {
         return Ok(());
     };
-    json_strict::survey(audio.value.as_bytes(), &["input", "output"])?;
-    let audio = editor.object(audio.value)?;
-    let Some(input) = audio.get_set("input") else {
-        return Ok(());
-    };
-    json_strict::survey(input.value.as_bytes(), &INSIDE)?;
-    let input = editor.object(input.value)?;
-    turns(out, editor, &input)?;
-    transcription(out, editor, &input, "transcription")
+    turns(out, editor, input)?;
+    transcription(out, editor, input, "transcription")
 }
 
 /// Whether sound has another form than the usual one there.

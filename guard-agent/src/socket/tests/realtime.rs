@@ -13,6 +13,12 @@ async fn open(room: Option<Seen>) -> Open {
     .await
 }
 
+/// A socket on which so much output is paid for, and no more.
+async fn paid(output: u64) -> Open {
+    let input = 100_000;
+    open(Some(Seen { input, output })).await
+}
+
 impl Open {
     async fn send(&mut self, event: Value) {
         self.client.send(Message::text(event.to_string())).await.unwrap();
@@ -118,11 +124,7 @@ async fn a_response_that_is_refused_when_it_begins_ends_the_socket_and_does_not_
 
 #[tokio::test(start_paused = true)]
 async fn no_more_is_reserved_for_a_response_than_its_model_can_read() {
-    let room = Seen {
-        input: 100_000,
-        output: 100,
-    };
-    let mut open = open(Some(room)).await;
+    let mut open = paid(100).await;
     open.speak().await;
     // How long that is, nobody knows.
     let picture = json!({"type": "input_image", "image_url": "https://example.com/a.png"});
@@ -148,11 +150,7 @@ async fn a_response_that_had_to_come_is_paid_for_when_the_socket_breaks_before_i
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_outgrows_what_is_paid_for_is_cancelled_and_the_socket_stays_open() {
-    let room = Seen {
-        input: 100_000,
-        output: 2,
-    };
-    let mut open = open(Some(room)).await;
+    let mut open = paid(2).await;
     open.speak().await;
     open.pass(created("r")).await;
     let delta =
@@ -180,11 +178,7 @@ async fn a_response_that_outgrows_what_is_paid_for_is_cancelled_and_the_socket_s
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_does_not_end_what_it_was_told_to_end_is_let_go() {
-    let room = Seen {
-        input: 100_000,
-        output: 0,
-    };
-    let mut open = open(Some(room)).await;
+    let mut open = paid(0).await;
     open.speak().await;
     open.pass(created("r")).await;
     open.tell(&json!({"type": "response.output_text.delta", "response_id": "r", "delta": "word"}))
